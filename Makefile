@@ -1,0 +1,166 @@
+# Moonpool. `make`, `make test`, `make install PREFIX= DESTDIR=`, `make lint fmt asan bench`.
+# Everything built lands in $(BUILD).
+
+BUILD   ?= build
+PREFIX  ?= /usr/local
+DESTDIR ?=
+CC      ?= cc
+PKG_CONFIG ?= pkg-config
+O       ?= -O2 -g
+EXTRA   ?=
+
+VERSION := $(shell sed -n 's/^\#define MP_VERSION_STRING "\(.*\)"/\1/p' runtime/include/moonpool.h)
+
+LUA_CFLAGS   := $(shell $(PKG_CONFIG) --cflags lua5.4)
+DEPS_CFLAGS  := $(shell $(PKG_CONFIG) --cflags libcurl libuv libcjson)
+DEPS_LIBS    := $(shell $(PKG_CONFIG) --libs libcurl libuv libcjson) -lpthread -lm
+# The static Lua goes whole into the binary, which exports it to C modules.
+LUA_STATIC   := $(shell $(PKG_CONFIG) --variable=libdir lua5.4)/liblua5.4.a
+CMOCKA_LIBS  := $(shell $(PKG_CONFIG) --libs cmocka 2>/dev/null)
+
+HARDEN_C := -D_FORTIFY_SOURCE=2 -fstack-protector-strong
+HARDEN_L := -Wl,-z,relro,-z,now
+WARN     := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wno-missing-field-initializers
+CFLAGS_ALL = -std=c11 -D_GNU_SOURCE -fPIC -fvisibility=hidden -pthread $(O) $(WARN) $(HARDEN_C) \
+	-Iruntime -Iruntime/include $(DEPS_CFLAGS) $(CFLAGS) $(EXTRA)
+
+
+# llhttp: the system's where pkg-config knows one, else the sources that Debian's node-llhttp installs.
+ifeq ($(shell $(PKG_CONFIG) --exists libllhttp 2>/dev/null && echo yes),yes)
+LLHTTP_CFLAGS := $(shell $(PKG_CONFIG) --cflags libllhttp)
+LLHTTP_LIBS   := $(shell $(PKG_CONFIG) --libs libllhttp)
+LLHTTP_SRC    :=
+else
+LLHTTP_DIR    ?= /usr/share
+LLHTTP_CFLAGS := -isystem $(LLHTTP_DIR)/include/llhttp
+LLHTTP_LIBS   :=
+LLHTTP_SRC    := $(wildcard $(LLHTTP_DIR)/llhttp/*.c)
+endif
+ARGPARSE_LUA ?= /usr/share/lua/5.4/argparse.lua
+
+# ---- sources by layer: policy, codec <- engine <- binding <- host --------------------------------
+
+LAYERS := policy codec engine http binding
+$(foreach l,$(LAYERS),$(eval $(l)_SRC := $(wildcard runtime/$(l)/*.c)))
+$(foreach l,$(LAYERS),$(eval $(l)_OBJ := $$(patsubst runtime/%.c,$(BUILD)/obj/%.o,$$($(l)_SRC))))
+http_OBJ += $(patsubst $(LLHTTP_DIR)/llhttp/%.c,$(BUILD)/obj/llhttp/%.o,$(LLHTTP_SRC))
+host_OBJ := $(patsubst runtime/%.c,$(BUILD)/obj/%.o,$(wildcard runtime/host/*.c))
+ENGINE_OBJ := $(policy_OBJ) $(codec_OBJ) $(engine_OBJ)
+
+LUA_FILES  := $(shell find lua/moonpool -name '*.lua' | LC_ALL=C sort)
+EMBED_OBJ  := $(BUILD)/obj/embedded.o
+
+.PHONY: all run test lint fmt asan bench install clean unit
+.SECONDARY:
+all: $(BUILD)/moonpool $(BUILD)/libmoonpool.so $(BUILD)/libmoonpool.a $(BUILD)/moonpool.so \
+	$(BUILD)/moonpool.pc
+
+$(BUILD)/obj/binding/%.o: CFLAGS_EXTRA := $(LUA_CFLAGS) $(LLHTTP_CFLAGS)
+$(BUILD)/obj/host/%.o: CFLAGS_EXTRA := $(LUA_CFLAGS) $(LLHTTP_CFLAGS)
+$(BUILD)/obj/http/%.o: CFLAGS_EXTRA := $(LLHTTP_CFLAGS)
+
+$(BUILD)/obj/%.o: runtime/%.c
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS_ALL) $(CFLAGS_EXTRA) -MMD -MP -c -o $@ $<
+
+$(BUILD)/obj/llhttp/%.o: $(LLHTTP_DIR)/llhttp/%.c
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS_ALL) $(LLHTTP_CFLAGS) -w -c -o $@ $<
+
+# One archive a layer, so that a test of a layer links nothing above it.
+$(BUILD)/policy.a: $(policy_OBJ)
+$(BUILD)/codec.a: $(codec_OBJ)
+$(BUILD)/engine.a: $(engine_OBJ)
+$(BUILD)/http.a: $(http_OBJ)
+$(BUILD)/binding.a: $(binding_OBJ)
+$(LAYERS:%=$(BUILD)/%.a) $(BUILD)/libmoonpool.a:
+	@mkdir -p $(@D)
+	@rm -f $@
+	$(AR) rcs $@ $^
+$(BUILD)/libmoonpool.a: $(ENGINE_OBJ)
+
+# The Lua library as bytes inside the binary: an assembler file of .incbin lines and one C table.
+$(BUILD)/embedded.c: $(LUA_FILES) $(ARGPARSE_LUA) scripts/embed-lua NOTICE
+	@mkdir -p $(@D)
+	./scripts/embed-lua "$(ARGPARSE_LUA)" $(LUA_FILES) > $@.tmp && mv $@.tmp $@
+
+$(EMBED_OBJ): $(BUILD)/embedded.c
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS_ALL) -c -o $@ $<
+
+$(BUILD)/moonpool: $(host_OBJ) $(binding_OBJ) $(http_OBJ) $(ENGINE_OBJ) $(EMBED_OBJ)
+	$(CC) $(CFLAGS_ALL) -pie -o $@ $^ -Wl,-E $(LUA_STATIC) $(LLHTTP_LIBS) $(DEPS_LIBS) -ldl \
+		$(HARDEN_L) $(LDFLAGS)
+
+$(BUILD)/moonpool.so: $(binding_OBJ) $(http_OBJ) $(ENGINE_OBJ) $(EMBED_OBJ)
+	$(CC) $(CFLAGS_ALL) -shared -o $@ $^ $(LLHTTP_LIBS) $(DEPS_LIBS) $(HARDEN_L) \
+		-Wl,-z,nodelete $(LDFLAGS)
+
+SOVERSION := 0
+$(BUILD)/libmoonpool.so: $(ENGINE_OBJ)
+	$(CC) $(CFLAGS_ALL) -shared -Wl,-soname,libmoonpool.so.$(SOVERSION) -o $@ $^ $(DEPS_LIBS) \
+		$(HARDEN_L) -Wl,-z,defs $(LDFLAGS)
+	ln -sf libmoonpool.so $(BUILD)/libmoonpool.so.$(SOVERSION)
+
+$(BUILD)/moonpool.pc: Makefile runtime/include/moonpool.h
+	@mkdir -p $(@D)
+	printf '%s\n' 'prefix=$(PREFIX)' 'libdir=$${prefix}/lib' 'includedir=$${prefix}/include' '' \
+	  'Name: moonpool' 'Description: the embedding runtime, C engine' 'Version: $(VERSION)' \
+	  'Requires.private: libcurl libuv libcjson' 'Libs: -L$${libdir} -lmoonpool' \
+	  'Libs.private: -lpthread -lm' 'Cflags: -I$${includedir}' > $@
+
+# ---- tests ---------------------------------------------------------------------------------------
+
+# tests/unit/<layer>_<what>.c, linked with that layer and what it may use.
+UNIT_SRC := $(wildcard tests/unit/*_*.c)
+UNIT_BIN := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(UNIT_SRC))
+LINK_policy := $(BUILD)/policy.a
+LINK_codec  := $(BUILD)/codec.a
+LINK_engine := $(BUILD)/libmoonpool.a $(BUILD)/http.a
+LINK_http   := $(BUILD)/http.a $(BUILD)/codec.a
+
+define unit_rule
+$(BUILD)/tests/$(1)_%: tests/unit/$(1)_%.c $(LINK_$(1)) $(wildcard tests/unit/*.h)
+	@mkdir -p $$(@D)
+	$(CC) $(CFLAGS_ALL) $(LLHTTP_CFLAGS) -Itests/unit -o $$@ $$< $(LINK_$(1)) $(LLHTTP_LIBS) \
+		$(DEPS_LIBS) $(CMOCKA_LIBS) $(LDFLAGS)
+endef
+$(foreach l,policy codec engine http,$(eval $(call unit_rule,$(l))))
+
+unit: $(UNIT_BIN)
+
+test:
+	./scripts/test
+
+run:
+	./scripts/run
+
+asan:
+	./scripts/test --asan
+
+bench:
+	./scripts/bench
+
+lint:
+	./scripts/lint
+
+fmt:
+	./scripts/lint --fix
+
+clean:
+	rm -rf $(BUILD)
+
+LUA_CDIR ?= $(PREFIX)/lib/lua/5.4
+install: all
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/pkgconfig \
+		$(DESTDIR)$(PREFIX)/include $(DESTDIR)$(LUA_CDIR)
+	install -m 755 $(BUILD)/moonpool $(DESTDIR)$(PREFIX)/bin/moonpool
+	install -m 644 $(BUILD)/libmoonpool.a $(DESTDIR)$(PREFIX)/lib/
+	install -m 755 $(BUILD)/libmoonpool.so $(DESTDIR)$(PREFIX)/lib/libmoonpool.so.$(VERSION)
+	ln -sf libmoonpool.so.$(VERSION) $(DESTDIR)$(PREFIX)/lib/libmoonpool.so.$(SOVERSION)
+	ln -sf libmoonpool.so.$(SOVERSION) $(DESTDIR)$(PREFIX)/lib/libmoonpool.so
+	install -m 755 $(BUILD)/moonpool.so $(DESTDIR)$(LUA_CDIR)/moonpool.so
+	install -m 644 $(BUILD)/moonpool.pc $(DESTDIR)$(PREFIX)/lib/pkgconfig/
+	install -m 644 runtime/include/*.h $(DESTDIR)$(PREFIX)/include/
+
+-include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)

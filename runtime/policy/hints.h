@@ -1,0 +1,30 @@
+/*
+ * hints.h - what a response's headers say about when to come back.
+ *
+ * Understood: retry-after-ms, retry-after (seconds, float or HTTP date), x-should-retry,
+ * x-ratelimit-{limit,remaining,reset}-{requests,tokens}, anthropic-ratelimit-*, the generic
+ * x-ratelimit-{limit,remaining,reset} and ratelimit-*; times as seconds, Go durations (`12ms`,
+ * `6m0s`), RFC 3339, HTTP dates or unix time. Values that make no sense (-1, 0 for a limit,
+ * rubbish) count as absent.
+ */
+#ifndef MP_POLICY_HINTS_H
+#define MP_POLICY_HINTS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+struct mpp_hints {
+    double retry_after;  /* s, < 0: none. retry-after-ms wins over retry-after; for a 429 without
+                            either, the reset of the exhausted limit */
+    int should_retry;    /* 1, 0, or -1: not said */
+    double limit_requests, remaining_requests, reset_requests; /* < 0: not said; reset in s */
+    double limit_tokens, remaining_tokens, reset_tokens;
+};
+
+void mpp_hints_init(struct mpp_hints *hints);
+
+/* One header; the name in any case. wall_now: unix time, for dates. Returns 1 if it was of use. */
+int mpp_hints_header(struct mpp_hints *hints, const char *name, size_t name_len,
+                     const char *value, size_t value_len, double wall_now);
+
+#endif
