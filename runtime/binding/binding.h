@@ -64,6 +64,7 @@ void mp_push_error(lua_State *L, const char *kind, const char *message); /* meta
 void mp_open_task(lua_State *L);
 void mp_open_json(lua_State *L);
 void mp_open_matrix(lua_State *L);
+void mp_open_files(lua_State *L);
 void mp_open_server(lua_State *L);
 void mp_open_client(lua_State *L);
 void mp_open_system(lua_State *L);
