@@ -1,0 +1,69 @@
+/*
+ * decode.h - the streaming decoder of vector replies.
+ *
+ * Fed a reply in chunks of any size, it writes the vectors straight to float32 rows and keeps only
+ * the rest of the document. The grammar is strict JSON everywhere. Where the vectors are is data
+ * (struct mp__shape). Memory: the rest (bounded), one scratch row, one bit an item.
+ */
+#ifndef MP_CODEC_DECODE_H
+#define MP_CODEC_DECODE_H
+
+#include "moonpool.h"
+
+#define MP__EDECODE (-22) /* the reply is wrong; mp__decoder_error() says how */
+#define MP__MAX_NESTING 32
+
+enum mp__dtype {
+    MP__F32 = 0, /* numbers, or base64 of little-endian float32 */
+    MP__I8,      /* numbers -128..127, or base64 of signed bytes */
+    MP__U8,      /* numbers 0..255, or base64 of bytes */
+    MP__BITS,    /* bytes 0..255 of packed bits, highest first, become 8 values +1 or -1 */
+    MP__BITS_I8  /* the same less 128 ("binary" of Cohere and Voyage) */
+};
+
+/* Where the vectors are in a reply. The strings must outlive the decoder's use of them. */
+struct mp__shape {
+    const char *list;   /* dotted path of the list: "data", "" (the root), "a.b|a.c" alternatives */
+    const char *vector; /* key of the vector in an item object; NULL: the item is the vector */
+    const char *index;  /* key of the item's 0-based position; NULL: positional */
+    int dtype;          /* enum mp__dtype */
+};
+
+struct mp__decoder_cfg {
+    const struct mp__shape *shape;
+    uint32_t items;   /* how many vectors must come */
+    uint32_t dim;     /* expected dimension, 0: learn it from the first vector */
+    uint32_t max_dim; /* default 1 << 20 */
+    size_t max_rest;  /* bytes kept of the rest, default 1 MiB */
+
+    /*
+     * Where vector `item` (0-based in the reply) of `dim` floats goes; NULL: out of memory. Called
+     * once an item. The row may be written while the item is still arriving, so after an error
+     * rows may hold half a vector.
+     */
+    float *(*row)(void *arg, uint32_t item, uint32_t dim);
+    void *arg;
+};
+
+struct mp__decoder;
+
+struct mp__decoder *mp__decoder_new(const struct mp__decoder_cfg *cfg); /* NULL: out of memory */
+void mp__decoder_free(struct mp__decoder *d);                          /* NULL is fine */
+int mp__decoder_reset(struct mp__decoder *d, const struct mp__decoder_cfg *cfg); /* or MP_ENOMEM */
+
+/* 0, MP__EDECODE or MP_ENOMEM; an error stays. cfg.row is called from here. */
+int mp__decoder_feed(struct mp__decoder *d, const char *p, size_t n);
+int mp__decoder_finish(struct mp__decoder *d); /* the body has ended: is everything there? */
+
+const char *mp__decoder_error(const struct mp__decoder *d); /* "" while there is none */
+uint32_t mp__decoder_dim(const struct mp__decoder *d);      /* 0 until known */
+uint32_t mp__decoder_items(const struct mp__decoder *d);    /* vectors complete so far */
+
+/* The document with the list as [], compact; valid JSON after a good finish. Not NUL-ended. */
+const char *mp__decoder_rest(const struct mp__decoder *d, size_t *n);
+
+/* From the rest, after finish: -1 where absent. Reads OpenAI's, Cohere's and Jina's names. */
+void mp__decoder_usage(const struct mp__decoder *d, int64_t *prompt, int64_t *total);
+const char *mp__decoder_model(const struct mp__decoder *d, size_t *n); /* NULL when absent */
+
+#endif
