@@ -80,7 +80,7 @@ $(LAYERS:%=$(BUILD)/%.a) $(BUILD)/libmoonpool.a:
 $(BUILD)/libmoonpool.a: $(ENGINE_OBJ)
 
 # The Lua library as bytes inside the binary: an assembler file of .incbin lines and one C table.
-$(BUILD)/embedded.c: $(LUA_FILES) $(ARGPARSE_LUA) scripts/embed-lua NOTICE
+$(BUILD)/embedded.c: $(LUA_FILES) $(ARGPARSE_LUA) scripts/embed-lua runtime/NOTICE
 	@mkdir -p $(@D)
 	./scripts/embed-lua "$(ARGPARSE_LUA)" $(LUA_FILES) > $@.tmp && mv $@.tmp $@
 
