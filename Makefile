@@ -1,5 +1,5 @@
-# Moonpool. `make`, `make test`, `make install PREFIX= DESTDIR=`, `make lint fmt asan bench`.
-# Everything built lands in $(BUILD).
+# Moonpool. `make`, `make test [T=name]`, `make install PREFIX= DESTDIR=`, `make lint fmt asan bench`.
+# Everything built lands in $(BUILD). What building needs, ./scripts/setup installs.
 
 BUILD   ?= build
 PREFIX  ?= /usr/local
@@ -11,11 +11,12 @@ EXTRA   ?=
 
 VERSION := $(shell sed -n 's/^\#define MP_VERSION_STRING "\(.*\)"/\1/p' runtime/include/moonpool.h)
 
-LUA_CFLAGS   := $(shell $(PKG_CONFIG) --cflags lua5.4)
-DEPS_CFLAGS  := $(shell $(PKG_CONFIG) --cflags libcurl libuv libcjson)
-DEPS_LIBS    := $(shell $(PKG_CONFIG) --libs libcurl libuv libcjson) -lpthread -lm
-# The static Lua goes whole into the binary, which exports it to C modules.
-LUA_STATIC   := $(shell $(PKG_CONFIG) --variable=libdir lua5.4)/liblua5.4.a
+LUA_CFLAGS   := $(shell $(PKG_CONFIG) --cflags lua5.4 2>/dev/null)
+DEPS_CFLAGS  := $(shell $(PKG_CONFIG) --cflags libcurl libuv libcjson 2>/dev/null)
+DEPS_LIBS    := $(shell $(PKG_CONFIG) --libs libcurl libuv libcjson 2>/dev/null) -lpthread -lm
+# The static Lua goes whole into the binary, which exports it to C modules: they may call what
+# we do not.
+LUA_STATIC   := $(shell $(PKG_CONFIG) --variable=libdir lua5.4 2>/dev/null)/liblua5.4.a
 CMOCKA_LIBS  := $(shell $(PKG_CONFIG) --libs cmocka 2>/dev/null)
 
 HARDEN_C := -D_FORTIFY_SOURCE=2 -fstack-protector-strong
@@ -50,7 +51,7 @@ ENGINE_OBJ := $(policy_OBJ) $(codec_OBJ) $(engine_OBJ)
 LUA_FILES  := $(shell find lua/moonpool -name '*.lua' | LC_ALL=C sort)
 EMBED_OBJ  := $(BUILD)/obj/embedded.o
 
-.PHONY: all run test lint fmt asan bench install clean unit
+.PHONY: all run test check lint fmt asan bench install clean unit libraries FORCE
 .SECONDARY:
 all: $(BUILD)/moonpool $(BUILD)/libmoonpool.so $(BUILD)/libmoonpool.a $(BUILD)/moonpool.so \
 	$(BUILD)/moonpool.pc
@@ -59,7 +60,11 @@ $(BUILD)/obj/binding/%.o: CFLAGS_EXTRA := $(LUA_CFLAGS) $(LLHTTP_CFLAGS)
 $(BUILD)/obj/host/%.o: CFLAGS_EXTRA := $(LUA_CFLAGS) $(LLHTTP_CFLAGS)
 $(BUILD)/obj/http/%.o: CFLAGS_EXTRA := $(LLHTTP_CFLAGS)
 
-$(BUILD)/obj/%.o: runtime/%.c
+libraries:
+	@test -e "$(LUA_STATIC)" && $(PKG_CONFIG) --exists libcurl libuv libcjson || \
+		{ echo "make: libraries are missing; ./scripts/setup installs them" >&2; exit 1; }
+
+$(BUILD)/obj/%.o: runtime/%.c | libraries
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS_ALL) $(CFLAGS_EXTRA) -MMD -MP -c -o $@ $<
 
@@ -80,7 +85,9 @@ $(LAYERS:%=$(BUILD)/%.a) $(BUILD)/libmoonpool.a:
 $(BUILD)/libmoonpool.a: $(ENGINE_OBJ)
 
 # The Lua library as bytes inside the binary: an assembler file of .incbin lines and one C table.
-$(BUILD)/embedded.c: $(LUA_FILES) $(ARGPARSE_LUA) scripts/embed-lua runtime/NOTICE
+# The folders are named so that a removed file counts as a change.
+$(BUILD)/embedded.c: $(LUA_FILES) $(shell find lua/moonpool -type d) $(ARGPARSE_LUA) \
+		scripts/embed-lua runtime/NOTICE
 	@mkdir -p $(@D)
 	./scripts/embed-lua "$(ARGPARSE_LUA)" $(LUA_FILES) > $@.tmp && mv $@.tmp $@
 
@@ -89,8 +96,8 @@ $(EMBED_OBJ): $(BUILD)/embedded.c
 	$(CC) $(CFLAGS_ALL) -c -o $@ $<
 
 $(BUILD)/moonpool: $(host_OBJ) $(binding_OBJ) $(http_OBJ) $(ENGINE_OBJ) $(EMBED_OBJ)
-	$(CC) $(CFLAGS_ALL) -pie -o $@ $^ -Wl,-E $(LUA_STATIC) $(LLHTTP_LIBS) $(DEPS_LIBS) -ldl \
-		$(HARDEN_L) $(LDFLAGS)
+	$(CC) $(CFLAGS_ALL) -pie -o $@ $^ -Wl,-E -Wl,--whole-archive $(LUA_STATIC) -Wl,--no-whole-archive \
+		$(LLHTTP_LIBS) $(DEPS_LIBS) -ldl $(HARDEN_L) $(LDFLAGS)
 
 $(BUILD)/moonpool.so: $(binding_OBJ) $(http_OBJ) $(ENGINE_OBJ) $(EMBED_OBJ)
 	$(CC) $(CFLAGS_ALL) -shared -o $@ $^ $(LLHTTP_LIBS) $(DEPS_LIBS) $(HARDEN_L) \
@@ -102,9 +109,10 @@ $(BUILD)/libmoonpool.so: $(ENGINE_OBJ)
 		$(HARDEN_L) -Wl,-z,defs $(LDFLAGS)
 	ln -sf libmoonpool.so $(BUILD)/libmoonpool.so.$(SOVERSION)
 
-$(BUILD)/moonpool.pc: Makefile runtime/include/moonpool.h
+# Always written anew: PREFIX may differ between `make` and `make install`.
+$(BUILD)/moonpool.pc: FORCE
 	@mkdir -p $(@D)
-	printf '%s\n' 'prefix=$(PREFIX)' 'libdir=$${prefix}/lib' 'includedir=$${prefix}/include' '' \
+	@printf '%s\n' 'prefix=$(PREFIX)' 'libdir=$${prefix}/lib' 'includedir=$${prefix}/include' '' \
 	  'Name: moonpool' 'Description: the embedding runtime, C engine' 'Version: $(VERSION)' \
 	  'Requires.private: libcurl libuv libcjson' 'Libs: -L$${libdir} -lmoonpool' \
 	  'Libs.private: -lpthread -lm' 'Cflags: -I$${includedir}' > $@
@@ -129,8 +137,13 @@ $(foreach l,policy codec engine http,$(eval $(call unit_rule,$(l))))
 
 unit: $(UNIT_BIN)
 
-test:
-	./scripts/test
+# Programs of tests/bench, one a C file; each may use the engine.
+$(BUILD)/bench/%: tests/bench/%.c $(BUILD)/libmoonpool.a
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS_ALL) -o $@ $^ $(DEPS_LIBS) $(LDFLAGS)
+
+test check:
+	./scripts/test $(T)
 
 run:
 	./scripts/run
