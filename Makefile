@@ -87,7 +87,7 @@ $(BUILD)/libmoonpool.a: $(ENGINE_OBJ)
 # The Lua library as bytes inside the binary: an assembler file of .incbin lines and one C table.
 # The folders are named so that a removed file counts as a change.
 $(BUILD)/embedded.c: $(LUA_FILES) $(shell find lua/moonpool -type d) $(ARGPARSE_LUA) \
-		scripts/embed-lua runtime/NOTICE
+		scripts/embed-lua NOTICE
 	@mkdir -p $(@D)
 	./scripts/embed-lua "$(ARGPARSE_LUA)" $(LUA_FILES) > $@.tmp && mv $@.tmp $@
 

@@ -190,3 +190,273 @@ MP_API void mp_policy_init(struct mp_policy *policy, enum mp_preset preset);
 MP_API void mp_status_set(uint32_t *bits, unsigned status, int on);
 MP_API int mp_status_has(const uint32_t *bits, unsigned status);
 
+/* ---- engine ----------------------------------------------------------------------------- */
+
+typedef struct mp_engine mp_engine;
+typedef struct mp_pool mp_pool;
+typedef struct mp_client mp_client;
+
+#define MP_INIT(type)        \
+    (type)                   \
+    {                        \
+        .size = sizeof(type) \
+    }
+
+enum mp_log_level { MP_LOG_TRACE, MP_LOG_DEBUG, MP_LOG_INFO, MP_LOG_WARN, MP_LOG_ERROR };
+
+struct mp_config {
+    size_t size;
+    uint32_t max_calls;          /* open at once; beyond: MP_EAGAIN. Default 1,000,000 */
+    uint64_t max_queued_bytes;   /* copied inputs of open calls; beyond: MP_EAGAIN. 1 GiB */
+    uint64_t max_response_bytes; /* decoded bytes of one response; beyond: TOO_LARGE. 64 MiB */
+    uint64_t max_matrix_bytes;   /* one call's matrix; beyond: TOO_LARGE. 16 GiB */
+    uint64_t seed;               /* of jitter and ids; 0: from the system */
+    void (*log)(void *arg, enum mp_log_level level, const char *message);
+    void *log_arg;
+    enum mp_log_level log_level; /* only this and above are formatted */
+};
+
+/* An engine with a loop of its own, run by mp_wait(). config may be NULL. NULL: out of memory or
+ * the system refused (errno). Make it after fork(), never before. */
+MP_API mp_engine *mp_engine_new(const struct mp_config *config);
+
+/* Cancels what is open (each call still completes, with CLOSED) and tears down; `cb` runs on the
+ * loop when nothing is left, then the engine is freed. An engine with its own loop is driven to
+ * that end inside this call. */
+MP_API void mp_engine_close(mp_engine *engine, void (*cb)(void *arg), void *arg);
+
+/* Runs an engine's own loop until a completion was delivered or can be polled: 1; nothing is open:
+ * 0; timeout_ms passed (-1: none): 0; else an enum mp_err. */
+MP_API int mp_wait(mp_engine *engine, int timeout_ms);
+
+/* ---- pool: connections, shared by clients ----------------------------------------------- */
+
+struct mp_pool_config {
+    size_t size;
+    uint32_t max_connections; /* in use at once. Default 256 */
+    uint32_t max_idle;        /* kept alive unused. Default 128 */
+    double idle_timeout;      /* s. Default 30 */
+    double max_age;           /* s a connection is reused, 0: no limit */
+    uint32_t lane_size;       /* connections a curl multi handle, default 64 */
+};
+
+MP_API mp_pool *mp_pool_new(mp_engine *engine, const struct mp_pool_config *config);
+MP_API void mp_pool_unref(mp_pool *pool); /* clients hold their own references */
+
+/* ---- client: endpoints, defaults --------------------------------------------------------- */
+
+struct mp_timeouts { /* s; 0: the default, < 0: none */
+    double connect;  /* to an established connection, name and TLS included. 10 */
+    double read;     /* between two bytes of the reply. 60 */
+    double write;    /* between two bytes of the request. 30 */
+    double pool;     /* from admission to a connection. 10 */
+    double attempt;  /* one attempt. None */
+    double total;    /* the call. None */
+};
+
+struct mp_tls_config {
+    uint8_t no_verify; /* 1: certificates are not checked (logged once as a warning) */
+    const char *ca_file, *cert_file, *key_file;
+};
+
+struct mp_endpoint_config {
+    const char *base_url; /* http(s)://host[:port][/prefix], or unix:/path[:/prefix] */
+    double weight;        /* default 1 */
+    const struct mp_header *headers; /* this endpoint's only, for example its key */
+    size_t nheaders;
+    const char *health_path; /* set: active health checks by GET */
+    double health_interval, health_timeout;
+};
+
+struct mp_client_config {
+    size_t size;
+    const struct mp_endpoint_config *endpoints; /* at least one; copied */
+    size_t nendpoints;
+    mp_pool *pool; /* NULL: one of its own with pool_config */
+    const struct mp_pool_config *pool_config;
+    const struct mp_header *headers;
+    size_t nheaders;
+    struct mp_timeouts timeouts;
+    const struct mp_policy *policy; /* NULL: preset job */
+    struct mp_tls_config tls;
+    const char *proxy_http, *proxy_https; /* NULL: from the environment; "": none */
+    const char *no_proxy;
+    const char *accept_encoding; /* NULL: "gzip, zstd"; "": none */
+    int http_version;            /* 1 (default) or 2 */
+    const char *request_id_header; /* NULL: x-request-id; "": none */
+    const char *request_id_prefix; /* NULL: moonpool */
+    const char *idempotency_header; /* NULL: none; the key is the same for all attempts of a part */
+    uint8_t deadline_headers;       /* send Request-Timeout-Ms and Request-Deadline-Ms */
+    const char *rate_key;
+};
+
+/* MP_EINVAL: mp_last_error() names the field. */
+MP_API int mp_client_new(mp_engine *engine, const struct mp_client_config *config,
+                         mp_client **out);
+/* Open calls end with CLOSED; the memory goes when the last of them is delivered. */
+MP_API void mp_client_close(mp_client *client);
+
+/* What was wrong with the last refused argument on this thread; "" if nothing. */
+MP_API const char *mp_last_error(void);
+
+/* ---- calls ------------------------------------------------------------------------------- */
+
+enum mp_body_mode {
+    MP_BODY_WHOLE = 0, /* each row is the body of a request of its own; p NULL: no body */
+    MP_BODY_JOIN       /* rows joined by commas between prefix and suffix, by batch policy */
+};
+
+enum mp_row_style {
+    MP_ROW_STRING = 0, /* UTF-8 text, becomes a JSON string */
+    MP_ROW_WRAPPED,    /* UTF-8 text, becomes a list of one JSON string */
+    MP_ROW_JSON        /* JSON already, copied as it is */
+};
+
+enum mp_dtype { MP_F32 = 0, MP_I8, MP_U8, MP_BITS };
+
+struct mp_vectors { /* where a reply carries its vectors; the strings must outlive the call */
+    const char *list;   /* dotted path from the root, "a|b" for alternatives, "" for the root */
+    const char *vector; /* key in an item; NULL: the item is the vector */
+    const char *index;  /* key of the item's 0-based position; NULL: positional */
+    uint32_t dtype;
+    uint32_t dimensions; /* expected, 0: learn */
+};
+
+struct mp_exchange { /* how one part ended */
+    uint64_t first;  /* rows first .. first+count-1 of the call, 0-based */
+    uint32_t count;
+    uint16_t kind;   /* enum mp_kind; 0: fine */
+    int16_t status;  /* of the last reply, 0: none */
+    uint16_t attempts;
+    uint16_t hedges;
+    uint16_t endpoint;
+    uint8_t retryable; /* whether trying again later makes sense */
+    uint8_t hedge_won;
+    float time;        /* s from admission to the end, backoff included */
+    float retry_after; /* s the server asked for, < 0: none */
+    uint32_t head_len; /* "name: value\n" lines of the last reply's headers */
+    uint32_t message_len;
+    size_t body_len; /* of a kept body: bodies mode, or the reply of a failed part (bounded) */
+    const char *data; /* head, then message NUL, then request id NUL, then body NUL */
+};
+
+MP_API const char *mp_exchange_head(const struct mp_exchange *x);
+MP_API const char *mp_exchange_message(const struct mp_exchange *x);
+MP_API const char *mp_exchange_request_id(const struct mp_exchange *x);
+MP_API const char *mp_exchange_body(const struct mp_exchange *x);
+
+struct mp_result {
+    uint64_t ticket;
+    enum mp_kind kind; /* NONE: ran to its end. CANCELLED, TOTAL_TIMEOUT, CLOSED: cut short; rows
+                          that no exchange covers share this fate */
+    uint32_t dimensions;
+    uint64_t rows;
+    uint64_t rows_ok;
+    mp_matrix *matrix; /* vectors mode, rows x dimensions, failed rows NaN; NULL: nothing decoded.
+                          Take a reference to keep it */
+    struct mp_exchange *exchanges; /* sorted by first */
+    size_t nexchanges;
+    int64_t prompt_tokens, total_tokens; /* sums; -1: never said */
+    const char *model;                   /* as the first reply says, or NULL */
+    double total_time;
+};
+
+typedef void mp_done_fn(void *arg, const struct mp_result *result);
+
+/* Gives row `row` its body just before it is sent (again on each attempt): 0 and *out, valid until
+ * the next call of it; or nonzero: the row fails with INVALID and the message in out->p. */
+typedef int mp_source_fn(void *arg, uint64_t row, struct mp_str *out);
+
+enum mp_request_flags {
+    MP_BORROW = 1,      /* rows, prefix and suffix stay valid until completion: not copied */
+    MP_NO_SPLIT = 2,    /* never cut a refused part in two */
+    MP_ONE_REQUEST = 4, /* all rows in one request, whatever the batch policy says */
+    MP_IDEMPOTENT = 8,  /* may be hedged */
+    MP_NO_HEADERS = 16, /* do not keep response headers */
+    MP_BIG_REPLY = 32   /* expect replies of more than 64 KiB: larger receive buffers */
+};
+
+struct mp_request {
+    size_t size;
+    mp_client *client;
+    const char *method; /* default POST */
+    const char *path;   /* joined to the endpoint's base URL */
+    const struct mp_header *headers;
+    size_t nheaders;
+    uint32_t mode; /* enum mp_body_mode */
+    uint32_t row_style;
+    uint32_t flags;
+    uint32_t max_concurrent; /* requests of this call in flight, default 128 */
+    const struct mp_str *rows;
+    size_t nrows;
+    mp_source_fn *source; /* MP_BODY_WHOLE without rows */
+    void *source_arg;
+    /* MP_BODY_WHOLE: headers of single rows, nrows entries or NULL; read before each attempt */
+    const struct mp_header *(*row_headers)(void *arg, uint64_t row, size_t *n);
+    struct mp_str prefix, suffix;
+    const struct mp_vectors *vectors; /* NULL: replies are kept as bytes */
+    const struct mp_policy *policy;   /* NULL: the client's; must outlive the call */
+    const struct mp_timeouts *timeouts; /* NULL: the client's; zero fields: the client's */
+    mp_done_fn *done; /* NULL: the result is fetched by mp_poll */
+    void *arg;
+};
+
+/* Takes the call in: MP_OK and its ticket, MP_EAGAIN at a bound, MP_EINVAL (mp_last_error()).
+ * `done` never runs before mp_submit returns. */
+MP_API int mp_submit(mp_engine *engine, const struct mp_request *request, uint64_t *ticket);
+
+/* Ends the call with CANCELLED, soon and by its ordinary completion. Idempotent, never blocks; an
+ * unknown or finished ticket is ignored. */
+MP_API void mp_cancel(mp_engine *engine, uint64_t ticket);
+
+struct mp_completion {
+    uint64_t ticket;
+    void *arg;
+    struct mp_result *result; /* yours: mp_result_free */
+};
+
+/* Takes up to max finished calls that have no `done`. Never blocks. */
+MP_API int mp_poll(mp_engine *engine, struct mp_completion *out, int max);
+MP_API void mp_result_free(struct mp_result *result);
+/* Inside `done`: keep the result beyond it (then mp_result_free it). */
+MP_API struct mp_result *mp_result_keep(const struct mp_result *result);
+
+/* ---- statistics --------------------------------------------------------------------------- */
+
+struct mp_stats {
+    size_t size;
+    uint64_t calls, calls_done;
+    uint64_t requests;     /* parts ended */
+    uint64_t attempts, retries, hedges, hedges_won;
+    uint64_t ok, failed;
+    uint64_t bytes_sent, bytes_received; /* bodies, decoded */
+    uint64_t connections_opened, connections_reused, connections_closed;
+    uint64_t connects_refused, resets;
+    uint64_t turns;
+    double longest_turn;   /* s */
+    uint32_t calls_open, running, pool_waiting, connections_open;
+    uint64_t queued_bytes; /* copied inputs of open calls */
+    uint64_t tcp_retransmits; /* of connections closed so far and open now */
+};
+
+MP_API void mp_stats(mp_engine *engine, struct mp_stats *out);
+
+struct mp_client_stats {
+    size_t size;
+    uint64_t calls, requests, attempts, retries, hedges, hedges_won, ok, failed, throttled;
+    uint64_t rows, rows_failed, bytes_sent, bytes_received;
+    uint64_t connections_opened, connections_reused, connects_refused, resets;
+    uint32_t in_flight, concurrency_limit, pool_waiting, connections_open;
+    double p50, p90, p95, p99; /* s, of acceptable replies of the first endpoint */
+    double pool_wait_p50, pool_wait_p99;
+    double paused_for;         /* s left of a server's Retry-After */
+    double retry_budget;
+};
+
+MP_API void mp_client_stats(mp_client *client, struct mp_client_stats *out);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

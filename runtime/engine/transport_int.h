@@ -1,0 +1,72 @@
+/* transport_int.h - shared by transport.c (transfers) and transport_socket.c (watchers). */
+#ifndef MP_ENGINE_TRANSPORT_INT_H
+#define MP_ENGINE_TRANSPORT_INT_H
+
+#include <curl/curl.h>
+#include <uv.h>
+
+#include "engine/transport.h"
+
+/* One watcher a socket, registered from its first use until the socket is closed: curl reports
+ * REMOVE whenever a kept-alive connection goes idle, and following that with an epoll_ctl each time
+ * doubles the cost of a small request. */
+struct mp__socket {
+    uv_poll_t poll;
+    struct mp__lane *lane;
+    curl_socket_t fd;
+    int want;    /* UV events curl asks for now, 0: idle */
+    int armed;   /* UV events the watcher has, 0: stopped */
+    unsigned ours : 1; /* seen in OPENSOCKETFUNCTION; else the watcher lives until REMOVE */
+    unsigned closing : 1;
+};
+
+struct mp__lane {
+    struct mp__transport *t;
+    CURLM *multi;
+    uv_timer_t timer;
+    uint32_t running;
+    uint32_t index;
+    struct mp__handle *free_handles;
+    unsigned due : 1;     /* curl wants to be called at once */
+    unsigned touched : 1; /* curl acted: messages may wait */
+};
+
+struct mp__handle {
+    CURL *easy;
+    struct mp__handle *next;
+    uint64_t target_id;
+    struct mp__xfer *xfer;
+    struct curl_slist *resolve;
+    char method[12]; /* with a body: the method the handle is set to; else "" */
+    char url[256];          /* the url it is set to, "" when longer */
+    long buffer;
+    unsigned fresh : 1;
+    char error[CURL_ERROR_SIZE];
+};
+
+struct mp__transport {
+    uv_loop_t *loop;
+    struct mp_pool_config cfg;
+    struct mp__lane *lanes;
+    uint32_t nlanes, lanes_open;
+    CURLSH *share;
+    struct mp__socket **by_fd;
+    size_t by_fd_cap;
+    struct mp__transport_counters n;
+    uint32_t handles_open; /* uv handles that still have to close */
+    unsigned closing : 1, live : 1;
+    void (*closed)(void *arg);
+    void *closed_arg;
+    void (*wake)(void *arg);
+    void *wake_arg;
+};
+
+int mp__socket_cb(CURL *easy, curl_socket_t fd, int what, void *lane, void *sockp);
+curl_socket_t mp__socket_open(void *lane, curlsocktype purpose, struct curl_sockaddr *addr);
+int mp__socket_close(void *lane, curl_socket_t fd);
+void mp__socket_release(struct mp__transport *t, struct mp__socket *s);
+unsigned mp__socket_retransmits(int fd);
+void mp__transport_handle_closed(struct mp__transport *t);
+void mp__lane_action(struct mp__lane *lane, curl_socket_t fd, int events);
+
+#endif

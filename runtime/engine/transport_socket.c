@@ -1,0 +1,180 @@
+/*
+ * transport_socket.c - libuv watchers for curl's sockets.
+ *
+ * The rules that keep this small and fast:
+ *  - a socket that curl opened through us keeps one watcher until curl closes the socket; REMOVE
+ *    only marks it idle, and an event on an idle one stops it;
+ *  - libuv stops a watcher on an error without telling curl, so a live one is started again;
+ *  - neither callback ever returns -1: that would kill the multi handle for good.
+ */
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "engine/transport_int.h"
+
+static struct mp__socket *by_fd(const struct mp__transport *t, curl_socket_t fd)
+{
+    return fd >= 0 && (size_t)fd < t->by_fd_cap ? t->by_fd[fd] : NULL;
+}
+
+static int remember(struct mp__transport *t, curl_socket_t fd, struct mp__socket *s)
+{
+    if ((size_t)fd >= t->by_fd_cap) {
+        size_t cap = t->by_fd_cap ? t->by_fd_cap : 64;
+        while (cap <= (size_t)fd)
+            cap *= 2;
+        struct mp__socket **p = realloc(t->by_fd, cap * sizeof(*p));
+        if (p == NULL)
+            return MP_ENOMEM;
+        memset(p + t->by_fd_cap, 0, (cap - t->by_fd_cap) * sizeof(*p));
+        t->by_fd = p;
+        t->by_fd_cap = cap;
+    }
+    t->by_fd[fd] = s;
+    return 0;
+}
+
+static void on_poll(uv_poll_t *poll, int status, int events);
+
+static void arm(struct mp__socket *s, int events)
+{
+    if (s->armed == events)
+        return;
+    if (events == 0)
+        uv_poll_stop(&s->poll);
+    else if (uv_poll_start(&s->poll, events, on_poll) != 0)
+        events = 0; /* curl's own timeouts end the transfer */
+    s->armed = events;
+    if (s->lane->t->live)
+        uv_ref((uv_handle_t *)&s->poll);
+    else
+        uv_unref((uv_handle_t *)&s->poll);
+}
+
+static void on_poll(uv_poll_t *poll, int status, int events)
+{
+    struct mp__socket *s = poll->data;
+    struct mp__lane *lane = s->lane;
+    curl_socket_t fd = s->fd;
+    int flags = 0;
+
+    if (s->want == 0) { /* the peer closed or spoke on an idle connection: curl looks at reuse */
+        arm(s, 0);
+        return;
+    }
+    if (status < 0) {
+        s->armed = 0; /* libuv stopped the watcher */
+        flags = CURL_CSELECT_ERR;
+    }
+    if (events & UV_READABLE)
+        flags |= CURL_CSELECT_IN;
+    if (events & UV_WRITABLE)
+        flags |= CURL_CSELECT_OUT;
+    mp__lane_action(lane, fd, flags);
+    if (status < 0 && by_fd(lane->t, fd) == s && s->want != 0)
+        arm(s, s->want);
+}
+
+static struct mp__socket *socket_new(struct mp__lane *lane, curl_socket_t fd, int ours)
+{
+    struct mp__socket *s = calloc(1, sizeof(*s));
+    if (s == NULL)
+        return NULL;
+    s->lane = lane;
+    s->fd = fd;
+    s->ours = ours ? 1 : 0;
+    if (remember(lane->t, fd, s) != 0 || uv_poll_init(lane->t->loop, &s->poll, fd) != 0) {
+        if ((size_t)fd < lane->t->by_fd_cap)
+            lane->t->by_fd[fd] = NULL;
+        free(s);
+        return NULL;
+    }
+    s->poll.data = s;
+    lane->t->handles_open++;
+    return s;
+}
+
+static void on_closed(uv_handle_t *handle)
+{
+    struct mp__socket *s = handle->data;
+    struct mp__transport *t = s->lane->t;
+    free(s);
+    mp__transport_handle_closed(t);
+}
+
+void mp__socket_release(struct mp__transport *t, struct mp__socket *s)
+{
+    if (s->closing)
+        return;
+    s->closing = 1;
+    t->by_fd[s->fd] = NULL;
+    uv_poll_stop(&s->poll);
+    uv_close((uv_handle_t *)&s->poll, on_closed);
+}
+
+int mp__socket_cb(CURL *easy, curl_socket_t fd, int what, void *lanep, void *sockp)
+{
+    struct mp__lane *lane = lanep;
+    struct mp__socket *s = by_fd(lane->t, fd);
+    (void)easy;
+    (void)sockp;
+
+    if (what == CURL_POLL_REMOVE) {
+        if (s != NULL && s->ours)
+            s->want = 0;
+        else if (s != NULL)
+            mp__socket_release(lane->t, s);
+        return 0;
+    }
+    if (s == NULL)
+        s = socket_new(lane, fd, 0); /* the resolver's pipe */
+    if (s == NULL)
+        return 0;
+    s->want = (what & CURL_POLL_IN ? UV_READABLE : 0) | (what & CURL_POLL_OUT ? UV_WRITABLE : 0);
+    arm(s, s->want);
+    return 0;
+}
+
+curl_socket_t mp__socket_open(void *lanep, curlsocktype purpose, struct curl_sockaddr *addr)
+{
+    struct mp__lane *lane = lanep;
+    (void)purpose;
+    curl_socket_t fd =
+        socket(addr->family, addr->socktype | SOCK_CLOEXEC | SOCK_NONBLOCK, addr->protocol);
+    if (fd < 0)
+        return CURL_SOCKET_BAD;
+    if (socket_new(lane, fd, 1) == NULL) {
+        close(fd);
+        return CURL_SOCKET_BAD;
+    }
+    lane->t->n.open++;
+    return fd;
+}
+
+unsigned mp__socket_retransmits(int fd)
+{
+    struct tcp_info info;
+    socklen_t len = sizeof(info);
+    memset(&info, 0, sizeof(info));
+    if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) != 0)
+        return 0;
+    return info.tcpi_total_retrans;
+}
+
+int mp__socket_close(void *lanep, curl_socket_t fd)
+{
+    struct mp__lane *lane = lanep;
+    struct mp__socket *s = by_fd(lane->t, fd);
+    if (s != NULL)
+        mp__socket_release(lane->t, s); /* before the number can be used again */
+    lane->t->n.retransmits += mp__socket_retransmits(fd);
+    if (lane->t->n.open > 0)
+        lane->t->n.open--;
+    lane->t->n.closed++;
+    return close(fd) == 0 ? 0 : 1;
+}
