@@ -15,6 +15,7 @@
 
 struct mp_task;
 struct mp_sched;
+struct mp_close_hook;
 
 struct mp_rt {
     uv_loop_t *loop;
@@ -22,6 +23,8 @@ struct mp_rt {
     struct mp_engine *engine;
     struct mp_sched *sched;
     int owns_loop;
+    unsigned holds;                /* what must close before the loop can */
+    struct mp_close_hook *hooks;
 };
 
 struct mp_rt *mp_rt(lua_State *L); /* from the registry; never NULL once the library is open */
@@ -42,13 +45,18 @@ struct mp_wait {
     lua_KFunction k;
     lua_KContext ctx;
     unsigned char state; /* 0 idle, 1 waiting, 2 woken, 3 cancelled */
+    unsigned char hold;  /* 1: cancel is called but the wait goes on until it is woken */
 };
 
+/* The source must keep the loop alive (a referenced active handle) while somebody waits: a loop
+ * with nothing alive and nothing runnable is taken for a deadlock and ends in an error. A wait
+ * that was woken before it began, or before its task was cancelled, ends normally. */
 int mp_wait_begin(lua_State *L, struct mp_wait *w, lua_KContext ctx, lua_KFunction k);
 void mp_wait_wake(struct mp_rt *rt, struct mp_wait *w);
 
 /* Raises (with a clear message) where this Lua function cannot wait: inside table.sort, a gsub
- * callback, require or a metamethod called from C, while in a task. Call it before acting. */
+ * callback, require or a metamethod called from C, while in a task; and raises the cancellation in
+ * a task that is cancelled. Call it before acting. */
 void mp_wait_check(lua_State *L);
 
 /* Seconds until the deadline that the running task inherits from its scopes; < 0: none. */
@@ -56,6 +64,32 @@ double mp_task_deadline(lua_State *L);
 
 /* Resumes tasks until the run queue is empty or the turn's time budget is spent. */
 void mp_sched_run(struct mp_rt *rt);
+
+/* ---- cancel tokens ----
+ *
+ * Whoever wants to hear of token:cancel() links a struct mp_watch and keeps the token alive (in a
+ * user value) until it has unwatched. The callback runs once, may not run Lua, and is unlinked
+ * before it runs. Check mp_token_cancelled first: a token that is cancelled calls nobody. */
+struct mp_token;
+struct mp_watch {
+    struct mp_watch *prev, *next; /* zeroed: not watching */
+    void (*cb)(struct mp_watch *w);
+};
+
+struct mp_token *mp_token_test(lua_State *L, int idx); /* NULL: not a token */
+int mp_token_cancelled(const struct mp_token *token);
+void mp_token_watch(struct mp_token *token, struct mp_watch *w);
+void mp_token_unwatch(struct mp_watch *w); /* fine when not watching */
+
+/* ---- the end of the runtime ----
+ *
+ * The hooks run once, last registered first, when the runtime closes: all tasks are over by then and
+ * no Lua may run. A hook that closes asynchronously calls mp_rt_hold before it starts and
+ * mp_rt_release from its last callback; the loop is run until all are released. */
+int mp_rt_on_close(struct mp_rt *rt, void (*fn)(struct mp_rt *rt, void *arg), void *arg); /* MP_ENOMEM */
+void mp_rt_off_close(struct mp_rt *rt, void (*fn)(struct mp_rt *rt, void *arg), void *arg);
+void mp_rt_hold(struct mp_rt *rt);
+void mp_rt_release(struct mp_rt *rt);
 
 /* ---- the error table of the Lua interface: {kind=, message=, ...} with tostring ---- */
 void mp_push_error(lua_State *L, const char *kind, const char *message); /* metatable set */
