@@ -33,7 +33,8 @@ LLHTTP_LIBS   := $(shell $(PKG_CONFIG) --libs libllhttp)
 LLHTTP_SRC    :=
 else
 LLHTTP_DIR    ?= /usr/share
-LLHTTP_CFLAGS := -isystem $(LLHTTP_DIR)/include/llhttp
+# llhttp 8 is lax unless told: without this a bare LF or a space too many goes through.
+LLHTTP_CFLAGS := -isystem $(LLHTTP_DIR)/include/llhttp -DLLHTTP_STRICT_MODE=1
 LLHTTP_LIBS   :=
 LLHTTP_SRC    := $(wildcard $(LLHTTP_DIR)/llhttp/*.c)
 endif
