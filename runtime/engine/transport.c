@@ -486,8 +486,7 @@ static void describe_end(struct mp__transport *t, struct mp__xfer *x, CURLcode c
     t->n.resets += x->reset;
 }
 
-int mp__transport_reap(struct mp__transport *t, void (*done)(void *arg, struct mp__xfer *x),
-                       void *arg)
+int mp__transport_reap(struct mp__transport *t)
 {
     int reaped = 0;
     for (uint32_t i = 0; i < t->lanes_open; i++) {
@@ -497,7 +496,7 @@ int mp__transport_reap(struct mp__transport *t, void (*done)(void *arg, struct m
         lane->touched = 0;
         CURLMsg *msg;
         int left = 0;
-        /* One message at a time: removing a handle invalidates the message, and what `done` does
+        /* One message at a time: removing a handle invalidates the message, and what on_end does
          * may remove others. */
         for (msg = curl_multi_info_read(lane->multi, &left); msg != NULL;
              msg = curl_multi_info_read(lane->multi, &left)) {
@@ -509,7 +508,7 @@ int mp__transport_reap(struct mp__transport *t, void (*done)(void *arg, struct m
             struct mp__xfer *x = h->xfer;
             describe_end(t, x, code);
             detach(t, x);
-            done(arg, x);
+            x->on_end(x);
             reaped++;
         }
     }

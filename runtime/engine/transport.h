@@ -57,13 +57,14 @@ struct mp__xfer {
     void (*on_connected)(struct mp__xfer *x);
     int (*on_header)(struct mp__xfer *x, const char *line, size_t n); /* nonzero: abort */
     int (*on_body)(struct mp__xfer *x, const char *p, size_t n);      /* nonzero: abort */
+    void (*on_end)(struct mp__xfer *x); /* from the reap; may start and cancel others */
     /* kept by the transport */
     unsigned running : 1, connected : 1, sent : 1, replied : 1, aborted : 1, new_conn : 1;
     size_t body_off;
     uint64_t last_io; /* ms, uv_now of the last byte either way */
     struct mp__handle *handle;
     struct mp__lane *lane;
-    /* the end, valid in the reap callback */
+    /* the end, valid in on_end */
     enum mp_kind kind; /* NONE: a whole reply came, whatever its status */
     int status;
     int os_errno;
@@ -86,9 +87,8 @@ int mp__transport_start(struct mp__transport *t, struct mp__xfer *x); /* 0 or an
 void mp__transport_cancel(struct mp__transport *t, struct mp__xfer *x); /* no reap follows */
 /* Lets curl act on what was started or is due now. */
 void mp__transport_kick(struct mp__transport *t);
-/* Calls `done` for each transfer that ended since; it may start and cancel others. */
-int mp__transport_reap(struct mp__transport *t, void (*done)(void *arg, struct mp__xfer *x),
-                       void *arg);
+/* Calls on_end of each transfer that ended since. */
+int mp__transport_reap(struct mp__transport *t);
 int mp__transport_pending(const struct mp__transport *t); /* a kick or reap is due */
 void mp__transport_ref(struct mp__transport *t, int live); /* keep the loop alive or not */
 void mp__transport_counters(struct mp__transport *t, struct mp__transport_counters *out);

@@ -359,6 +359,7 @@ struct mp_result {
     int64_t prompt_tokens, total_tokens; /* sums; -1: never said */
     const char *model;                   /* as the first reply says, or NULL */
     double total_time;
+    int kept; /* private */
 };
 
 typedef void mp_done_fn(void *arg, const struct mp_result *result);

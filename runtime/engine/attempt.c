@@ -1,0 +1,705 @@
+/*
+ * attempt.c - one exchange: its request is built, sent, its bytes taken in, its end judged.
+ *
+ * The byte callbacks run inside curl: they copy, decode and flag. What decides (on_end, the timer)
+ * runs in the turn.
+ */
+#include <math.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <time.h>
+
+#include "codec/json_write.h"
+#include "engine/engine_int.h"
+#include "engine/message.h"
+#include "policy/retry.h"
+
+static void settle(struct mp__attempt *a);
+static void on_end(struct mp__xfer *x);
+
+/* ---- memory ---- */
+
+static struct mp__attempt *attempt_take(struct mp_engine *e)
+{
+    struct mp__attempt *a = e->free_attempts;
+    if (a != NULL)
+        e->free_attempts = a->next;
+    else
+        a = calloc(1, sizeof(*a));
+    if (a == NULL || mpp_heap_promise(&e->timers) != 0) {
+        free(a);
+        return NULL;
+    }
+    e->attempts_open++;
+    return a;
+}
+
+static void drop_big(struct mp__buf *b)
+{
+    if (b->cap > 64 * 1024)
+        mp__buf_free(b);
+    b->n = 0;
+}
+
+void mp__attempt_free(struct mp__attempt *a)
+{
+    struct mp_engine *e = a->engine;
+    struct mp__attempt keep = {0};
+    mpp_heap_clear(&e->timers, &a->timer);
+    mpp_heap_yield(&e->timers);
+    mp__waiter_unlink(&a->waiter);
+    mp__hdr_free(a->row_chain);
+    free(a->scratch);
+    drop_big(&a->body);
+    drop_big(&a->head);
+    drop_big(&a->reply);
+    keep.body = a->body;
+    keep.head = a->head;
+    keep.reply = a->reply;
+    keep.url = a->url;
+    keep.decoder = a->decoder;
+    *a = keep;
+    a->next = e->free_attempts;
+    e->free_attempts = a;
+    e->attempts_open--;
+}
+
+static void uncount(struct mp__attempt *a)
+{
+    if (a->counted)
+        a->client->n.running--;
+    a->counted = 0;
+}
+
+static void unlink_running(struct mp__attempt *a)
+{
+    struct mp__attempt **p = a->part != NULL ? &a->part->running : &a->engine->draining;
+    while (*p != NULL && *p != a)
+        p = &(*p)->next;
+    if (*p == a)
+        *p = a->next;
+    a->next = NULL;
+}
+
+/* ---- bytes in: inside curl ---- */
+
+static void on_connected(struct mp__xfer *x)
+{
+    struct mp__attempt *a = (struct mp__attempt *)x;
+    if (!a->counted)
+        a->client->n.running++;
+    a->counted = 1;
+    mpp_attempt_connected(a->engine->core, a->id, mp__now());
+}
+
+static int stop(struct mp__attempt *a, enum mp_kind kind, const char *message)
+{
+    a->stop = kind;
+    snprintf(a->message, sizeof(a->message), "%s", message);
+    return 1;
+}
+
+static int on_status_line(struct mp__attempt *a, const char *line, size_t n)
+{
+    const char *space = memchr(line, ' ', n);
+    a->status = space != NULL && (size_t)(line + n - space) > 3 ? (int)strtol(space + 1, NULL, 10) : 0;
+    a->head.n = 0; /* a new block after 100 Continue */
+    a->nheaders = 0;
+    mpp_hints_init(&a->hints);
+    return 0;
+}
+
+static int on_header(struct mp__xfer *x, const char *line, size_t n)
+{
+    struct mp__attempt *a = (struct mp__attempt *)x;
+    if (!a->first_byte) {
+        a->first_byte = 1;
+        mpp_attempt_first_byte(a->engine->core, a->id, mp__now());
+    }
+    while (n > 0 && (line[n - 1] == '\n' || line[n - 1] == '\r'))
+        n--;
+    if (n == 0)
+        return 0;
+    if (n > 5 && memcmp(line, "HTTP/", 5) == 0 && memchr(line, ':', n) == NULL)
+        return on_status_line(a, line, n);
+    const char *colon = memchr(line, ':', n);
+    if (colon == NULL)
+        return 0;
+    if (++a->nheaders > MP__MAX_HEADERS || a->head.n + n + 1 > MP__MAX_HEAD)
+        return stop(a, MP_KIND_TOO_LARGE, "the reply has too many headers");
+    size_t name_len = (size_t)(colon - line);
+    const char *value = colon + 1;
+    while (value < line + n && (*value == ' ' || *value == '\t'))
+        value++;
+    size_t value_len = (size_t)(line + n - value);
+    mpp_hints_header(&a->hints, line, name_len, value, value_len, (double)time(NULL));
+    if (mp__buf_add(&a->head, line, name_len) != 0 || mp__buf_add(&a->head, ": ", 2) != 0 ||
+        mp__buf_add(&a->head, value, value_len) != 0 || mp__buf_addc(&a->head, '\n') != 0)
+        return stop(a, MP_KIND_TOO_LARGE, "out of memory for the reply's headers");
+    return 0;
+}
+
+static float *on_row(void *arg, uint32_t item, uint32_t dim)
+{
+    struct mp__attempt *a = arg;
+    const char *why = NULL;
+    float *to = NULL;
+    if (!a->is_hedge) {
+        to = mp__call_row(a->call, a->part->first + item, dim, &why);
+    } else {
+        if (a->scratch == NULL) {
+            a->scratch = calloc((size_t)a->part->count * dim, sizeof(float));
+            a->scratch_dim = dim;
+        }
+        if (a->scratch != NULL && dim == a->scratch_dim)
+            to = a->scratch + (size_t)item * dim;
+    }
+    if (to == NULL)
+        snprintf(a->message, sizeof(a->message), "%s",
+                 why != NULL && strcmp(why, "dimension") != 0
+                     ? why
+                     : "the reply's vectors have another dimension than those before");
+    return to;
+}
+
+static int open_decoder(struct mp__attempt *a)
+{
+    const struct mp_vectors *v = &a->call->vectors;
+    struct mp__shape shape = {v->list, v->vector, v->index, (int)v->dtype};
+    struct mp__decoder_cfg cfg = {0};
+    a->shape = shape;
+    cfg.shape = &a->shape;
+    cfg.items = a->part->count;
+    cfg.dim = v->dimensions != 0 ? v->dimensions : a->call->result->dimensions;
+    cfg.row = on_row;
+    cfg.arg = a;
+    a->decoding = 1;
+    if (a->decoder != NULL)
+        return mp__decoder_reset(a->decoder, &cfg);
+    a->decoder = mp__decoder_new(&cfg);
+    return a->decoder != NULL ? 0 : MP_ENOMEM;
+}
+
+static int keep_error_body(struct mp__attempt *a, const char *p, size_t n)
+{
+    size_t room = a->reply.n < MP__MAX_ERROR_BODY ? MP__MAX_ERROR_BODY - a->reply.n : 0;
+    if (mp__buf_add(&a->reply, p, n < room ? n : room) != 0)
+        return stop(a, MP_KIND_TOO_LARGE, "out of memory for the reply");
+    return 0;
+}
+
+static int decode(struct mp__attempt *a, const char *p, size_t n)
+{
+    if (!a->decoding && open_decoder(a) != 0)
+        return stop(a, MP_KIND_TOO_LARGE, "out of memory for the decoder");
+    if (a->reply.n < 512) /* the beginning, to show when it is not what it should be */
+        mp__buf_add(&a->reply, p, n < 512 ? n : 512);
+    if (mp__decoder_feed(a->decoder, p, n) == 0)
+        return 0;
+    a->stop = MP_KIND_DECODE;
+    if (a->message[0] == '\0')
+        snprintf(a->message, sizeof(a->message), "%s", mp__decoder_error(a->decoder));
+    return 1;
+}
+
+static int on_body(struct mp__xfer *x, const char *p, size_t n)
+{
+    struct mp__attempt *a = (struct mp__attempt *)x;
+    a->received += n;
+    if (a->received > a->engine->cfg.max_response_bytes)
+        return stop(a, MP_KIND_TOO_LARGE, "the reply is larger than max_response_bytes");
+    if (a->discard)
+        return 0;
+    if (a->status < 200 || a->status > 299)
+        return keep_error_body(a, p, n);
+    if (a->call->has_vectors)
+        return decode(a, p, n);
+    if (mp__buf_add(&a->reply, p, n) != 0)
+        return stop(a, MP_KIND_TOO_LARGE, "out of memory for the reply");
+    return 0;
+}
+
+/* ---- the request ---- */
+
+static int encode_row(struct mp__call *call, uint64_t row, struct mp__buf *b)
+{
+    const struct mp_str *s = &call->rows[row];
+    int rc = 0;
+    if (call->row_style == MP_ROW_JSON)
+        return mp__buf_add(b, s->p, s->n);
+    if (call->row_style == MP_ROW_WRAPPED)
+        rc = mp__buf_addc(b, '[');
+    if (rc == 0)
+        rc = mp__json_string(b, s->p, s->n, NULL);
+    if (rc == 0 && call->row_style == MP_ROW_WRAPPED)
+        rc = mp__buf_addc(b, ']');
+    return rc;
+}
+
+static int build_joined(struct mp__attempt *a)
+{
+    struct mp__call *call = a->call;
+    struct mp__buf *b = &a->body;
+    b->n = 0;
+    int rc = mp__buf_add(b, call->prefix.p, call->prefix.n);
+    for (uint32_t i = 0; rc == 0 && i < a->part->count; i++) {
+        if (i > 0)
+            rc = mp__buf_addc(b, ',');
+        if (rc == 0)
+            rc = encode_row(call, a->part->first + i, b);
+    }
+    if (rc == 0)
+        rc = mp__buf_add(b, call->suffix.p, call->suffix.n);
+    a->xfer.body = b->p;
+    a->xfer.body_len = b->n;
+    return rc;
+}
+
+static int build_sourced(struct mp__attempt *a)
+{
+    struct mp_str text = {NULL, 0};
+    if (a->call->source(a->call->source_arg, a->part->first, &text) != 0) {
+        snprintf(a->message, sizeof(a->message), "%.*s", (int)text.n, text.p != NULL ? text.p : "");
+        return MP_EINVAL;
+    }
+    a->body.n = 0;
+    if (text.p == NULL)
+        return 0;
+    int rc = mp__buf_add(&a->body, text.p, text.n);
+    a->xfer.body = a->body.p != NULL ? a->body.p : "";
+    a->xfer.body_len = a->body.n;
+    return rc;
+}
+
+static int build_body(struct mp__attempt *a)
+{
+    struct mp__call *call = a->call;
+    a->xfer.body = NULL;
+    a->xfer.body_len = 0;
+    if (call->mode == MP_BODY_JOIN)
+        return build_joined(a);
+    if (call->rows != NULL) {
+        a->xfer.body = call->rows[a->part->first].p;
+        a->xfer.body_len = call->rows[a->part->first].n;
+        return 0;
+    }
+    return call->source != NULL ? build_sourced(a) : 0;
+}
+
+/* Base URL and path, where a version that both name ("/v1") stands once. */
+static int build_url(struct mp__attempt *a, const struct mp__endpoint *ep)
+{
+    const char *path = a->call->path;
+    const char *base = ep->url.base;
+    size_t n = strlen(base);
+    const char *last = strrchr(base, '/');
+    size_t tail = last != NULL ? strlen(last) : 0; /* "/v1" */
+    if (tail >= 3 && last[1] == 'v' && last[2 + strspn(last + 2, "0123456789")] == '\0' &&
+        strncmp(path, last, tail) == 0 && (path[tail] == '/' || path[tail] == '\0'))
+        path += tail;
+    a->url.n = 0;
+    int rc = mp__buf_add(&a->url, base, n);
+    if (rc == 0 && *path != '/')
+        rc = mp__buf_addc(&a->url, '/');
+    if (rc == 0)
+        rc = mp__buf_add(&a->url, path, strlen(path) + 1);
+    a->xfer.url = a->url.p;
+    return rc;
+}
+
+static void add_header(struct mp__attempt *a, int i, const char *name, const char *value)
+{
+    snprintf(a->own_text[i], sizeof(a->own_text[i]), "%s: %s", name, value);
+    a->own[i].data = a->own_text[i];
+    a->own[i].next = a->xfer.headers;
+    a->xfer.headers = &a->own[i];
+}
+
+static double attempt_limit(const struct mp__attempt *a, mpp_time now)
+{
+    double limit = a->call->timeouts.attempt;
+    if (a->call->timeouts.total > 0) {
+        double left = a->call->timeouts.total - (double)(now - a->call->created) / 1e9;
+        if (limit <= 0 || left < limit)
+            limit = left;
+    }
+    return limit;
+}
+
+static void add_deadline_headers(struct mp__attempt *a, mpp_time now)
+{
+    char text[32];
+    double limit = attempt_limit(a, now);
+    if (!a->client->deadline_headers || limit <= 0)
+        return;
+    struct timespec wall;
+    clock_gettime(CLOCK_REALTIME, &wall);
+    double epoch_ms = (double)wall.tv_sec * 1e3 + (double)wall.tv_nsec / 1e6 + limit * 1e3;
+    snprintf(text, sizeof(text), "%.0f", ceil(limit * 1e3));
+    add_header(a, 0, "Request-Timeout-Ms", text);
+    snprintf(text, sizeof(text), "%.0f", epoch_ms);
+    add_header(a, 1, "Request-Deadline-Ms", text);
+}
+
+/* prefix-<call's random part>-<part>-<attempt>[-hedge-N]: unique on the wire, alike in a log. */
+static void make_ids(struct mp__attempt *a, const struct mpp_part_facts *facts)
+{
+    const struct mp_client *c = a->client;
+    char key[96];
+    char hedge[16] = "";
+    unsigned long long salt =
+        (unsigned long long)(a->call->ticket * UINT64_C(0x9e3779b97f4a7c15) ^ a->engine->id_salt);
+    if (a->is_hedge)
+        snprintf(hedge, sizeof(hedge), "-hedge-%u", facts->hedges);
+    snprintf(a->request_id, sizeof(a->request_id), "%.32s-%010llx-%u-%u%s", c->request_id_prefix,
+             salt & 0xffffffffffULL, a->part->serial, facts->attempts > 0 ? facts->attempts - 1 : 0,
+             hedge);
+    if (c->request_id_header[0] != '\0')
+        add_header(a, 2, c->request_id_header, a->request_id);
+    if (c->idempotency_header != NULL) {
+        snprintf(key, sizeof(key), "%016llx-%u", salt, a->part->serial);
+        add_header(a, 3, c->idempotency_header, key);
+    }
+}
+
+static struct mp__hdr *row_headers(struct mp__attempt *a)
+{
+    size_t n = 0;
+    struct mp__call *call = a->call;
+    const struct mp__endpoint *ep = &a->client->endpoints[a->endpoint];
+    const struct mp_header *rows =
+        call->row_headers != NULL ? call->row_headers(call->source_arg, a->part->first, &n) : NULL;
+    if (rows == NULL || n == 0)
+        return NULL;
+    struct mp__header_set *all = mp__header_copy(ep->headers);
+    int rc = all != NULL ? 0 : MP_ENOMEM;
+    for (size_t i = 0; rc == 0 && call->headers != NULL && i < call->headers->n; i++)
+        rc = mp__header_put(all, call->headers->v[i].name, call->headers->v[i].value);
+    for (size_t i = 0; rc == 0 && i < n; i++)
+        rc = mp__header_put(all, rows[i].name, rows[i].value);
+    if (rc == 0)
+        a->row_chain = mp__header_chain(all, a->xfer.body != NULL);
+    mp__header_free(all);
+    return a->row_chain;
+}
+
+static int build(struct mp__attempt *a, const struct mpp_part_facts *facts, mpp_time now)
+{
+    struct mp__endpoint *ep = &a->client->endpoints[a->endpoint];
+    int rc = build_body(a);
+    if (rc == 0)
+        rc = build_url(a, ep);
+    if (rc != 0)
+        return rc;
+    a->xfer.method = a->call->method;
+    a->xfer.big_reply = a->call->has_vectors || (a->call->flags & MP_BIG_REPLY) != 0;
+    a->xfer.headers = row_headers(a);
+    if (a->xfer.headers == NULL)
+        a->xfer.headers = mp__call_chain(a->call, a->endpoint, a->xfer.body != NULL);
+    add_deadline_headers(a, now);
+    make_ids(a, facts);
+    return 0;
+}
+
+/* ---- timers: one a running attempt, at the nearest of its limits ---- */
+
+static mpp_time earlier(mpp_time a, mpp_time b)
+{
+    return a < b ? a : b;
+}
+
+static mpp_time quiet_until(const struct mp__attempt *a, mpp_time now)
+{
+    const struct mp_timeouts *t = &a->call->timeouts;
+    if (a->state == MP__NAMING || !a->xfer.connected)
+        return mp__after(a->started, t->connect);
+    double limit = a->xfer.sent || a->xfer.replied ? t->read : t->write;
+    uint64_t loop_ms = uv_now(a->engine->loop);
+    uint64_t idle_ms = loop_ms > a->xfer.last_io ? loop_ms - a->xfer.last_io : 0;
+    return mp__after(now - (mpp_time)idle_ms * 1000000, limit);
+}
+
+static mpp_time next_limit(const struct mp__attempt *a, mpp_time now)
+{
+    return earlier(quiet_until(a, now), mp__after(a->started, a->call->timeouts.attempt));
+}
+
+static const char *limit_message(enum mp_kind kind)
+{
+    switch (kind) {
+    case MP_KIND_CONNECT_TIMEOUT:
+        return "no connection within the connect timeout; check the network and the address, then "
+               "retry";
+    case MP_KIND_WRITE_TIMEOUT:
+        return "the server stopped taking the request within the write timeout";
+    default:
+        return "the server was silent longer than the read or attempt timeout; raise it if the "
+               "model needs longer";
+    }
+}
+
+void mp__attempt_timer(struct mp__attempt *a)
+{
+    mpp_time now = mp__now();
+    if (a->call == NULL) { /* a draining loser has had its time */
+        mp__transport_cancel(a->pool->transport, &a->xfer);
+        a->kind = MP_KIND_CANCELLED;
+        settle(a);
+        return;
+    }
+    mpp_time limit = next_limit(a, now);
+    if (limit > now) {
+        mpp_heap_set(&a->engine->timers, &a->timer, limit);
+        return;
+    }
+    if (!a->xfer.connected)
+        a->kind = MP_KIND_CONNECT_TIMEOUT;
+    else
+        a->kind = a->xfer.sent || a->xfer.replied ? MP_KIND_READ_TIMEOUT : MP_KIND_WRITE_TIMEOUT;
+    snprintf(a->message, sizeof(a->message), "%s", limit_message(a->kind));
+    mp__waiter_unlink(&a->waiter);
+    mp__transport_cancel(a->pool->transport, &a->xfer);
+    settle(a);
+}
+
+/* ---- start ---- */
+
+static void fail_now(struct mp__attempt *a, enum mp_kind kind, const char *message)
+{
+    a->kind = kind;
+    a->xfer.never_sent = 1;
+    if (message != NULL)
+        snprintf(a->message, sizeof(a->message), "%s", message);
+    settle(a);
+}
+
+static void send_now(struct mp__attempt *a)
+{
+    struct mp__endpoint *ep = &a->client->endpoints[a->endpoint];
+    a->xfer.target = mp__endpoint_target(a->client, ep);
+    a->xfer.on_connected = on_connected;
+    a->xfer.on_header = on_header;
+    a->xfer.on_body = on_body;
+    a->xfer.on_end = on_end;
+    a->state = MP__SENDING;
+    if (a->xfer.target == NULL || mp__transport_start(a->pool->transport, &a->xfer) != 0) {
+        fail_now(a, MP_KIND_CONNECT, "out of memory or connections");
+        return;
+    }
+    a->client->n.sent += a->xfer.body_len;
+    a->engine->n.bytes_sent += a->xfer.body_len;
+    a->engine->n.attempts++;
+}
+
+static void on_name(struct mp__waiter *w)
+{
+    struct mp__attempt *a =
+        (struct mp__attempt *)((char *)w - offsetof(struct mp__attempt, waiter));
+    struct mp__endpoint *ep = &a->client->endpoints[a->endpoint];
+    if (ep->name->addresses == NULL) {
+        char text[256];
+        snprintf(text, sizeof(text), "could not resolve host %.120s: %s; check base_url and DNS",
+                 ep->name->host, ep->name->failure);
+        fail_now(a, MP_KIND_CONNECT, text);
+        return;
+    }
+    send_now(a);
+}
+
+void mp__attempt_start(struct mp__part *part, const struct mpp_action *act)
+{
+    struct mp__call *call = mpp_call_user(act->call);
+    struct mp_engine *e = call->engine;
+    struct mp__attempt *a = part != NULL ? attempt_take(e) : NULL;
+    mpp_time now = mp__now();
+    if (a == NULL) { /* no memory */
+        struct mpp_outcome o = {.kind = MP_KIND_CONNECT, .never_sent = 1, .tokens = -1};
+        mpp_hints_init(&o.hints);
+        mpp_attempt_done(e->core, act->attempt, &o, now);
+        return;
+    }
+    a->engine = e;
+    a->client = call->client;
+    a->pool = call->client->pool;
+    a->call = call;
+    a->part = part;
+    a->id = act->attempt;
+    a->endpoint = act->endpoint;
+    a->is_hedge = act->is_hedge;
+    a->xfer.fresh = act->fresh_connection;
+    a->started = now;
+    a->state = MP__NAMING;
+    mpp_hints_init(&a->hints);
+    a->next = part->running;
+    part->running = a;
+    int rc = build(a, mpp_part_facts(act->part), now);
+    if (rc != 0) {
+        fail_now(a, MP_KIND_INVALID, a->message[0] ? NULL : mp_strerror(rc));
+        return;
+    }
+    struct mp__endpoint *ep = &a->client->endpoints[a->endpoint];
+    a->waiter.ready = on_name;
+    if (ep->name == NULL || mp__name_wait(ep->name, &a->waiter, now))
+        ep->name == NULL ? send_now(a) : on_name(&a->waiter);
+    if (a->state != MP__ENDED)
+        mpp_heap_set(&e->timers, &a->timer, next_limit(a, now));
+}
+
+/* ---- end ---- */
+
+static void judge_status(struct mp__attempt *a)
+{
+    if (a->status >= 200 && a->status <= 299)
+        return;
+    a->kind = a->status == 429 ? MP_KIND_RATE_LIMITED : MP_KIND_HTTP;
+    if (a->status == 429 && a->reply.n > 0 &&
+        memmem(a->reply.p, a->reply.n, "insufficient_quota", 18) != NULL)
+        a->hints.should_retry = 0; /* no waiting heals it */
+    mp__status_message(a->message, sizeof(a->message), a->status, a->head.p, a->head.n, a->reply.p,
+                       a->reply.n);
+}
+
+static void judge(struct mp__attempt *a, const struct mp__xfer *x)
+{
+    a->kind = x->kind;
+    if (a->stop != MP_KIND_NONE) {
+        a->kind = a->stop;
+        return;
+    }
+    if (x->kind != MP_KIND_NONE) {
+        mp__fault_message(a->message, sizeof(a->message), x);
+        return;
+    }
+    a->status = x->status;
+    judge_status(a);
+    if (a->kind != MP_KIND_NONE || !a->call->has_vectors)
+        return;
+    if (!a->decoding && open_decoder(a) != 0)
+        a->kind = MP_KIND_TOO_LARGE;
+    else if (mp__decoder_finish(a->decoder) != 0)
+        a->kind = MP_KIND_DECODE;
+    if (a->kind == MP_KIND_DECODE)
+        snprintf(a->message, sizeof(a->message), "%s", mp__decoder_error(a->decoder));
+}
+
+static int64_t used_tokens(const struct mp__attempt *a)
+{
+    int64_t prompt = -1;
+    int64_t total = -1;
+    if (a->kind == MP_KIND_NONE && a->call->has_vectors)
+        mp__decoder_usage(a->decoder, &prompt, &total);
+    return total >= 0 ? total : prompt;
+}
+
+/* Tells the core; the attempt stays with its part as the newest that ended. */
+static void settle(struct mp__attempt *a)
+{
+    struct mp_engine *e = a->engine;
+    struct mp__part *part = a->part;
+    struct mpp_outcome o = {0};
+    struct mpp_judgement verdict;
+    uint64_t id = a->id;
+
+    a->state = MP__ENDED;
+    uncount(a);
+    mpp_heap_clear(&e->timers, &a->timer);
+    o.kind = a->kind;
+    o.status = a->status;
+    o.never_sent = a->xfer.never_sent;
+    o.hints = a->hints;
+    o.tokens = -1;
+    o.body_bytes = a->received;
+    e->n.bytes_received += a->received;
+    a->client->n.received += a->received;
+    if (part == NULL) {
+        struct mp_client *client = a->client;
+        unlink_running(a);
+        mp__attempt_free(a);
+        mp__client_unref(client);
+        mpp_attempt_done(e->core, id, &o, mp__now());
+        mp__wake(e);
+        return;
+    }
+    o.tokens = used_tokens(a);
+    o.splittable = part->count > 1 && a->call->mode == MP_BODY_JOIN &&
+                   !(a->call->flags & (MP_NO_SPLIT | MP_ONE_REQUEST));
+    unlink_running(a);
+    mp__hdr_free(a->row_chain);
+    a->row_chain = NULL;
+    drop_big(&a->body);
+    mpp_judge(&a->call->policy->retry, &o, 0, &verdict);
+    a->retryable = verdict.retry;
+    /* A good reply stays the part's last word even if its rival ends in the same turn. */
+    if (part->last == NULL || part->last->kind != MP_KIND_NONE) {
+        if (part->last != NULL)
+            mp__attempt_free(part->last);
+        part->last = a;
+        a = NULL;
+    }
+    if (a != NULL)
+        mp__attempt_free(a);
+    mpp_attempt_done(e->core, id, &o, mp__now());
+    mp__wake(e);
+}
+
+static void on_end(struct mp__xfer *x)
+{
+    struct mp__attempt *a = (struct mp__attempt *)x;
+    a->client->n.refused += x->refused;
+    a->client->n.resets += x->reset;
+    a->client->n.opened += x->new_conn;
+    a->client->n.reused += x->connected && !x->new_conn;
+    if (a->call != NULL) {
+        judge(a, x);
+    } else {
+        a->kind = x->kind;
+        a->status = x->status;
+    }
+    settle(a);
+}
+
+static void halt(struct mp__attempt *a)
+{
+    uncount(a);
+    mp__waiter_unlink(&a->waiter);
+    mp__transport_cancel(a->pool->transport, &a->xfer);
+    unlink_running(a);
+    mp__attempt_free(a);
+}
+
+void mp__attempt_abort(struct mp__part *part, uint64_t id)
+{
+    for (struct mp__attempt *a = part->running; a != NULL; a = a->next)
+        if (a->id == id) {
+            halt(a);
+            return;
+        }
+}
+
+/* The part is decided while this copy still runs, and the core lets it drain to keep its
+ * connection. A copy that has not begun to answer could still need the request's bytes, which go
+ * with the call: that one is stopped. */
+void mp__attempt_leave(struct mp__attempt *a)
+{
+    uint64_t id = a->id;
+    struct mp_engine *e = a->engine;
+    if (!a->xfer.running || !a->xfer.replied) {
+        struct mpp_outcome o = {.kind = MP_KIND_CANCELLED, .tokens = -1};
+        mpp_hints_init(&o.hints);
+        halt(a);
+        mpp_attempt_done(e->core, id, &o, mp__now());
+        return;
+    }
+    double limit = a->call->timeouts.read > 0 ? a->call->timeouts.read : 60;
+    unlink_running(a);
+    a->discard = 1;
+    a->call = NULL;
+    a->part = NULL;
+    a->client->refs++;
+    a->next = e->draining;
+    e->draining = a;
+    mpp_heap_set(&e->timers, &a->timer, mp__after(mp__now(), limit < 5 ? limit : 5));
+}

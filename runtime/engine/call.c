@@ -1,0 +1,617 @@
+/*
+ * call.c - a user's call: taken in, cut into parts, answered once.
+ *
+ * What a call needs later is copied into one block at submission, except rows that the caller
+ * promised to keep (MP_BORROW). Parts are made only when the core has a slot for one, so a call of
+ * a million rows costs no more than the parts in flight.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "codec/json_write.h"
+#include "engine/engine_int.h"
+#include "policy/batch.h"
+
+/* ---- tickets ---- */
+
+#define NO_SLOT UINT32_MAX
+
+static int slot_take(struct mp_engine *e, struct mp__call *call)
+{
+    if (e->free_slot == NO_SLOT) {
+        uint32_t cap = e->nslots ? e->nslots * 2 : 64;
+        struct mp__slot *v = realloc(e->slots, cap * sizeof(*v));
+        if (v == NULL)
+            return MP_ENOMEM;
+        for (uint32_t i = e->nslots; i < cap; i++)
+            v[i] = (struct mp__slot){1, i + 1 < cap ? i + 1 : NO_SLOT, NULL};
+        e->free_slot = e->nslots;
+        e->slots = v;
+        e->nslots = cap;
+    }
+    uint32_t i = e->free_slot;
+    e->free_slot = e->slots[i].next_free;
+    e->slots[i].call = call;
+    call->ticket = ((uint64_t)e->slots[i].generation << 32) | i;
+    return 0;
+}
+
+static struct mp__call *slot_find(struct mp_engine *e, uint64_t ticket)
+{
+    uint32_t i = (uint32_t)ticket;
+    if (i >= e->nslots || e->slots[i].generation != (uint32_t)(ticket >> 32))
+        return NULL;
+    return e->slots[i].call;
+}
+
+static void slot_give(struct mp_engine *e, uint64_t ticket)
+{
+    uint32_t i = (uint32_t)ticket;
+    e->slots[i].call = NULL;
+    e->slots[i].generation++;
+    e->slots[i].next_free = e->free_slot;
+    e->free_slot = i;
+}
+
+/* ---- checks ---- */
+
+static int check_method(const char *m)
+{
+    static const char *const known[] = {"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"};
+    for (size_t i = 0; i < sizeof(known) / sizeof(*known); i++)
+        if (strcmp(m, known[i]) == 0)
+            return 0;
+    return mp__fail(MP_EINVAL, "method: Invalid HTTP method '%.20s' (GET POST PUT PATCH DELETE HEAD "
+                    "OPTIONS)", m);
+}
+
+static int check_path(const char *path)
+{
+    for (const unsigned char *p = (const unsigned char *)path; *p != '\0'; p++)
+        if (*p <= ' ' || *p == 127 || *p == '#')
+            return mp__fail(MP_EINVAL, "path: holds a space, a control character or a fragment");
+    return 0;
+}
+
+static int check_headers(const struct mp_request *q)
+{
+    const char *why = NULL;
+    for (size_t i = 0; i < q->nheaders; i++)
+        if (mp__header_check(q->headers[i].name, q->headers[i].value, &why) != 0)
+            return mp__fail(MP_EINVAL, "headers: %s (%.40s)", why,
+                            q->headers[i].name ? q->headers[i].name : "");
+    return 0;
+}
+
+static int check_request(struct mp_engine *e, const struct mp_request *q)
+{
+    if (e->pid != getpid())
+        return mp__fail(MP_EFORK, "the engine was made before a fork");
+    if (q->client == NULL)
+        return mp__fail(MP_EINVAL, "client: missing");
+    if (e->closing || q->client->closed)
+        return mp__fail(MP_ECLOSED, "the client is closed");
+    if (q->nrows == 0)
+        return mp__fail(MP_EINVAL, "rows: empty");
+    if (q->mode == MP_BODY_JOIN && q->rows == NULL)
+        return mp__fail(MP_EINVAL, "rows: missing");
+    if (q->nrows > UINT32_MAX)
+        return mp__fail(MP_EINVAL, "rows: more than %u", UINT32_MAX);
+    int rc = check_method(q->method != NULL ? q->method : "POST");
+    if (rc == 0)
+        rc = check_path(q->path != NULL ? q->path : "/");
+    return rc != 0 ? rc : check_headers(q);
+}
+
+/* ---- submission ---- */
+
+static size_t block_size(const struct mp_request *q)
+{
+    size_t n = strlen(q->method ? q->method : "POST") + 1 + strlen(q->path ? q->path : "/") + 1;
+    if (q->flags & MP_BORROW)
+        return n;
+    n += q->prefix.n + q->suffix.n + 16;
+    if (q->rows != NULL) {
+        n += q->nrows * sizeof(struct mp_str);
+        for (size_t i = 0; i < q->nrows; i++)
+            n += q->rows[i].n;
+    }
+    return n;
+}
+
+static char *put(char **at, const char *p, size_t n)
+{
+    char *to = *at;
+    if (n > 0)
+        memcpy(to, p, n);
+    *at += n;
+    return to;
+}
+
+static void copy_inputs(struct mp__call *call, const struct mp_request *q, char *at)
+{
+    call->rows = q->rows;
+    call->prefix = q->prefix;
+    call->suffix = q->suffix;
+    if (!(q->flags & MP_BORROW) && q->rows != NULL) {
+        struct mp_str *rows = (struct mp_str *)at; /* first in the block: aligned */
+        at += q->nrows * sizeof(*rows);
+        for (size_t i = 0; i < q->nrows; i++) {
+            rows[i].p = q->rows[i].p != NULL ? put(&at, q->rows[i].p, q->rows[i].n) : NULL;
+            rows[i].n = q->rows[i].n;
+        }
+        call->rows = rows;
+    }
+    if (!(q->flags & MP_BORROW)) {
+        call->prefix.p = put(&at, q->prefix.p, q->prefix.n);
+        call->suffix.p = put(&at, q->suffix.p, q->suffix.n);
+    }
+    const char *method = q->method != NULL ? q->method : "POST";
+    const char *path = q->path != NULL ? q->path : "/";
+    call->method = put(&at, method, strlen(method) + 1);
+    call->path = put(&at, path, strlen(path) + 1);
+}
+
+static void take_timeouts(struct mp__call *call, const struct mp_timeouts *given)
+{
+    const struct mp_timeouts *base = &call->client->timeouts;
+    call->timeouts = *base;
+    if (given == NULL)
+        return;
+    struct mp_timeouts *t = &call->timeouts;
+    t->connect = given->connect != 0 ? given->connect : base->connect;
+    t->read = given->read != 0 ? given->read : base->read;
+    t->write = given->write != 0 ? given->write : base->write;
+    t->pool = given->pool != 0 ? given->pool : base->pool;
+    t->attempt = given->attempt != 0 ? given->attempt : base->attempt;
+    t->total = given->total != 0 ? given->total : base->total;
+}
+
+static int take_headers(struct mp__call *call, const struct mp_request *q)
+{
+    if (q->nheaders == 0)
+        return 0;
+    call->headers = calloc(1, sizeof(*call->headers));
+    if (call->headers == NULL)
+        return MP_ENOMEM;
+    for (size_t i = 0; i < q->nheaders; i++)
+        if (mp__header_put(call->headers, q->headers[i].name, q->headers[i].value) != 0)
+            return MP_ENOMEM;
+    return 0;
+}
+
+static int start_in_core(struct mp__call *call, const struct mp_request *q)
+{
+    struct mpp_call_cfg cfg = {0};
+    cfg.client = call->client->core;
+    cfg.policy = q->policy;
+    cfg.max_concurrent = q->max_concurrent;
+    cfg.deadline = mp__after(call->created, call->timeouts.total);
+    cfg.pool_timeout = call->timeouts.pool;
+    cfg.idempotent = (q->flags & MP_IDEMPOTENT) != 0;
+    cfg.pinned_endpoint = -1;
+    cfg.next_part = mp__call_next_part;
+    cfg.user = call;
+    call->core = mpp_call_new(&cfg, call->created);
+    return call->core != NULL ? 0 : MP_EAGAIN;
+}
+
+static struct mp__call *call_new(struct mp_engine *e, const struct mp_request *q, size_t bytes)
+{
+    struct mp__call *call = calloc(1, sizeof(*call) + bytes);
+    if (call == NULL)
+        return NULL;
+    call->result = calloc(1, sizeof(*call->result));
+    call->engine = e;
+    call->client = q->client;
+    call->created = mp__now();
+    call->owned_bytes = bytes;
+    call->nrows = q->nrows;
+    call->mode = q->mode;
+    call->row_style = q->row_style;
+    call->flags = q->flags;
+    call->source = q->source;
+    call->source_arg = q->source_arg;
+    call->row_headers = q->row_headers;
+    call->policy = q->policy != NULL ? q->policy : &q->client->policy;
+    call->done = q->done;
+    call->arg = q->arg;
+    if (q->vectors != NULL) {
+        call->vectors = *q->vectors;
+        call->has_vectors = 1;
+    }
+    copy_inputs(call, q, (char *)(call + 1));
+    take_timeouts(call, q->timeouts);
+    if (call->result == NULL || take_headers(call, q) != 0) {
+        mp__header_free(call->headers);
+        free(call->result);
+        free(call);
+        return NULL;
+    }
+    call->result->rows = q->nrows;
+    call->result->prompt_tokens = call->result->total_tokens = -1;
+    return call;
+}
+
+int mp_submit(mp_engine *e, const struct mp_request *given, uint64_t *ticket)
+{
+    struct mp_request q = {0};
+    memcpy(&q, given, given->size < sizeof(q) ? given->size : sizeof(q));
+    int rc = check_request(e, &q);
+    if (rc != 0)
+        return rc;
+    size_t bytes = block_size(&q);
+    if (e->calls_open >= e->cfg.max_calls || e->queued_bytes + bytes > e->cfg.max_queued_bytes)
+        return mp__fail(MP_EAGAIN, "%u calls are open", e->calls_open);
+    struct mp__call *call = call_new(e, &q, bytes);
+    if (call == NULL)
+        return MP_ENOMEM;
+    rc = slot_take(e, call);
+    if (rc == 0) {
+        rc = start_in_core(call, &q);
+        if (rc != 0)
+            slot_give(e, call->ticket);
+    }
+    if (rc != 0) {
+        mp__header_free(call->headers);
+        free(call->result);
+        free(call);
+        return mp__fail(rc, "%s", mp_strerror(rc));
+    }
+    call->result->ticket = call->ticket;
+    call->client->refs++;
+    call->client->n.calls++;
+    call->client->n.rows += q.nrows;
+    e->calls_open++;
+    e->queued_bytes += bytes;
+    e->n.calls++;
+    if (ticket != NULL)
+        *ticket = call->ticket;
+    mp__wake(e);
+    return MP_OK;
+}
+
+void mp_cancel(mp_engine *e, uint64_t ticket)
+{
+    struct mp__call *call = slot_find(e, ticket);
+    if (call == NULL || call->finished || call->cancelled)
+        return;
+    call->cancelled = 1;
+    mpp_call_cancel(call->core, MP_KIND_CANCELLED, mp__now());
+    mp__wake(e);
+}
+
+/* ---- parts ---- */
+
+struct cost_ctx {
+    struct mp__call *call;
+    uint64_t bad_row;
+    size_t bad_at;
+    int bad;
+};
+
+static int row_cost(void *arg, uint64_t row, struct mpp_cost *out)
+{
+    struct cost_ctx *ctx = arg;
+    const struct mp_str *s = &ctx->call->rows[row];
+    if (ctx->call->row_style != MP_ROW_JSON && mp__utf8_valid(s->p, s->n, &ctx->bad_at) != 0) {
+        ctx->bad_row = row;
+        ctx->bad = 1;
+        return -1;
+    }
+    out->chars = ctx->call->policy->batch.chars > 0 ? mp__utf8_chars(s->p, s->n) : 0;
+    out->bytes = s->n + 3;
+    out->tokens = (double)s->n * mpp_client_tokens_per_byte(ctx->call->client->core);
+    return 0;
+}
+
+/* A row that is not UTF-8 has no JSON form: it fails alone, before anything is sent for it. */
+static void refuse_row(struct mp__call *call, uint64_t row, const char *message)
+{
+    struct mp_exchange x = {0};
+    x.first = row;
+    x.count = 1;
+    x.kind = MP_KIND_INVALID;
+    x.retry_after = -1;
+    mp__result_add(call, &x, "", message, "", "");
+}
+
+static int make_part(struct mp__call *call, uint64_t first, uint32_t count,
+                     struct mpp_part_info *out)
+{
+    struct mp__part *part = calloc(1, sizeof(*part));
+    if (part == NULL)
+        return -1;
+    part->call = call;
+    part->first = first;
+    part->count = count;
+    part->serial = call->parts_made++;
+    out->first = first;
+    out->count = count;
+    out->user = part;
+    return 1;
+}
+
+static int next_whole(struct mp__call *call, struct mpp_part_info *out)
+{
+    uint64_t row = call->cursor++;
+    out->bytes = call->rows != NULL ? call->rows[row].n : 0;
+    return make_part(call, row, 1, out);
+}
+
+static int next_joined(struct mp__call *call, struct mpp_part_info *out)
+{
+    struct mp_batch_policy limits = call->policy->batch;
+    if (call->flags & MP_ONE_REQUEST)
+        limits = (struct mp_batch_policy){.size = UINT32_MAX};
+    if (limits.bytes > 0) {
+        size_t frame = call->prefix.n + call->suffix.n;
+        limits.bytes = limits.bytes > frame ? limits.bytes - frame : 1;
+    }
+    while (call->cursor < call->nrows) {
+        struct cost_ctx ctx = {.call = call};
+        struct mpp_batch_sum sum;
+        uint32_t n = mpp_batch_take(&limits, row_cost, &ctx, call->cursor,
+                                    call->nrows - call->cursor, &sum);
+        if (n > 0) {
+            uint64_t first = call->cursor;
+            call->cursor += n;
+            out->bytes = sum.bytes;
+            out->tokens = sum.tokens;
+            return make_part(call, first, n, out);
+        }
+        char message[96];
+        snprintf(message, sizeof(message), "row %llu: invalid UTF-8 at byte %zu",
+                 (unsigned long long)ctx.bad_row + 1, ctx.bad_at + 1);
+        refuse_row(call, ctx.bad_row, message);
+        call->cursor++;
+    }
+    return 0;
+}
+
+int mp__call_next_part(void *user, struct mpp_part_info *out)
+{
+    struct mp__call *call = user;
+    memset(out, 0, sizeof(*out));
+    if (call->cursor >= call->nrows)
+        return 0;
+    return call->mode == MP_BODY_WHOLE ? next_whole(call, out) : next_joined(call, out);
+}
+
+struct mp__part *mp__part_of(struct mpp_part *part)
+{
+    return mpp_part_facts(part)->info.user;
+}
+
+void mp__part_free(struct mp__part *part)
+{
+    if (part->last != NULL)
+        mp__attempt_free(part->last);
+    free(part);
+}
+
+void mp__call_split(struct mp__part *part, struct mpp_part *other, uint32_t keep)
+{
+    struct mp__call *call = part->call;
+    struct mpp_part_info info;
+    if (make_part(call, part->first + keep, part->count - keep, &info) != 1)
+        return; /* without memory the other half ends as it would by a failed start */
+    mpp_part_set_user(other, info.user);
+    ((struct mp__part *)info.user)->core = other;
+    part->count = keep;
+}
+
+/* ---- ends ---- */
+
+float *mp__call_row(struct mp__call *call, uint64_t row, uint32_t dim, const char **why)
+{
+    struct mp_result *r = call->result;
+    if (r->matrix == NULL) {
+        if (dim > 0 && call->nrows > call->engine->cfg.max_matrix_bytes / sizeof(float) / dim) {
+            *why = "the matrix would be larger than max_matrix_bytes";
+            return NULL;
+        }
+        r->matrix = mp_matrix_new(call->nrows, dim);
+        if (r->matrix == NULL) {
+            *why = "out of memory";
+            return NULL;
+        }
+        r->dimensions = dim;
+    }
+    if (dim != r->dimensions) {
+        *why = "dimension";
+        return NULL;
+    }
+    return mp_matrix_data(r->matrix) + row * dim;
+}
+
+static void fill_exchange(struct mp_exchange *x, const struct mp__part *part,
+                          const struct mpp_action *act, const struct mp__attempt *a)
+{
+    const struct mpp_part_facts *facts = mpp_part_facts(act->part);
+    mpp_time from = facts->admitted > 0 ? facts->admitted : facts->created;
+    x->first = part->first;
+    x->count = part->count;
+    x->kind = (uint16_t)act->kind;
+    x->attempts = (uint16_t)facts->attempts;
+    x->hedges = (uint16_t)facts->hedges;
+    x->endpoint = (uint16_t)facts->last_endpoint;
+    x->time = (float)((double)(mp__now() - from) / 1e9);
+    x->retry_after = -1;
+    if (a == NULL)
+        return;
+    x->status = (int16_t)a->status;
+    x->endpoint = (uint16_t)a->endpoint;
+    x->hedge_won = a->is_hedge && act->kind == MP_KIND_NONE;
+    x->retry_after = (float)a->hints.retry_after;
+    x->retryable = a->retryable;
+    x->head_len = part->call->flags & MP_NO_HEADERS ? 0 : (uint32_t)a->head.n;
+    if (act->kind != MP_KIND_NONE || !part->call->has_vectors)
+        x->body_len = a->reply.n;
+}
+
+static const char *kind_message(enum mp_kind kind)
+{
+    switch (kind) {
+    case MP_KIND_POOL_TIMEOUT:
+        return "no connection of the pool became free in time; raise pool.max_connections or "
+               "lower max_concurrent_requests";
+    case MP_KIND_TOTAL_TIMEOUT:
+        return "the call's total timeout passed";
+    case MP_KIND_BUDGET:
+        return "the retry budget of the endpoint is empty";
+    case MP_KIND_BREAKER_OPEN:
+        return "the circuit breaker of the endpoint is open";
+    case MP_KIND_CANCELLED:
+        return "cancelled";
+    case MP_KIND_CLOSED:
+        return "the client was closed";
+    case MP_KIND_RATE_LIMITED:
+        return "the rate limit leaves no room";
+    default:
+        return mp_kind_name(kind);
+    }
+}
+
+static void add_usage(struct mp_result *r, struct mp__attempt *a)
+{
+    int64_t prompt = -1;
+    int64_t total = -1;
+    size_t n = 0;
+    if (a->decoder == NULL)
+        return;
+    mp__decoder_usage(a->decoder, &prompt, &total);
+    if (prompt >= 0)
+        r->prompt_tokens = (r->prompt_tokens > 0 ? r->prompt_tokens : 0) + prompt;
+    if (total < 0)
+        total = prompt;
+    if (total >= 0)
+        r->total_tokens = (r->total_tokens > 0 ? r->total_tokens : 0) + total;
+    const char *model = mp__decoder_model(a->decoder, &n);
+    if (model != NULL && r->model == NULL)
+        r->model = strndup(model, n);
+}
+
+/* A hedge decoded beside the matrix: it won, so its rows move in. */
+static enum mp_kind take_scratch(struct mp__part *part, const struct mp__attempt *a)
+{
+    const char *why = NULL;
+    if (a->scratch == NULL)
+        return MP_KIND_NONE;
+    float *to = mp__call_row(part->call, part->first, a->scratch_dim, &why);
+    if (to == NULL)
+        return MP_KIND_DECODE;
+    memcpy(to, a->scratch, (size_t)part->count * a->scratch_dim * sizeof(float));
+    return MP_KIND_NONE;
+}
+
+void mp__call_part_done(struct mp__part *part, const struct mpp_action *act)
+{
+    struct mp__call *call = part->call;
+    struct mp__attempt *a = part->last;
+    struct mp_exchange x = {0};
+    struct mpp_action done = *act;
+
+    while (part->running != NULL)
+        mp__attempt_leave(part->running);
+    if (done.kind == MP_KIND_NONE && a != NULL && call->has_vectors) {
+        done.kind = take_scratch(part, a);
+        add_usage(call->result, a);
+    }
+    fill_exchange(&x, part, &done, a);
+    int own = a != NULL && (a->kind == done.kind || done.kind == MP_KIND_NONE);
+    const char *message = done.kind == MP_KIND_NONE ? ""
+                          : own && a->message[0]    ? a->message
+                                                    : kind_message(done.kind);
+    mp__result_add(call, &x, a != NULL ? a->head.p : "", message, a != NULL ? a->request_id : "",
+                   a != NULL ? a->reply.p : "");
+    call->engine->n.requests++;
+    call->client->n.requests++;
+    if (done.kind == MP_KIND_NONE) {
+        call->engine->n.ok++;
+        call->client->n.ok++;
+    } else {
+        call->engine->n.failed++;
+        call->client->n.failed++;
+        call->client->n.rows_failed += part->count;
+    }
+    mp__part_free(part);
+}
+
+void mp__call_done(struct mp__call *call, enum mp_kind kind)
+{
+    struct mp_engine *e = call->engine;
+    mp__result_seal(call, kind, mp__now());
+    call->finished = 1;
+    call->core = NULL;
+    call->next = NULL;
+    struct mp__call ***tail = call->done != NULL ? &e->finished_tail : &e->polled_tail;
+    **tail = call;
+    *tail = &call->next;
+    e->n.calls_done++;
+}
+
+static void free_chains(struct mp__call *call)
+{
+    if (call->chains == NULL)
+        return;
+    for (uint32_t i = 0; i < call->client->nendpoints * 2; i++)
+        mp__hdr_free(call->chains[i]);
+    free(call->chains);
+}
+
+void mp__call_free(struct mp__call *call)
+{
+    struct mp_engine *e = call->engine;
+    struct mp_client *client = call->client;
+    slot_give(e, call->ticket);
+    e->calls_open--;
+    e->queued_bytes -= call->owned_bytes;
+    free_chains(call);
+    mp__header_free(call->headers);
+    mp_result_free(call->result);
+    free(call);
+    mp__client_unref(client);
+    mp__engine_live(e);
+}
+
+struct mp__hdr *mp__call_chain(struct mp__call *call, uint32_t endpoint, int with_body)
+{
+    struct mp__endpoint *ep = &call->client->endpoints[endpoint];
+    if (call->headers == NULL)
+        return with_body ? ep->with_body : ep->without_body;
+    if (call->chains == NULL)
+        call->chains = calloc(call->client->nendpoints * 2, sizeof(*call->chains));
+    if (call->chains == NULL)
+        return NULL;
+    struct mp__hdr **chain = &call->chains[endpoint * 2 + (with_body ? 1 : 0)];
+    if (*chain == NULL) {
+        struct mp__header_set *all = mp__header_copy(ep->headers);
+        for (size_t i = 0; all != NULL && i < call->headers->n; i++)
+            if (mp__header_put(all, call->headers->v[i].name, call->headers->v[i].value) != 0)
+                break;
+        if (all != NULL)
+            *chain = mp__header_chain(all, with_body);
+        mp__header_free(all);
+    }
+    return *chain;
+}
+
+int mp_poll(mp_engine *e, struct mp_completion *out, int max)
+{
+    int n = 0;
+    while (n < max && e->polled != NULL) {
+        struct mp__call *call = e->polled;
+        e->polled = call->next;
+        if (e->polled == NULL)
+            e->polled_tail = &e->polled;
+        out[n].ticket = call->ticket;
+        out[n].arg = call->arg;
+        out[n].result = mp_result_keep(call->result);
+        n++;
+        mp__call_free(call);
+    }
+    return n;
+}

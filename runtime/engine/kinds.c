@@ -1,0 +1,59 @@
+/* kinds.c - names of error kinds and codes, and the text of the last refused argument. */
+#include <stdarg.h>
+#include <stdio.h>
+
+#include "engine/engine_int.h"
+
+static _Thread_local char last_error[256];
+
+static const char *const kind_names[MP_KIND_COUNT] = {
+    "none",          "invalid", "connect", "connect_timeout", "read_timeout", "write_timeout",
+    "pool_timeout",  "total_timeout", "http", "decode", "tls", "too_large", "rate_limited",
+    "budget",        "breaker_open",  "cancelled", "closed",
+};
+
+const char *mp_kind_name(enum mp_kind kind)
+{
+    return (unsigned)kind < MP_KIND_COUNT ? kind_names[kind] : "unknown";
+}
+
+const char *mp_strerror(int err)
+{
+    switch (err) {
+    case MP_OK:
+        return "no error";
+    case MP_EINVAL:
+        return "an argument makes no sense";
+    case MP_EAGAIN:
+        return "a bound is reached, try again after a completion";
+    case MP_ENOMEM:
+        return "out of memory";
+    case MP_ECLOSED:
+        return "closed";
+    case MP_EFORK:
+        return "the engine was made before a fork";
+    case MP_ESYS:
+        return "the system refused";
+    default:
+        return "unknown error";
+    }
+}
+
+const char *mp_version(void)
+{
+    return MP_VERSION_STRING;
+}
+
+const char *mp_last_error(void)
+{
+    return last_error;
+}
+
+int mp__fail(int err, const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(last_error, sizeof(last_error), fmt, ap);
+    va_end(ap);
+    return err;
+}

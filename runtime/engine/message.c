@@ -1,0 +1,111 @@
+/* message.c - errors in words: what happened, and what to do about it. */
+#include "engine/message.h"
+
+#include <cjson/cJSON.h>
+#include <stdio.h>
+#include <string.h>
+#include <strings.h>
+
+#include "engine/transport.h"
+
+#define MAX_ERROR_JSON 16384
+
+static const char *advice(int status)
+{
+    switch (status) {
+    case 401:
+    case 403:
+        return " (check the API key and its rights)";
+    case 404:
+        return " (check base_url, path and model)";
+    case 413:
+        return " (the request is too large: lower batch_size)";
+    case 429:
+        return " (rate limited: lower the rate or raise the quota)";
+    default:
+        return "";
+    }
+}
+
+static const char *text_of(const cJSON *v)
+{
+    static const char *const keys[] = {"message", "detail", "error", "msg", "title"};
+    if (cJSON_IsString(v))
+        return v->valuestring;
+    if (cJSON_IsArray(v))
+        return text_of(v->child);
+    for (size_t i = 0; cJSON_IsObject(v) && i < sizeof(keys) / sizeof(*keys); i++) {
+        const char *text = text_of(cJSON_GetObjectItemCaseSensitive(v, keys[i]));
+        if (text != NULL)
+            return text;
+    }
+    return NULL;
+}
+
+/* Plain words stay, a page of HTML or binary does not. */
+static void plain(char *out, size_t cap, const char *body, size_t n)
+{
+    size_t to = 0;
+    for (size_t i = 0; i < n && to + 1 < cap && to < 160; i++) {
+        unsigned char c = (unsigned char)body[i];
+        if (c == '<' && to == 0)
+            break;
+        out[to++] = c < ' ' || c == 127 ? ' ' : (char)c;
+    }
+    out[to] = '\0';
+}
+
+static const char *location(const char *head, size_t n)
+{
+    static _Thread_local char out[160];
+    const char *p = head;
+    const char *end = head + n;
+    while (p < end) {
+        const char *nl = memchr(p, '\n', (size_t)(end - p));
+        if (nl == NULL)
+            break;
+        if (nl - p > 10 && strncasecmp(p, "location: ", 10) == 0) {
+            size_t len = (size_t)(nl - p) - 10;
+            const char *query = memchr(p + 10, '?', len);
+            if (query != NULL)
+                len = (size_t)(query - p) - 10;
+            snprintf(out, sizeof(out), "%.*s", (int)len, p + 10);
+            return out;
+        }
+        p = nl + 1;
+    }
+    return "";
+}
+
+void mp__status_message(char *out, size_t cap, int status, const char *head, size_t head_len,
+                        const char *body, size_t body_len)
+{
+    char reason[200] = "";
+    if (status >= 300 && status <= 399) {
+        snprintf(out, cap, "HTTP %d: redirect to %s is not followed; set base_url to it", status,
+                 location(head, head_len));
+        return;
+    }
+    if (body_len > 0 && body_len <= MAX_ERROR_JSON) {
+        cJSON *doc = cJSON_ParseWithLength(body, body_len);
+        const char *text = doc != NULL ? text_of(doc) : NULL;
+        if (text != NULL)
+            plain(reason, sizeof(reason), text, strlen(text));
+        else
+            plain(reason, sizeof(reason), body, body_len);
+        cJSON_Delete(doc);
+    }
+    snprintf(out, cap, "HTTP %d%s%s%s", status, reason[0] ? ": " : "", reason, advice(status));
+}
+
+void mp__fault_message(char *out, size_t cap, const struct mp__xfer *x)
+{
+    const char *tail = "";
+    if (x->refused)
+        tail = "; is the server running there? under load: out of ports or backlog";
+    else if (x->kind == MP_KIND_TLS)
+        tail = "; check tls.ca_file, the host name and the certificate";
+    else if (x->reset)
+        tail = "; the connection broke before the whole reply came";
+    snprintf(out, cap, "%s%s", x->detail, tail);
+}

@@ -1,0 +1,16 @@
+/* message.h - errors in words: what happened, and what to do about it. */
+#ifndef MP_ENGINE_MESSAGE_H
+#define MP_ENGINE_MESSAGE_H
+
+#include <stddef.h>
+
+struct mp__xfer;
+
+/* "HTTP 422: inputs must be a list". The reason is the error text of the body, whatever dialect. */
+void mp__status_message(char *out, size_t cap, int status, const char *head, size_t head_len,
+                        const char *body, size_t body_len);
+
+/* A transport fault: refused, reset, TLS. */
+void mp__fault_message(char *out, size_t cap, const struct mp__xfer *x);
+
+#endif

@@ -1,0 +1,177 @@
+/* result.c - what a call came to: exchanges, matrix, sums. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/engine_int.h"
+
+const char *mp_exchange_head(const struct mp_exchange *x)
+{
+    return x->data;
+}
+
+const char *mp_exchange_message(const struct mp_exchange *x)
+{
+    return x->data + x->head_len + 1;
+}
+
+const char *mp_exchange_request_id(const struct mp_exchange *x)
+{
+    return mp_exchange_message(x) + x->message_len + 1;
+}
+
+const char *mp_exchange_body(const struct mp_exchange *x)
+{
+    const char *id = mp_exchange_request_id(x);
+    return id + strlen(id) + 1;
+}
+
+/* The place of the next exchange. Where every row is a request of its own the row is the index:
+ * sorting tens of thousands of them at the end would stall the loop. */
+static struct mp_exchange *place(struct mp__call *call, uint64_t first)
+{
+    struct mp_result *r = call->result;
+    if (call->mode == MP_BODY_WHOLE) {
+        if (r->exchanges == NULL)
+            r->exchanges = calloc(call->nrows, sizeof(*r->exchanges));
+        return r->exchanges != NULL ? &r->exchanges[first] : NULL;
+    }
+    if (r->nexchanges == call->results_cap) {
+        size_t cap = call->results_cap ? call->results_cap * 2 : 4;
+        struct mp_exchange *v = realloc(r->exchanges, cap * sizeof(*v));
+        if (v == NULL)
+            return NULL;
+        r->exchanges = v;
+        call->results_cap = cap;
+    }
+    return &r->exchanges[r->nexchanges];
+}
+
+/* head, message, id and body lie behind each other in one block: an exchange costs one malloc. */
+static char *pack(struct mp_exchange *x, const char *head, const char *message, const char *id,
+                  const char *body)
+{
+    size_t id_len = strlen(id);
+    x->message_len = (uint32_t)strlen(message);
+    char *p = malloc(x->head_len + x->message_len + id_len + x->body_len + 4);
+    if (p == NULL)
+        return NULL;
+    char *q = p;
+    if (x->head_len > 0)
+        memcpy(q, head, x->head_len);
+    q += x->head_len;
+    *q++ = '\0';
+    memcpy(q, message, x->message_len + 1);
+    q += x->message_len + 1;
+    memcpy(q, id, id_len + 1);
+    q += id_len + 1;
+    if (x->body_len > 0)
+        memcpy(q, body, x->body_len);
+    q[x->body_len] = '\0';
+    return p;
+}
+
+int mp__result_add(struct mp__call *call, const struct mp_exchange *x, const char *head,
+                   const char *message, const char *request_id, const char *body)
+{
+    struct mp_result *r = call->result;
+    struct mp_exchange *to = place(call, x->first);
+    struct mp_exchange filled = *x;
+    if (to == NULL)
+        return MP_ENOMEM;
+    filled.data = pack(&filled, head, message, request_id, body);
+    if (filled.data == NULL)
+        return MP_ENOMEM;
+    *to = filled;
+    r->nexchanges++;
+    call->covered += x->count;
+    if (x->kind == MP_KIND_NONE)
+        r->rows_ok += x->count;
+    return 0;
+}
+
+static int by_first(const void *a, const void *b)
+{
+    const struct mp_exchange *x = a;
+    const struct mp_exchange *y = b;
+    return (x->first > y->first) - (x->first < y->first);
+}
+
+static void nan_rows(mp_matrix *m, uint64_t first, uint64_t end)
+{
+    size_t cols = mp_matrix_cols(m);
+    float *p = mp_matrix_data(m) + first * cols;
+    for (uint64_t i = 0; i < (end - first) * cols; i++)
+        p[i] = NAN;
+}
+
+/* Rows without a vector are NaN, whether their exchange failed or none ever spoke for them. */
+static void blank_failed_rows(struct mp_result *r)
+{
+    uint64_t row = 0;
+    for (size_t i = 0; i < r->nexchanges; i++) {
+        const struct mp_exchange *x = &r->exchanges[i];
+        if (x->first > row)
+            nan_rows(r->matrix, row, x->first);
+        if (x->kind != MP_KIND_NONE)
+            nan_rows(r->matrix, x->first, x->first + x->count);
+        row = x->first + x->count;
+    }
+    if (row < r->rows)
+        nan_rows(r->matrix, row, r->rows);
+}
+
+static void close_gaps(struct mp__call *call)
+{
+    struct mp_result *r = call->result;
+    size_t to = 0;
+    for (size_t i = 0; i < call->nrows && r->exchanges != NULL; i++)
+        if (r->exchanges[i].data != NULL)
+            r->exchanges[to++] = r->exchanges[i];
+}
+
+static void sort_exchanges(struct mp_result *r)
+{
+    int sorted = 1;
+    for (size_t i = 1; i < r->nexchanges && sorted; i++)
+        sorted = r->exchanges[i - 1].first <= r->exchanges[i].first;
+    if (!sorted)
+        qsort(r->exchanges, r->nexchanges, sizeof(*r->exchanges), by_first);
+}
+
+void mp__result_seal(struct mp__call *call, enum mp_kind kind, mpp_time now)
+{
+    struct mp_result *r = call->result;
+    r->kind = kind;
+    r->total_time = (double)(now - call->created) / 1e9;
+    if (call->mode != MP_BODY_WHOLE)
+        sort_exchanges(r);
+    else if (r->nexchanges < call->nrows)
+        close_gaps(call);
+    if (r->matrix != NULL && r->rows_ok == 0) {
+        mp_matrix_unref(r->matrix);
+        r->matrix = NULL;
+        r->dimensions = 0;
+    }
+    if (r->matrix != NULL && r->rows_ok < r->rows)
+        blank_failed_rows(r);
+}
+
+struct mp_result *mp_result_keep(const struct mp_result *result)
+{
+    struct mp_result *r = (struct mp_result *)result;
+    r->kept++;
+    return r;
+}
+
+void mp_result_free(struct mp_result *r)
+{
+    if (r == NULL || r->kept-- > 0)
+        return;
+    for (size_t i = 0; i < r->nexchanges; i++)
+        free((char *)r->exchanges[i].data);
+    free(r->exchanges);
+    mp_matrix_unref(r->matrix);
+    free((char *)r->model);
+    free(r);
+}

@@ -1,0 +1,87 @@
+/* stats.c - counters of the engine and of a client, gathered when asked for. */
+#include <string.h>
+
+#include "engine/engine_int.h"
+
+static void fill(void *out, const void *full, size_t size)
+{
+    size_t want = *(size_t *)out;
+    memcpy(out, full, want < size ? want : size);
+    *(size_t *)out = want;
+}
+
+void mp_stats(mp_engine *e, struct mp_stats *out)
+{
+    struct mp_stats s = e->n;
+    struct mpp_core_stats core;
+    mpp_core_stats(e->core, &core);
+    s.retries = core.retries;
+    s.hedges = core.hedges;
+    s.running = core.running;
+    s.pool_waiting = core.pool_waiting;
+    s.calls_open = e->calls_open;
+    s.queued_bytes = e->queued_bytes;
+    for (struct mp_client *c = e->clients; c != NULL; c = c->next)
+        for (uint32_t i = 0; i < c->nendpoints; i++) {
+            struct mpp_endpoint_stats ep;
+            mpp_endpoint_stats(c->core, i, mp__now(), &ep);
+            s.hedges_won += ep.hedges_won;
+        }
+    for (struct mp_pool *p = e->pools; p != NULL; p = p->next) {
+        struct mp__transport_counters t;
+        mp__transport_counters(p->transport, &t);
+        s.connections_opened += t.opened;
+        s.connections_reused += t.reused;
+        s.connections_closed += t.closed;
+        s.connections_open += t.open;
+        s.connects_refused += t.refused;
+        s.resets += t.resets;
+        s.tcp_retransmits += t.retransmits;
+    }
+    fill(out, &s, sizeof(s));
+}
+
+void mp_client_stats(mp_client *c, struct mp_client_stats *out)
+{
+    struct mp_client_stats s;
+    struct mpp_core_stats core;
+    struct mp__transport_counters t;
+    memset(&s, 0, sizeof(s));
+    mpp_core_stats(c->engine->core, &core);
+    mp__transport_counters(c->pool->transport, &t);
+    for (uint32_t i = 0; i < c->nendpoints; i++) {
+        struct mpp_endpoint_stats ep;
+        mpp_endpoint_stats(c->core, i, mp__now(), &ep);
+        s.attempts += ep.attempts;
+        s.retries += ep.retries;
+        s.hedges += ep.hedges;
+        s.hedges_won += ep.hedges_won;
+        s.throttled += ep.throttled;
+        s.in_flight += ep.in_flight;
+        s.concurrency_limit += ep.limit;
+        s.retry_budget += ep.budget_level;
+        if (ep.paused_for > s.paused_for)
+            s.paused_for = ep.paused_for;
+        if (i > 0)
+            continue;
+        s.p50 = ep.p50;
+        s.p90 = ep.p90;
+        s.p95 = ep.p95;
+        s.p99 = ep.p99;
+    }
+    s.calls = c->n.calls;
+    s.requests = c->n.requests;
+    s.rows = c->n.rows;
+    s.rows_failed = c->n.rows_failed;
+    s.ok = c->n.ok;
+    s.failed = c->n.failed;
+    s.bytes_sent = c->n.sent;
+    s.bytes_received = c->n.received;
+    s.connections_opened = c->n.opened;
+    s.connections_reused = c->n.reused;
+    s.connects_refused = c->n.refused;
+    s.resets = c->n.resets;
+    s.connections_open = t.open;
+    s.pool_waiting = core.pool_waiting;
+    fill(out, &s, sizeof(s));
+}
