@@ -46,7 +46,8 @@ describe("make install", function()
 
   it("gives a binary that needs no Lua files beside it", function()
     write(dir .. "/hello.lua", 'local m = require "moonpool" print(m.json.encode { hello = arg[1] })')
-    local output = succeeds("cd '%s' && env -u LUA_PATH -u LUA_CPATH bin/moonpool run ../hello.lua you", prefix)
+    local output = succeeds("cd '%s' && env -u LUA_PATH -u LUA_CPATH bin/moonpool run ../hello.lua you",
+      prefix)
     assert.equal('{"hello":"you"}\n', output)
     assert.matches(version, succeeds("'%s/bin/moonpool' --version", prefix), 1, true)
   end)
@@ -59,8 +60,8 @@ describe("make install", function()
   end)
 
   it("gives a module for stock lua5.4", function()
-    local output = succeeds("cd / && env -u LUA_PATH LUA_CPATH='%s/lib/lua/5.4/?.so' lua5.4 -e \"%s\"", prefix,
-      [[print(require('moonpool').json.encode { 1, 2 })]])
+    local output = succeeds("cd / && env -u LUA_PATH LUA_CPATH='%s/lib/lua/5.4/?.so' lua5.4 -e \"%s\"",
+      prefix, [[print(require('moonpool').json.encode { 1, 2 })]])
     assert.equal("[1,2]\n", output)
   end)
 
