@@ -77,6 +77,8 @@ struct mp__conn {
     int fail;              /* status to answer instead of handing out, 0: none */
     size_t raw;            /* bytes fed in this state, framing included */
     struct mp__bytes head; /* url, then name NUL value NUL ... */
+    const char *piece;     /* start of the bytes being parsed */
+    const char *value_end; /* of the last value span; NULL: the end of the piece before */
     size_t nheaders;
     uint32_t *offsets; /* nheaders pairs into head, which may move while it grows */
     struct mp_http_header *headers;

@@ -70,10 +70,18 @@ static int on_field_complete(llhttp_t *parser)
     return 0;
 }
 
+/* llhttp joins folded lines (RFC 9112, 5.2: obsolete) without a word, and what one server joins the
+ * next may not. Only the gap between two spans of a value tells. */
 static int on_value(llhttp_t *parser, const char *at, size_t n)
 {
     struct mp__conn *c = parser->data;
-    return c->state == MP__S_BODY ? 0 : add_head(c, at, n);
+    if (c->state == MP__S_BODY)
+        return 0;
+    int across = c->value_end == NULL && at == c->piece;
+    if (c->head.n > c->offsets[2 * c->nheaders + 1] && at != c->value_end && !across)
+        return fail(c, 400);
+    c->value_end = at + n;
+    return add_head(c, at, n);
 }
 
 static int on_value_complete(llhttp_t *parser)
@@ -257,6 +265,7 @@ size_t mp__parse(struct mp__conn *c, const char *p, size_t n)
 {
     if (c->state == MP__S_IDLE)
         c->state = MP__S_HEAD;
+    c->piece = p;
     llhttp_errno_t err = llhttp_execute(&c->parser, p, n);
     if (err != HPE_OK && err != HPE_PAUSED) {
         if (c->fail == 0)
@@ -265,6 +274,8 @@ size_t mp__parse(struct mp__conn *c, const char *p, size_t n)
     }
     size_t eaten = err == HPE_PAUSED ? (size_t)(llhttp_get_error_pos(&c->parser) - p) : n;
     c->raw += eaten;
+    if (c->value_end == p + n)
+        c->value_end = NULL; /* the value may go on at the start of the next piece */
     check_raw(c);
     if (c->wants_continue && c->fail == 0 && c->state == MP__S_BODY)
         say_continue(c);
