@@ -93,6 +93,7 @@ struct mpp_part_info {
     uint64_t bytes;
     double tokens;   /* estimate, for the rate buckets */
     void *user;
+    uint8_t last;    /* 1: next_part need not be asked again; saves a call, 0 is always right */
 };
 
 /* Fills *out with the call's next part: 1 filled, 0 no more parts ever, -1 none now (call
@@ -147,6 +148,10 @@ struct mpp_hooks {
 struct mpp_config {
     uint64_t seed;
     uint32_t max_calls; /* 0: 1,000,000 */
+    /* 1: the receiver can go on receiving an attempt whose part has ended. Then the slower copy of
+     * a hedged part may get no MPP_ABORT but be left to finish, which keeps its connection; its
+     * data is to be thrown away and mpp_attempt_done called as ever. 0: losers are aborted. */
+    uint8_t drain_losers;
 };
 
 struct mpp_core *mpp_new(const struct mpp_config *cfg);
@@ -218,6 +223,9 @@ struct mpp_endpoint_stats {
     uint64_t attempts, retries, hedges, hedges_won, hedges_wasted;
     uint64_t ok, failed, throttled;
     uint64_t parked;         /* times a part waited for the retry budget */
+    uint64_t unbudgeted;     /* retries that cost no budget: 429s with a server delay */
+    uint64_t released;       /* parked parts let go without a token: trickle, or after success */
+    uint64_t splits, breaker_opened, hook_calls;
     double budget_level, hedge_level;
     double rpm_level, tpm_level; /* tokens in the buckets, < 0: no limit */
     uint32_t in_flight, limit; /* limit 0: none */
@@ -227,6 +235,7 @@ struct mpp_endpoint_stats {
     uint8_t healthy;
     double tokens_per_byte;
 };
+double mpp_tokens_per_byte(const struct mpp_client *client); /* learnt from usage, 0.30 at first */
 void mpp_endpoint_stats(const struct mpp_client *, uint32_t endpoint, mpp_time now,
                         struct mpp_endpoint_stats *out);
 

@@ -1,0 +1,51 @@
+#include "policy/batch.h"
+
+int mpp_batch_fits(const struct mp_batch_policy *p, const struct mpp_cost *sum, uint32_t rows,
+                   const struct mpp_cost *row)
+{
+    if (rows == 0)
+        return 1;
+    if (rows >= (p->size ? p->size : 128))
+        return 0;
+    /* Written as subtractions: a cost may be UINT64_MAX. */
+    if (p->chars && (sum->chars > p->chars || row->chars > p->chars - sum->chars))
+        return 0;
+    if (p->bytes && (sum->bytes > p->bytes || row->bytes > p->bytes - sum->bytes))
+        return 0;
+    return !(p->tokens && sum->tokens + row->tokens > (double)p->tokens + 1e-6);
+}
+
+static uint64_t add(uint64_t a, uint64_t b)
+{
+    return a > UINT64_MAX - b ? UINT64_MAX : a + b;
+}
+
+uint32_t mpp_batch_take(const struct mp_batch_policy *policy, mpp_cost_fn *cost, void *arg,
+                        uint64_t first, uint64_t nrows, struct mpp_cost *total)
+{
+    struct mpp_cost sum = {0}, row;
+    uint32_t n = 0;
+
+    while (first + n < nrows) {
+        row = (struct mpp_cost){0};
+        cost(arg, first + n, &row);
+        if (!mpp_batch_fits(policy, &sum, n, &row))
+            break;
+        sum.chars = add(sum.chars, row.chars);
+        sum.bytes = add(sum.bytes, row.bytes);
+        sum.tokens += row.tokens;
+        n++;
+    }
+    if (total)
+        *total = sum;
+    return n;
+}
+
+uint32_t mpp_size_class(double x)
+{
+    uint32_t k = 0;
+
+    for (; x >= 1 && k < 64; x /= 2)
+        k++;
+    return k;
+}

@@ -1,0 +1,198 @@
+/* call.c - a call's life: it yields parts while it may, and ends once. */
+#include "policy/state.h"
+
+#include <string.h>
+
+struct mpp_call *mpp_call_new(const struct mpp_call_cfg *cfg, mpp_time now)
+{
+    struct mpp_client *client = cfg->client;
+    struct mpp_core *core = client->core;
+    struct mpp_call *call;
+
+    if (now > core->now)
+        core->now = now;
+    if (client->closing || core->stats.calls_open >= core->max_calls ||
+        mpp_heap_promise(&core->heap) < 0)
+        return NULL;
+    call = mpp_slab_get(&core->calls);
+    if (!call) {
+        mpp_heap_yield(&core->heap);
+        return NULL;
+    }
+    memset(call, 0, sizeof(*call));
+    call->client = client;
+    call->policy = cfg->policy ? cfg->policy : &client->policy;
+    call->next_part = cfg->next_part;
+    call->user = cfg->user;
+    call->max_concurrent = cfg->max_concurrent ? cfg->max_concurrent : 128;
+    call->pool_timeout = mpp_ns(cfg->pool_timeout);
+    call->idempotent = cfg->idempotent;
+    call->pinned = cfg->pinned_endpoint < (int32_t)client->n ? cfg->pinned_endpoint : -1;
+    call->stuck_to = -1;
+    call->more = 1;
+    call->deadline_at = cfg->deadline;
+    call->deadline.kind = MPP_T_CALL;
+    mpp_list_init(&call->ready);
+    mpp_list_init(&call->parts);
+    mpp_list_push(&client->calls, &call->siblings);
+    client->ncalls++;
+    core->stats.calls++;
+    core->stats.calls_open++;
+    if (cfg->deadline != MPP_NEVER)
+        mpp_heap_set(&core->heap, &call->deadline, cfg->deadline);
+    mpp_call_touch(call);
+    return call;
+}
+
+void mpp_call_free(struct mpp_call *call)
+{
+    struct mpp_client *client = call->client;
+    struct mpp_core *core = client->core;
+
+    mpp_heap_clear(&core->heap, &call->deadline);
+    mpp_heap_yield(&core->heap);
+    mpp_list_remove(&call->siblings);
+    mpp_slab_put(&core->calls, call);
+    core->stats.calls_open--;
+    client->ncalls--;
+    mpp_client_maybe_free(client);
+}
+
+/* Parts in backoff and parked ones hold no slot; twice the concurrency bounds how many of them
+ * pile up before the source is asked to wait. */
+int mpp_call_has_work(const struct mpp_call *call)
+{
+    if (call->ended || call->admitted >= call->max_concurrent)
+        return 0;
+    return !mpp_list_empty(&call->ready) ||
+           (call->more && !call->dry && call->live / 2 < call->max_concurrent);
+}
+
+void mpp_call_touch(struct mpp_call *call)
+{
+    struct mpp_client *client = call->client;
+
+    if (!mpp_call_has_work(call)) {
+        mpp_list_remove(&call->link);
+        return;
+    }
+    if (!mpp_linked(&call->link)) {
+        /* Behind an open breaker only those who will not wait are worth a look. */
+        if (call->policy->retry.fail_fast && mpp_all_broken(client))
+            mpp_list_unshift(&client->ring, &call->link);
+        else
+            mpp_list_push(&client->ring, &call->link);
+    }
+    mpp_client_touch(client);
+}
+
+void mpp_call_done(struct mpp_call *call, enum mp_kind kind)
+{
+    struct mpp_core *core = call->client->core;
+
+    if (call->told)
+        return;
+    call->told = 1;
+    call->ended = 1;
+    call->kind = (uint8_t)kind;
+    mpp_list_remove(&call->link);
+    mpp_list_remove(&call->note.link);
+    mpp_heap_clear(&core->heap, &call->deadline);
+    mpp_tell(core, &call->note, MPP_TELL_CALL);
+}
+
+/* next_part's answer: 1 with a part on no queue, 0 no more (the call is told if that was all),
+ * -1 none now. The part's memory is had first: rows once taken cannot be put back. */
+int mpp_call_ask(struct mpp_call *call, struct mpp_part **out)
+{
+    struct mpp_part *part = mpp_part_new(call);
+    int r;
+
+    if (!part) {
+        mpp_client_wake(call->client, call->client->core->now + MPP_SECOND / 10);
+        return -1;
+    }
+    r = call->next_part(call->user, &part->facts.info);
+    if (r == 1) {
+        if (part->facts.info.count == 0)
+            part->facts.info.count = 1;
+        if (part->facts.info.last)
+            call->more = 0;
+        call->client->core->stats.parts++;
+        *out = part;
+        return 1;
+    }
+    mpp_list_remove(&part->siblings);
+    call->live--;
+    mpp_part_free(part);
+    if (r < 0)
+        call->dry = 1;
+    else
+        call->more = 0;
+    if (r == 0 && call->live == 0)
+        mpp_call_done(call, MP_KIND_NONE);
+    return r < 0 ? -1 : 0;
+}
+
+void mpp_call_after_part(struct mpp_call *call)
+{
+    call->live--;
+    if (call->live > 0)
+        mpp_call_touch(call);
+    else if (call->ended || !call->more)
+        mpp_call_done(call, (enum mp_kind)call->kind);
+    else if (!call->dry && !mpp_linked(&call->note.link))
+        mpp_list_push(&call->client->core->asking, &call->note.link);
+}
+
+void mpp_call_ready(struct mpp_call *call, mpp_time now)
+{
+    struct mpp_core *core = call->client->core;
+
+    if (now > core->now)
+        core->now = now;
+    if (call->ended || !call->more)
+        return;
+    call->dry = 0;
+    if (call->live == 0 && !mpp_linked(&call->note.link))
+        mpp_list_push(&core->asking, &call->note.link);
+    else
+        mpp_call_touch(call);
+}
+
+void mpp_call_end(struct mpp_call *call, enum mp_kind kind)
+{
+    struct mpp_link *link, *next;
+
+    if (call->ended)
+        return;
+    call->ended = 1;
+    call->more = 0;
+    call->kind = (uint8_t)kind;
+    mpp_list_remove(&call->link);
+    mpp_list_remove(&call->note.link);
+    mpp_heap_clear(&call->client->core->heap, &call->deadline);
+    call->live++; /* so that the last part's end does not end the call within the loop */
+    for (link = call->parts.next; link != &call->parts; link = next) {
+        struct mpp_part *part = MPP_ENTRY(link, struct mpp_part, siblings);
+
+        next = link->next;
+        if (part->state != MPP_SPLITTING)
+            mpp_part_end(part, kind);
+    }
+    mpp_call_after_part(call);
+}
+
+void mpp_call_cancel(struct mpp_call *call, enum mp_kind kind, mpp_time now)
+{
+    struct mpp_core *core = call->client->core;
+
+    if (now > core->now)
+        core->now = now;
+    mpp_call_end(call, kind);
+}
+
+void *mpp_call_user(const struct mpp_call *call)
+{
+    return call->user;
+}

@@ -1,0 +1,121 @@
+#include "policy/concurrency.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "policy/time.h"
+
+#define ALPHA 0.4
+
+void mpp_concurrency_init(struct mpp_concurrency *c, const struct mp_concurrency_policy *policy,
+                          mpp_time now)
+{
+    memset(c, 0, sizeof(*c));
+    c->mode = policy->mode;
+    c->max = policy->max ? policy->max : 256;
+    c->min = policy->min ? policy->min : 1;
+    c->limit = policy->limit ? policy->limit : 4;
+    if (c->mode == MP_CONC_ADAPTIVE && c->limit > c->max)
+        c->limit = c->max;
+    c->slow_start = 1;
+    c->window_start = now;
+}
+
+uint32_t mpp_concurrency_limit(const struct mpp_concurrency *c)
+{
+    return c->mode == MP_CONC_OFF ? UINT32_MAX : (uint32_t)c->limit;
+}
+
+void mpp_concurrency_started(struct mpp_concurrency *c, uint32_t in_flight)
+{
+    if (c->mode == MP_CONC_ADAPTIVE && in_flight >= (uint32_t)c->limit)
+        c->reached = 1;
+}
+
+static double normalised(struct mpp_concurrency *c, double latency, uint32_t size_class)
+{
+    double *mean = &c->class_mean[size_class < 32 ? size_class : 31];
+    double usual = *mean;
+
+    *mean = usual > 0 ? usual + 0.05 * (latency - usual) : latency;
+    return latency;
+}
+
+static void shrink(struct mpp_concurrency *c, double factor)
+{
+    c->slow_start = 0;
+    c->limit = floor(c->limit * factor);
+    if (c->limit < c->min)
+        c->limit = c->min;
+}
+
+static void grow(struct mpp_concurrency *c)
+{
+    c->limit = c->slow_start ? c->limit * 2 : c->limit + 1;
+    if (c->limit > c->max)
+        c->limit = c->max;
+}
+
+static void remember(struct mpp_concurrency *c, double mean)
+{
+    double d = mean - c->past_mean;
+
+    if (c->past_mean == 0) {
+        c->past_mean = mean;
+        return;
+    }
+    c->past_mean += ALPHA * d;
+    c->past_var = (1 - ALPHA) * (c->past_var + ALPHA * d * d);
+}
+
+static void decide(struct mpp_concurrency *c)
+{
+    double mean = c->rtt_n ? c->rtt_sum / c->rtt_n : 0;
+
+    if (c->faults * 2 >= c->done && c->faults) {
+        shrink(c, 0.5);
+    } else if (c->pressure) {
+        shrink(c, 0.9);
+    } else if (mean > 0) {
+        if (c->best == 0 || mean < c->best)
+            c->best = mean;
+        if (c->slow_start && mean > 1.5 * c->best)
+            shrink(c, 0.9);
+        else if (!c->slow_start && c->past_mean > 0 &&
+                 mean > c->past_mean + 2.5 * sqrt(c->past_var) && mean > 1.05 * c->past_mean)
+            shrink(c, 0.9);
+        else if (c->reached && (c->slow_start || c->past_mean == 0 || mean <= c->past_mean))
+            grow(c);
+    }
+    if (mean > 0)
+        remember(c, mean);
+}
+
+void mpp_concurrency_done(struct mpp_concurrency *c, enum mpp_pressure pressure, double latency,
+                          uint32_t size_class, mpp_time now)
+{
+    double width;
+
+    if (c->mode != MP_CONC_ADAPTIVE || pressure == MPP_IGNORE)
+        return;
+    c->done++;
+    if (pressure == MPP_PUSHED)
+        c->pressure = 1;
+    if (pressure == MPP_FAULT) {
+        c->pressure = 1;
+        c->faults++;
+    }
+    if (pressure == MPP_CALM) {
+        c->rtt = c->rtt > 0 ? c->rtt + 0.1 * (latency - c->rtt) : latency;
+        c->rtt_sum += normalised(c, latency, size_class);
+        c->rtt_n++;
+    }
+    width = c->rtt > 0.05 ? c->rtt : 0.05;
+    if (now - c->window_start < mpp_ns(width))
+        return;
+    decide(c);
+    c->window_start = now;
+    c->rtt_sum = 0;
+    c->rtt_n = c->done = c->faults = 0;
+    c->reached = c->pressure = 0;
+}

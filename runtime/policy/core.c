@@ -1,0 +1,245 @@
+/* core.c - the turn: what is to be told, then alarms, then waiting parts, then new work. */
+#include "policy/state.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+struct mpp_core *mpp_new(const struct mpp_config *cfg)
+{
+    struct mpp_core *core = calloc(1, sizeof(*core));
+
+    if (!core)
+        return NULL;
+    core->rng = cfg->seed;
+    core->max_calls = cfg->max_calls ? cfg->max_calls : 1000000;
+    core->drain_losers = cfg->drain_losers;
+    mpp_slab_init(&core->calls, sizeof(struct mpp_call), 256);
+    mpp_slab_init(&core->parts, sizeof(struct mpp_part), 128);
+    mpp_slab_init(&core->attempts, sizeof(struct mpp_attempt), 128);
+    mpp_list_init(&core->outbox);
+    mpp_list_init(&core->ring);
+    mpp_list_init(&core->pools);
+    mpp_list_init(&core->asking);
+    mpp_list_init(&core->rates);
+    return core;
+}
+
+static void forget_told(struct mpp_core *core)
+{
+    if (core->told_part) {
+        mpp_part_free(core->told_part);
+        core->told_part = NULL;
+    }
+    if (core->told_call) {
+        struct mpp_call *call = core->told_call;
+
+        core->told_call = NULL;
+        mpp_call_free(call);
+    }
+}
+
+void mpp_free(struct mpp_core *core)
+{
+    if (!core)
+        return;
+    forget_told(core);
+    mpp_slab_fini(&core->calls);
+    mpp_slab_fini(&core->parts);
+    mpp_slab_fini(&core->attempts);
+    mpp_heap_fini(&core->heap);
+    free(core);
+}
+
+void mpp_tell(struct mpp_core *core, struct mpp_note *note, enum mpp_told what)
+{
+    note->what = (uint8_t)what;
+    mpp_list_push(&core->outbox, &note->link);
+}
+
+/* ---- the outbox ------------------------------------------------------------------------------ */
+
+static void tell_abort(struct mpp_attempt *a, struct mpp_action *out)
+{
+    out->type = MPP_ABORT;
+    out->attempt = mpp_attempt_id(a);
+    out->client = a->endpoint->client;
+    out->endpoint = a->endpoint->index;
+    out->part = a->part;
+    out->call = a->part ? a->part->call : NULL;
+    out->is_hedge = a->is_hedge;
+    mpp_attempt_gone(a);
+}
+
+static void tell_part(struct mpp_core *core, struct mpp_part *part, struct mpp_action *out)
+{
+    out->type = MPP_PART_DONE;
+    out->part = part;
+    out->call = part->call;
+    out->client = part->call->client;
+    out->kind = (enum mp_kind)part->kind;
+    out->attempt = part->winner;
+    out->endpoint = part->facts.last_endpoint;
+    core->told_part = part;
+}
+
+static void tell_split(struct mpp_part *part, struct mpp_action *out)
+{
+    struct mpp_call *call = part->call;
+    struct mpp_part *half = part->half;
+
+    out->type = MPP_PART_SPLIT;
+    out->part = part;
+    out->other = half;
+    out->call = call;
+    out->client = call->client;
+    out->keep = part->keep;
+    part->half = NULL;
+    if (call->ended) {
+        mpp_part_end(part, (enum mp_kind)call->kind);
+        mpp_part_end(half, (enum mp_kind)call->kind);
+    } else {
+        mpp_part_ready(part, 0);
+        mpp_part_ready(half, 0);
+    }
+}
+
+static void tell_call(struct mpp_core *core, struct mpp_call *call, struct mpp_action *out)
+{
+    out->type = MPP_CALL_DONE;
+    out->call = call;
+    out->client = call->client;
+    out->kind = (enum mp_kind)call->kind;
+    core->told_call = call;
+}
+
+static int tell_next(struct mpp_core *core, struct mpp_action *out)
+{
+    struct mpp_link *link = mpp_list_shift(&core->outbox);
+    struct mpp_note *note;
+
+    if (!link)
+        return 0;
+    note = MPP_ENTRY(link, struct mpp_note, link);
+    switch (note->what) {
+    case MPP_TELL_ABORT:
+        tell_abort(MPP_ENTRY(note, struct mpp_attempt, note), out);
+        break;
+    case MPP_TELL_PART:
+        tell_part(core, MPP_ENTRY(note, struct mpp_part, note), out);
+        break;
+    case MPP_TELL_SPLIT:
+        tell_split(MPP_ENTRY(note, struct mpp_part, note), out);
+        break;
+    case MPP_TELL_CALL:
+        tell_call(core, MPP_ENTRY(note, struct mpp_call, note), out);
+        break;
+    default: {
+        struct mpp_endpoint *ep = MPP_ENTRY(note, struct mpp_endpoint, health.note);
+
+        out->type = MPP_PROBE;
+        out->client = ep->client;
+        out->endpoint = ep->index;
+    }
+    }
+    return 1;
+}
+
+/* ---- alarms ---------------------------------------------------------------------------------- */
+
+static int expire_one(struct mpp_core *core)
+{
+    struct mpp_timer *t = mpp_heap_first(&core->heap);
+
+    if (!t || t->at > core->now)
+        return 0;
+    mpp_heap_clear(&core->heap, t);
+    switch (t->kind) {
+    case MPP_T_CALL:
+        mpp_call_end(MPP_ENTRY(t, struct mpp_call, deadline), MP_KIND_TOTAL_TIMEOUT);
+        break;
+    case MPP_T_PART:
+        mpp_part_timer(MPP_ENTRY(t, struct mpp_part, timer));
+        break;
+    case MPP_T_CLIENT:
+        mpp_client_touch(MPP_ENTRY(t, struct mpp_client, wake));
+        break;
+    case MPP_T_TRICKLE:
+        mpp_park_trickle(MPP_ENTRY(t, struct mpp_endpoint, trickle));
+        break;
+    default:
+        mpp_health_due(MPP_ENTRY(t, struct mpp_endpoint, health.timer));
+    }
+    return 1;
+}
+
+/* A call whose parts have all ended is asked for more at once, slot or no slot: its end must not
+ * wait behind a paused endpoint. */
+static int ask_one(struct mpp_core *core)
+{
+    struct mpp_link *link = mpp_list_shift(&core->asking);
+    struct mpp_call *call;
+    struct mpp_part *part;
+
+    if (!link)
+        return 0;
+    call = MPP_ENTRY(link, struct mpp_call, note.link);
+    if (mpp_call_ask(call, &part) == 1)
+        mpp_part_ready(part, 0);
+    return 1;
+}
+
+static int start_waiter(struct mpp_core *core, struct mpp_action *out)
+{
+    while (!mpp_list_empty(&core->pools)) {
+        struct mpp_pool *pool = MPP_ENTRY(core->pools.next, struct mpp_pool, link);
+        struct mpp_part *part;
+        struct mpp_attempt *a;
+
+        if (pool->running >= pool->max_running || pool->nwaiters == 0) {
+            mpp_list_remove(&pool->link);
+            continue;
+        }
+        part = MPP_ENTRY(pool->waiters.next, struct mpp_part, queue);
+        if (part->endpoint->not_before > core->now) {
+            mpp_part_unadmit(part); /* its endpoint was paused while it waited */
+            continue;
+        }
+        a = mpp_attempt_start(part, part->endpoint, 0);
+        if (!a)
+            return 0;
+        mpp_fill_start(out, a);
+        return 1;
+    }
+    return 0;
+}
+
+int mpp_next(struct mpp_core *core, mpp_time now, struct mpp_action *out)
+{
+    int progress;
+
+    forget_told(core);
+    if (now > core->now)
+        core->now = now;
+    memset(out, 0, sizeof(*out));
+    do {
+        if (tell_next(core, out))
+            return 1;
+        if (expire_one(core) || ask_one(core)) {
+            progress = 1;
+            continue;
+        }
+        if (start_waiter(core, out))
+            return 1;
+        progress = mpp_dispatch(core, out);
+        if (progress > 0)
+            return 1;
+    } while (progress);
+    return 0;
+}
+
+mpp_time mpp_wake_at(const struct mpp_core *core)
+{
+    struct mpp_timer *t = mpp_heap_first(&core->heap);
+
+    return t ? t->at : MPP_NEVER;
+}

@@ -1,0 +1,147 @@
+/* decide.c - after a failure: retry, wait, split or give up. */
+#include "policy/state.h"
+
+#include <string.h>
+
+void mpp_view_fill(struct mpp_view *view, const struct mpp_part *part,
+                   const struct mpp_endpoint *ep)
+{
+    const struct mpp_call *call = part->call;
+    mpp_time now = call->client->core->now;
+
+    memset(view, 0, sizeof(*view));
+    view->client = call->client;
+    view->call_user = call->user;
+    view->part = &part->facts;
+    view->endpoint = ep ? ep->index : 0;
+    view->elapsed = mpp_seconds(now - part->facts.created);
+    view->deadline_left = -1;
+    if (call->deadline_at != MPP_NEVER)
+        view->deadline_left = call->deadline_at > now ? mpp_seconds(call->deadline_at - now) : 0;
+    view->delay = -1;
+    if (ep) {
+        view->budget_level = mpp_budget_level(&ep->budget);
+        view->in_flight = ep->used;
+    }
+}
+
+void mpp_classify_hook(struct mpp_part *part, struct mpp_endpoint *ep,
+                       const struct mpp_outcome *outcome, struct mpp_judgement *j)
+{
+    const struct mpp_hooks *hooks = part->call->client->hooks;
+    struct mpp_view view;
+    enum mpp_class cls = j->cls;
+    double delay = -1;
+
+    if (!hooks || !hooks->classify)
+        return;
+    mpp_view_fill(&view, part, ep);
+    view.outcome = outcome;
+    view.cls = j->cls;
+    ep->stats.hook_calls++;
+    if (hooks->classify(hooks->arg, &view, &cls, &delay) == MPP_DEFAULT)
+        return;
+    /* A failure cannot be called a success: there is nothing decoded to deliver. */
+    if ((j->cls == MPP_OK) != (cls == MPP_OK))
+        return;
+    j->cls = cls;
+    j->retry = cls == MPP_THROTTLED || cls == MPP_TRANSIENT;
+    if (delay > 0)
+        j->server_delay = delay;
+}
+
+static void give_up(struct mpp_part *part, struct mpp_endpoint *ep,
+                    const struct mpp_outcome *outcome, enum mp_kind kind)
+{
+    const struct mpp_hooks *hooks = part->call->client->hooks;
+    struct mpp_view view;
+
+    if (hooks && hooks->on_giveup) {
+        mpp_view_fill(&view, part, ep);
+        view.outcome = outcome;
+        ep->stats.hook_calls++;
+        hooks->on_giveup(hooks->arg, &view, kind);
+    }
+    mpp_part_end(part, kind);
+}
+
+static enum mpp_verdict ask_retry(struct mpp_part *part, struct mpp_endpoint *ep,
+                                  const struct mpp_outcome *outcome,
+                                  const struct mpp_judgement *j, double *delay)
+{
+    const struct mpp_hooks *hooks = part->call->client->hooks;
+    struct mpp_view view;
+    enum mpp_verdict verdict;
+    double wish = *delay;
+
+    if (!hooks || !hooks->retry)
+        return MPP_DEFAULT;
+    mpp_view_fill(&view, part, ep);
+    view.outcome = outcome;
+    view.cls = j->cls;
+    view.delay = *delay;
+    ep->stats.hook_calls++;
+    verdict = hooks->retry(hooks->arg, &view, &wish);
+    /* What the server asked for stays the least. */
+    if (verdict == MPP_YES && wish >= 0 && wish > j->server_delay)
+        *delay = wish;
+    return verdict;
+}
+
+static void retry(struct mpp_part *part, struct mpp_endpoint *ep, const struct mpp_outcome *outcome,
+                  const struct mpp_judgement *j, mpp_time at)
+{
+    if (j->unbudgeted) {
+        ep->stats.unbudgeted++;
+    } else if (!mpp_list_empty(&ep->parked) || !mpp_budget_take(&ep->budget)) {
+        if (part->call->policy->retry.fail_fast) {
+            give_up(part, ep, outcome, MP_KIND_BUDGET);
+            return;
+        }
+        /* Waiting for a refill behind an address nobody ever answered at helps nobody. */
+        if (outcome->never_sent && !ep->reached && ep->client->n == 1) {
+            give_up(part, ep, outcome, outcome->kind);
+            return;
+        }
+        mpp_part_leave(part);
+        mpp_park(part, ep, at);
+        return;
+    }
+    mpp_part_leave(part);
+    mpp_part_backoff(part, at);
+}
+
+void mpp_decide(struct mpp_part *part, struct mpp_endpoint *ep, const struct mpp_outcome *outcome,
+                const struct mpp_judgement *j)
+{
+    const struct mp_retry_policy *policy = &part->call->policy->retry;
+    struct mpp_core *core = ep->client->core;
+    uint32_t max = policy->max_attempts ? policy->max_attempts : 1;
+    enum mpp_verdict verdict;
+    double delay;
+    mpp_time at;
+
+    part->last_kind = (uint8_t)outcome->kind;
+    if (outcome->kind == MP_KIND_DECODE && part->decode_faults < 255)
+        part->decode_faults++;
+    if (j->cls == MPP_TRANSIENT)
+        part->faults++;
+    if (max > MPP_MAX_ATTEMPTS)
+        max = MPP_MAX_ATTEMPTS;
+    if (j->cls != MPP_CANCELLED && mpp_split(part, outcome))
+        return;
+    delay = j->retry ? mpp_backoff(policy, j, part->facts.attempts, &core->rng) : 0;
+    verdict = part->facts.attempts < max && j->cls != MPP_CANCELLED
+                  ? ask_retry(part, ep, outcome, j, &delay)
+                  : MPP_NO;
+    if (verdict == MPP_NO || (verdict == MPP_DEFAULT && !j->retry)) {
+        give_up(part, ep, outcome, outcome->kind);
+        return;
+    }
+    at = mpp_after(core->now, delay);
+    if (at >= part->call->deadline_at) {
+        give_up(part, ep, outcome, outcome->kind);
+        return;
+    }
+    retry(part, ep, outcome, j, at);
+}

@@ -1,0 +1,173 @@
+/*
+ * dispatch.c - new work into free slots: clients take turns, and the calls of a client.
+ *
+ * A pass looks at no more than MPP_LOOK_AHEAD calls that cannot go, and a client whose pass came to
+ * nothing is left alone until a slot frees, work arrives or its alarm rings.
+ */
+#include "policy/state.h"
+
+enum tried_call { TOOK, ENDED, NOTHING, SHUT, FULL };
+
+void mpp_fill_start(struct mpp_action *out, const struct mpp_attempt *a)
+{
+    struct mpp_part *part = a->part;
+
+    out->type = MPP_START;
+    out->client = a->endpoint->client;
+    out->call = part->call;
+    out->part = part;
+    out->attempt = mpp_attempt_id(a);
+    out->endpoint = a->endpoint->index;
+    out->is_hedge = a->is_hedge;
+    out->fresh_connection = a->is_hedge && part->endpoint == a->endpoint;
+}
+
+/* The oldest waiting part, passed over for 2 s by smaller ones, gets the bucket for itself. */
+static void maybe_hold(struct mpp_part *part)
+{
+    struct mpp_client *client = part->call->client;
+    uint32_t i;
+
+    if (part->holding || client->core->now - part->ready_since < MPP_AGE_LIMIT)
+        return;
+    for (i = 0; i < client->n; i++) {
+        struct mpp_rate *r = client->endpoints[i].rate;
+
+        if (!r->holder && r->tokens.rate > 0) {
+            r->holder = part;
+            part->holding = 1;
+        }
+    }
+}
+
+static enum mpp_verdict ask_rate(struct mpp_part *part, mpp_time *wake)
+{
+    struct mpp_client *client = part->call->client;
+    const struct mpp_hooks *hooks = client->hooks;
+    struct mpp_view view;
+    double wait = 0;
+
+    mpp_view_fill(&view, part, NULL);
+    client->endpoints[0].stats.hook_calls++;
+    if (hooks->rate(hooks->arg, &view, &wait) != MPP_NO)
+        return MPP_YES;
+    if (!(wait > 0.001))
+        wait = 0.001;
+    if (mpp_after(client->core->now, wait) < *wake)
+        *wake = mpp_after(client->core->now, wait);
+    return MPP_NO;
+}
+
+static struct mpp_part *head_of(struct mpp_call *call)
+{
+    if (mpp_list_empty(&call->ready))
+        return NULL;
+    return MPP_ENTRY(call->ready.next, struct mpp_part, queue);
+}
+
+static enum tried_call try_call(struct mpp_call *call, mpp_time *wake)
+{
+    struct mpp_client *client = call->client;
+    uint32_t most = client->pool->max_running;
+    struct mpp_part *part;
+    struct mpp_endpoint *ep;
+
+    if (!mpp_call_has_work(call))
+        return NOTHING;
+    if (call->max_concurrent > most)
+        most = call->max_concurrent;
+    if (client->admitted >= most)
+        return FULL;
+    part = head_of(call);
+    if (!part) {
+        if (mpp_call_ask(call, &part) != 1)
+            return NOTHING;
+        mpp_part_ready(part, 0);
+    }
+    if (client->hooks && client->hooks->rate && ask_rate(part, wake) == MPP_NO)
+        return SHUT;
+    ep = mpp_route(part, 0, wake);
+    if (ep) {
+        mpp_part_admit(part, ep);
+        return TOOK;
+    }
+    if (call->policy->retry.fail_fast && mpp_all_broken(client)) {
+        mpp_part_end(part, part->facts.attempts ? (enum mp_kind)part->last_kind
+                                                : MP_KIND_BREAKER_OPEN);
+        return ENDED;
+    }
+    return SHUT;
+}
+
+static int anything_open(struct mpp_client *client, mpp_time *wake)
+{
+    uint32_t i;
+
+    for (i = 0; i < client->n; i++)
+        if (mpp_endpoint_open(&client->endpoints[i], NULL, 0, wake))
+            return 1;
+    return mpp_all_broken(client); /* then those that will not wait are to be told */
+}
+
+/* TOOK: a part went to the pool's queue. ENDED: the outbox grew. SHUT: nothing, *wake says until
+ * when. */
+static enum tried_call pass(struct mpp_client *client, mpp_time *wake)
+{
+    struct mpp_link *link, *next;
+    int looked = 0;
+
+    if (!anything_open(client, wake))
+        return SHUT;
+    for (link = client->ring.next; link != &client->ring && looked < MPP_LOOK_AHEAD; link = next) {
+        struct mpp_call *call = MPP_ENTRY(link, struct mpp_call, link);
+        enum tried_call r;
+
+        next = link->next;
+        r = try_call(call, wake);
+        if (r == FULL)
+            return SHUT;
+        if (r == TOOK || r == NOTHING || r == ENDED)
+            mpp_list_remove(&call->link);
+        if (r == TOOK)
+            mpp_call_touch(call); /* to the end of the ring: the next one's turn */
+        if (r == TOOK || r == ENDED)
+            return r;
+        if (r == SHUT) {
+            struct mpp_part *part = head_of(call);
+
+            if (looked++ == 0 && part)
+                maybe_hold(part);
+        }
+    }
+    if (looked == MPP_LOOK_AHEAD && client->n > 1) {
+        /* They may all wait for one endpoint while another is idle: the next pass sees others. */
+        mpp_time soon = client->core->now + MPP_SECOND / 1000;
+
+        for (; looked > 0; looked--)
+            mpp_list_push(&client->ring, mpp_list_shift(&client->ring));
+        if (soon < *wake)
+            *wake = soon;
+    }
+    return SHUT;
+}
+
+int mpp_dispatch(struct mpp_core *core, struct mpp_action *out)
+{
+    while (!mpp_list_empty(&core->ring)) {
+        struct mpp_client *client = MPP_ENTRY(core->ring.next, struct mpp_client, link);
+        mpp_time wake = MPP_NEVER;
+        enum tried_call r;
+
+        if (mpp_hedge_next(client, out))
+            return 1;
+        r = mpp_list_empty(&client->ring) ? SHUT : pass(client, &wake);
+        mpp_list_remove(&client->link);
+        if (r == SHUT) {
+            mpp_client_wake(client, wake);
+            continue;
+        }
+        mpp_client_touch(client); /* behind the other clients */
+        return -1;
+    }
+    return 0;
+}

@@ -1,0 +1,102 @@
+/*
+ * park.c - parts whose retry found an empty budget wait here, first in, first out.
+ *
+ * They are let go
+ *  1. for a token each, as first attempts at the endpoint earn some;
+ *  2. without a token, two for each acceptable reply, once ten replies in a row were acceptable: a
+ *     failure rate under a tenth is not an outage, and the backlog is ordinary work. Also when the
+ *     streak began with a trickle (3), so that a healed endpoint wins its parked parts back in a
+ *     few round trips, doubling;
+ *  3. without a token, one at a time by the clock, but only while first attempts earn less than
+ *     half a token in that time: after 1, 2, 4, 8, 10, 10 ... s (never above the policy's cap).
+ *     So nothing waits for ever, and a total outage sees at most budget * requests + reserve
+ *     retries plus one in ten seconds.
+ * Those let go without a token are counted in stats.released.
+ */
+#include "policy/state.h"
+
+#define STREAK 10
+
+static double first_wait(const struct mpp_endpoint *ep)
+{
+    const struct mp_retry_policy *policy = &ep->client->policy.retry;
+    double wait = policy->throttle_base > 0.05 ? policy->throttle_base : 0.05;
+
+    return policy->cap > 0.05 && wait > policy->cap ? policy->cap : wait;
+}
+
+static void arm(struct mpp_endpoint *ep)
+{
+    struct mpp_core *core = ep->client->core;
+
+    ep->first_at_trickle = ep->first;
+    mpp_heap_set(&core->heap, &ep->trickle, mpp_after(core->now, ep->trickle_wait));
+}
+
+void mpp_park(struct mpp_part *part, struct mpp_endpoint *ep, mpp_time resume_at)
+{
+    part->state = MPP_PARKED;
+    part->endpoint = ep;
+    part->resume_at = resume_at;
+    mpp_list_push(&ep->parked, &part->queue);
+    ep->stats.parked++;
+    if (ep->nparked++ == 0) {
+        ep->trickle_wait = first_wait(ep);
+        arm(ep);
+    }
+}
+
+void mpp_unpark(struct mpp_part *part)
+{
+    struct mpp_endpoint *ep = part->endpoint;
+
+    mpp_list_remove(&part->queue);
+    if (--ep->nparked == 0) {
+        mpp_heap_clear(&ep->client->core->heap, &ep->trickle);
+        ep->trickling = 0;
+    }
+}
+
+static void release(struct mpp_endpoint *ep)
+{
+    struct mpp_part *part = MPP_ENTRY(ep->parked.next, struct mpp_part, queue);
+
+    mpp_unpark(part);
+    mpp_part_backoff(part, part->resume_at);
+}
+
+void mpp_park_earned(struct mpp_endpoint *ep)
+{
+    while (ep->nparked > 0 && mpp_budget_take(&ep->budget))
+        release(ep);
+}
+
+void mpp_park_success(struct mpp_endpoint *ep)
+{
+    int n;
+
+    ep->streak++;
+    for (n = 0; n < 2 && ep->nparked > 0 && (ep->streak >= STREAK || ep->trickling); n++) {
+        ep->stats.released++;
+        release(ep);
+    }
+}
+
+void mpp_park_trickle(struct mpp_endpoint *ep)
+{
+    double most = ep->client->policy.retry.cap;
+    double earned = (double)(ep->first - ep->first_at_trickle) * (double)ep->budget.earn / 1e6;
+
+    if (most > 10 || !(most > 0.05))
+        most = 10;
+    if (ep->nparked == 0)
+        return;
+    if (earned < 0.5) {
+        ep->stats.released++;
+        ep->trickling = 1;
+        ep->trickle_wait = ep->trickle_wait * 2 < most ? ep->trickle_wait * 2 : most;
+        release(ep);
+    }
+    if (ep->nparked > 0)
+        arm(ep);
+}

@@ -1,0 +1,205 @@
+/* part.c - a part's moves between its states, and the slots that go with them. */
+#include "policy/state.h"
+
+#include <string.h>
+
+struct mpp_part *mpp_part_new(struct mpp_call *call)
+{
+    struct mpp_core *core = call->client->core;
+    struct mpp_part *part;
+
+    if (mpp_heap_promise(&core->heap) < 0)
+        return NULL;
+    part = mpp_slab_get(&core->parts);
+    if (!part) {
+        mpp_heap_yield(&core->heap);
+        return NULL;
+    }
+    memset(part, 0, sizeof(*part));
+    part->call = call;
+    part->facts.info.count = 1;
+    part->facts.created = core->now;
+    part->timer.kind = MPP_T_PART;
+    part->ready_since = core->now;
+    mpp_list_push(&call->parts, &part->siblings);
+    call->live++;
+    core->stats.parts_open++;
+    return part;
+}
+
+void mpp_part_free(struct mpp_part *part)
+{
+    struct mpp_core *core = part->call->client->core;
+
+    core->stats.parts_open--;
+    mpp_heap_yield(&core->heap);
+    mpp_slab_put(&core->parts, part);
+}
+
+void mpp_part_ready(struct mpp_part *part, int first)
+{
+    part->state = MPP_READY;
+    part->ready_since = part->call->client->core->now;
+    if (first)
+        mpp_list_unshift(&part->call->ready, &part->queue);
+    else
+        mpp_list_push(&part->call->ready, &part->queue);
+    mpp_call_touch(part->call);
+}
+
+void mpp_part_admit(struct mpp_part *part, struct mpp_endpoint *ep)
+{
+    struct mpp_call *call = part->call;
+    struct mpp_core *core = call->client->core;
+    struct mpp_pool *pool = call->client->pool;
+
+    mpp_list_remove(&part->queue);
+    call->admitted++;
+    call->client->admitted++;
+    ep->used++;
+    part->endpoint = ep;
+    part->state = MPP_WAITING;
+    mpp_rate_reserve(ep->rate, part, part->facts.info.tokens, core->now);
+    mpp_part_unhold(part);
+    if (ep->breaker.state == MPP_BREAKER_HALF)
+        part->is_probe = ep->breaker.probing = 1;
+    if (part->facts.admitted == 0)
+        part->facts.admitted = core->now;
+    mpp_list_push(&pool->waiters, &part->queue);
+    pool->nwaiters++;
+    core->stats.pool_waiting++;
+    mpp_pool_freed(pool);
+    if (!mpp_linked(&pool->link) && call->pool_timeout > 0)
+        mpp_heap_set(&core->heap, &part->timer, core->now + call->pool_timeout);
+}
+
+/* Off the pool's queue, whatever comes next. */
+static void stop_waiting(struct mpp_part *part)
+{
+    struct mpp_client *client = part->call->client;
+
+    mpp_list_remove(&part->queue);
+    client->pool->nwaiters--;
+    client->core->stats.pool_waiting--;
+    mpp_heap_clear(&client->core->heap, &part->timer);
+}
+
+/* Gives back what admission took, when nothing was sent. */
+static void undo_admission(struct mpp_part *part)
+{
+    struct mpp_endpoint *ep = part->endpoint;
+
+    stop_waiting(part);
+    ep->used--;
+    mpp_rate_return(ep->rate, part->facts.info.tokens, part->call->client->core->now);
+    if (part->is_probe)
+        part->is_probe = ep->breaker.probing = 0;
+    mpp_part_leave(part);
+}
+
+void mpp_part_unadmit(struct mpp_part *part)
+{
+    undo_admission(part);
+    mpp_part_ready(part, 1);
+}
+
+void mpp_part_leave(struct mpp_part *part)
+{
+    struct mpp_call *call = part->call;
+
+    call->admitted--;
+    call->client->admitted--;
+    mpp_call_touch(call);
+    mpp_client_touch(call->client);
+}
+
+void mpp_part_unhold(struct mpp_part *part)
+{
+    struct mpp_client *client = part->call->client;
+    uint32_t i;
+
+    if (!part->holding)
+        return;
+    part->holding = 0;
+    for (i = 0; i < client->n; i++)
+        if (client->endpoints[i].rate->holder == part)
+            client->endpoints[i].rate->holder = NULL;
+    mpp_client_touch(client);
+}
+
+void mpp_part_backoff(struct mpp_part *part, mpp_time until)
+{
+    struct mpp_core *core = part->call->client->core;
+
+    if (until <= core->now) {
+        mpp_part_ready(part, 0);
+        return;
+    }
+    part->state = MPP_BACKOFF;
+    mpp_heap_set(&core->heap, &part->timer, until);
+}
+
+void mpp_part_end(struct mpp_part *part, enum mp_kind kind)
+{
+    struct mpp_call *call = part->call;
+    struct mpp_core *core = call->client->core;
+    int i;
+
+    switch (part->state) {
+    case MPP_WAITING:
+        undo_admission(part);
+        break;
+    case MPP_RUNNING:
+        for (i = 0; i < 2; i++)
+            if (part->run[i])
+                mpp_attempt_abort(part->run[i]);
+        mpp_hedge_forget(part);
+        mpp_part_leave(part);
+        break;
+    case MPP_PARKED:
+        mpp_unpark(part);
+        break;
+    default:
+        mpp_list_remove(&part->queue);
+    }
+    mpp_part_unhold(part);
+    mpp_heap_clear(&core->heap, &part->timer);
+    mpp_list_remove(&part->siblings);
+    part->state = MPP_ENDED;
+    part->kind = (uint8_t)kind;
+    mpp_tell(core, &part->note, MPP_TELL_PART);
+    mpp_call_after_part(call);
+}
+
+void mpp_part_timer(struct mpp_part *part)
+{
+    mpp_time now = part->call->client->core->now;
+
+    switch (part->state) {
+    case MPP_BACKOFF:
+        mpp_part_ready(part, 0);
+        break;
+    case MPP_WAITING:
+        /* Behind a pause it waits for the server, not for a connection. */
+        if (part->endpoint->not_before > now)
+            mpp_part_unadmit(part);
+        else
+            mpp_part_end(part, MP_KIND_POOL_TIMEOUT);
+        break;
+    case MPP_RUNNING:
+        mpp_hedge_due(part);
+        break;
+    default:
+        break;
+    }
+}
+
+const struct mpp_part_facts *mpp_part_facts(const struct mpp_part *part)
+{
+    return &part->facts;
+}
+
+void mpp_part_set_user(struct mpp_part *part, void *user)
+{
+    part->facts.info.user = user;
+}

@@ -1,0 +1,44 @@
+/*
+ * retry.h - what an outcome means, how long to wait, and whether the budget allows it.
+ *
+ * Delay: full jitter, rand(0, min(cap, base * 2^(n-1))) (AWS Architecture Blog, "Exponential
+ * Backoff And Jitter"); a server's delay is a minimum, plus rand(0, 10 %).
+ * Budget: a token bucket an endpoint (after Finagle's RetryBudget and gRPC A6): + budget per first
+ * attempt, - 1 per retry. Counted in millionths, so that ten tenths are exactly one.
+ */
+#ifndef MP_POLICY_RETRY_H
+#define MP_POLICY_RETRY_H
+
+#include "policy/core.h"
+
+#define MPP_MAX_ATTEMPTS 20 /* whatever a policy says */
+
+struct mpp_judgement {
+    enum mpp_class cls;
+    uint8_t retry;       /* a retry may heal it */
+    uint8_t unbudgeted;  /* a 429 with a server delay: the server itself said when */
+    double server_delay; /* s, < 0: none or not to be respected */
+};
+
+/* decode_faults: broken 2xx bodies this part has had before; the second one is fatal. */
+void mpp_judge(const struct mp_retry_policy *policy, const struct mpp_outcome *outcome,
+               unsigned decode_faults, struct mpp_judgement *out);
+
+/* s before the retry after the n-th failure (n >= 1). */
+double mpp_backoff(const struct mp_retry_policy *policy, const struct mpp_judgement *judgement,
+                   unsigned n, uint64_t *rng);
+
+struct mpp_budget {
+    int64_t level, earn, cap; /* millionths of a token */
+};
+
+void mpp_budget_init(struct mpp_budget *budget, double reserve, double earn, double cap);
+void mpp_budget_earn(struct mpp_budget *budget);
+int mpp_budget_take(struct mpp_budget *budget); /* 1: a token was taken */
+
+static inline double mpp_budget_level(const struct mpp_budget *budget)
+{
+    return (double)budget->level / 1e6;
+}
+
+#endif

@@ -1,0 +1,283 @@
+/*
+ * state.h - the structs behind core.h and the calls between the core's own files.
+ *
+ * Where a thing is linked is its state:
+ *   call   in client->ring while a part of it could be admitted at once; else nowhere
+ *   client in core->ring while a pass over its calls may achieve something; a pass that achieves
+ *          nothing takes it off until a slot frees, an alarm rings or work arrives (touch)
+ *   part   READY in call->ready, WAITING in pool->waiters, PARKED in endpoint->parked,
+ *          ENDED and SPLIT in core->outbox; RUNNING and BACKOFF on no list
+ *   outbox everything that mpp_next still has to tell, in order
+ */
+#ifndef MP_POLICY_STATE_H
+#define MP_POLICY_STATE_H
+
+#include "policy/breaker.h"
+#include "policy/concurrency.h"
+#include "policy/core.h"
+#include "policy/heap.h"
+#include "policy/hist.h"
+#include "policy/list.h"
+#include "policy/rate.h"
+#include "policy/retry.h"
+#include "policy/slab.h"
+#include "policy/time.h"
+
+#define MPP_MAX_ENDPOINTS 256
+#define MPP_LOOK_AHEAD 64
+#define MPP_AGE_LIMIT  (2 * MPP_SECOND)
+
+enum mpp_timer_kind { MPP_T_CALL = 1, MPP_T_PART, MPP_T_CLIENT, MPP_T_TRICKLE, MPP_T_HEALTH };
+
+enum mpp_told { MPP_TELL_ABORT = 1, MPP_TELL_PART, MPP_TELL_SPLIT, MPP_TELL_CALL, MPP_TELL_PROBE };
+
+struct mpp_note { /* an entry of the outbox */
+    struct mpp_link link;
+    uint8_t what; /* enum mpp_told */
+};
+
+struct mpp_health {
+    uint8_t healthy;
+    uint8_t asked;    /* a probe is on its way */
+    uint8_t failures; /* in a row, of this check */
+    double interval;
+    mpp_time sent;
+    struct mpp_timer timer;
+    struct mpp_note note;
+};
+
+struct mpp_endpoint {
+    struct mpp_client *client;
+    uint32_t index;
+    struct mpp_endpoint_cfg cfg;
+    uint32_t used;    /* running attempts and admitted parts that wait for a connection */
+    uint32_t running;
+    mpp_time not_before;
+    mpp_time throttled_at; /* last time; with throttled_once */
+    uint8_t throttled_once;
+    uint8_t reached;  /* has ever answered or accepted a connection */
+    struct mpp_budget budget, hedge;
+    struct mpp_link parked;
+    uint32_t nparked;
+    uint32_t streak;  /* acceptable replies in a row */
+    struct mpp_timer trickle;
+    double trickle_wait;
+    uint8_t trickling; /* the last release was by the clock */
+    uint64_t first_at_trickle; /* stats.first when the trickle was armed */
+    struct mpp_breaker breaker;
+    struct mpp_concurrency concurrency;
+    struct mpp_rate *rate;
+    struct mpp_hists hists;
+    struct mpp_health health;
+    double tokens_per_byte;
+    struct mpp_endpoint_stats stats; /* its counters; the rest is filled when asked */
+    uint64_t first; /* first attempts */
+};
+
+struct mpp_pool {
+    struct mpp_core *core;
+    uint32_t refs;
+    uint32_t max_running, running;
+    struct mpp_link waiters; /* parts */
+    uint32_t nwaiters;
+    struct mpp_link link; /* in core->pools while it has waiters and a free slot */
+};
+
+struct mpp_client {
+    struct mpp_core *core;
+    struct mpp_pool *pool;
+    struct mp_policy policy;
+    const struct mpp_hooks *hooks;
+    void *user;
+    struct mpp_endpoint *endpoints;
+    uint32_t n;
+    struct mpp_link ring;  /* calls */
+    struct mpp_link calls; /* all of them */
+    struct mpp_link hedges; /* parts whose hedge is due and waits for a slot */
+    struct mpp_link strays; /* attempts left to drain after their part ended */
+    struct mpp_link link;  /* in core->ring */
+    struct mpp_timer wake;
+    uint32_t admitted;
+    uint32_t ncalls, nattempts;
+    uint64_t ticket;
+    uint8_t closing;
+};
+
+struct mpp_call {
+    struct mpp_client *client;
+    const struct mp_policy *policy;
+    mpp_next_part_fn *next_part;
+    void *user;
+    struct mpp_link link;     /* in client->ring */
+    struct mpp_link siblings; /* in client->calls */
+    struct mpp_link ready, parts;
+    struct mpp_timer deadline;
+    mpp_time deadline_at;
+    mpp_time pool_timeout; /* ns, 0: none */
+    struct mpp_note note;
+    uint32_t max_concurrent, admitted, live;
+    int32_t pinned, stuck_to; /* endpoints; -1 none */
+    uint16_t refused_status;
+    uint16_t refused, refused_most; /* refusals since the last success, see split.c */
+    uint8_t more;     /* next_part may have more */
+    uint8_t dry;      /* but not before mpp_call_ready */
+    uint8_t ended, told;
+    uint8_t succeeded, idempotent;
+    uint8_t kind;
+};
+
+enum mpp_part_state {
+    MPP_READY = 1,
+    MPP_WAITING,
+    MPP_RUNNING,
+    MPP_BACKOFF,
+    MPP_PARKED,
+    MPP_SPLITTING, /* until the receiver has been told */
+    MPP_ENDED
+};
+
+struct mpp_part {
+    struct mpp_part_facts facts;
+    struct mpp_call *call;
+    struct mpp_link siblings; /* in call->parts until it ends */
+    struct mpp_link queue;    /* by its state */
+    struct mpp_link hedging;  /* in client->hedges */
+    struct mpp_note note;
+    struct mpp_timer timer; /* BACKOFF: resume; WAITING: pool timeout; RUNNING: hedge */
+    struct mpp_attempt *run[2];
+    struct mpp_endpoint *endpoint; /* of the admission or the last attempt */
+    struct mpp_part *half; /* SPLIT: the new one */
+    mpp_time ready_since;
+    mpp_time resume_at;
+    double hedge_wait; /* s */
+    uint64_t tried; /* endpoints 0..63 */
+    uint64_t winner;
+    uint32_t keep;
+    uint32_t faults; /* transient failures since it got its present rows */
+    uint8_t state;
+    uint8_t kind;      /* ENDED */
+    uint8_t last_kind; /* of the last failure */
+    uint8_t decode_faults;
+    uint8_t holding;  /* the exclusive right to reserve at some rate */
+    uint8_t is_probe; /* its next attempt is the breaker's probe */
+    uint8_t unearned; /* a half: its first attempt is an extra request */
+    uint8_t splits;   /* depth */
+};
+
+enum mpp_attempt_state { MPP_A_FREE = 0, MPP_A_RUNNING, MPP_A_ABORTING };
+
+struct mpp_attempt {
+    struct mpp_link stray;
+    struct mpp_note note; /* abort */
+    struct mpp_part *part; /* NULL: a stray */
+    struct mpp_endpoint *endpoint;
+    mpp_time started;
+    double tokens; /* reserved */
+    uint64_t bytes;
+    uint32_t index, gen, size_class;
+    uint8_t state, is_hedge, first_byte, is_probe;
+};
+
+struct mpp_core {
+    uint64_t rng;
+    uint32_t max_calls;
+    uint8_t drain_losers;
+    mpp_time now;
+    struct mpp_heap heap;
+    struct mpp_slab calls, parts, attempts;
+    struct mpp_link outbox;
+    struct mpp_link ring;  /* clients */
+    struct mpp_link pools; /* with waiters and room */
+    struct mpp_link asking; /* calls (by note.link) without parts: is there more? */
+    struct mpp_link rates; /* with a key */
+    struct mpp_part *told_part; /* freed by the next mpp_next */
+    struct mpp_call *told_call;
+    struct mpp_core_stats stats;
+};
+
+/* ---- core.c ---- */
+void mpp_tell(struct mpp_core *core, struct mpp_note *note, enum mpp_told what);
+struct mpp_endpoint *mpp_endpoint_of(const struct mpp_client *client, uint32_t index);
+
+/* ---- client.c ---- */
+void mpp_client_touch(struct mpp_client *client); /* something may be possible again */
+void mpp_client_wake(struct mpp_client *client, mpp_time at);
+void mpp_client_maybe_free(struct mpp_client *client);
+void mpp_pool_freed(struct mpp_pool *pool); /* a slot */
+void mpp_endpoint_pause(struct mpp_endpoint *ep, mpp_time until);
+
+/* ---- call.c ---- */
+void mpp_call_touch(struct mpp_call *call);
+void mpp_call_after_part(struct mpp_call *call); /* one of its parts ended */
+void mpp_call_free(struct mpp_call *call);
+int mpp_call_has_work(const struct mpp_call *call);
+int mpp_call_ask(struct mpp_call *call, struct mpp_part **out); /* next_part, see there */
+void mpp_call_done(struct mpp_call *call, enum mp_kind kind); /* tells it, once */
+void mpp_call_end(struct mpp_call *call, enum mp_kind kind);
+
+/* ---- part.c ---- */
+struct mpp_part *mpp_part_new(struct mpp_call *call); /* with one row; on no list but the call's */
+void mpp_part_free(struct mpp_part *part);
+void mpp_part_ready(struct mpp_part *part, int first); /* first: to the head of the queue */
+void mpp_part_admit(struct mpp_part *part, struct mpp_endpoint *ep);
+void mpp_part_unadmit(struct mpp_part *part); /* WAITING -> READY, nothing was sent */
+void mpp_part_leave(struct mpp_part *part); /* its slot of the call, after the last attempt */
+void mpp_part_backoff(struct mpp_part *part, mpp_time until);
+void mpp_part_end(struct mpp_part *part, enum mp_kind kind); /* from any state */
+void mpp_part_timer(struct mpp_part *part);
+void mpp_part_unhold(struct mpp_part *part);
+
+/* ---- attempt.c ---- */
+struct mpp_attempt *mpp_attempt_start(struct mpp_part *part, struct mpp_endpoint *ep, int is_hedge);
+struct mpp_attempt *mpp_attempt_find(struct mpp_core *core, uint64_t id);
+uint64_t mpp_attempt_id(const struct mpp_attempt *a);
+void mpp_attempt_abort(struct mpp_attempt *a);
+void mpp_attempt_gone(struct mpp_attempt *a); /* slots back, freed */
+
+/* ---- decide.c: after a failure ---- */
+void mpp_decide(struct mpp_part *part, struct mpp_endpoint *ep, const struct mpp_outcome *outcome,
+                const struct mpp_judgement *judgement);
+void mpp_classify_hook(struct mpp_part *part, struct mpp_endpoint *ep,
+                       const struct mpp_outcome *outcome, struct mpp_judgement *judgement);
+void mpp_view_fill(struct mpp_view *view, const struct mpp_part *part,
+                   const struct mpp_endpoint *ep);
+
+/* ---- park.c ---- */
+void mpp_park(struct mpp_part *part, struct mpp_endpoint *ep, mpp_time resume_at);
+void mpp_unpark(struct mpp_part *part); /* takes it off the list only */
+void mpp_park_earned(struct mpp_endpoint *ep);
+void mpp_park_success(struct mpp_endpoint *ep);
+void mpp_park_trickle(struct mpp_endpoint *ep);
+
+/* ---- split.c ---- */
+int mpp_split(struct mpp_part *part, const struct mpp_outcome *outcome);
+
+/* ---- hedge.c ---- */
+void mpp_hedge_arm(struct mpp_part *part);
+void mpp_hedge_due(struct mpp_part *part);
+int mpp_hedge_next(struct mpp_client *client, struct mpp_action *out);
+void mpp_hedge_forget(struct mpp_part *part);
+
+/* ---- route.c ---- */
+int mpp_endpoint_open(struct mpp_endpoint *ep, const struct mpp_part *part, double tokens,
+                      mpp_time *wake);
+int mpp_endpoint_sound(const struct mpp_endpoint *ep); /* healthy and its breaker closed */
+int mpp_all_broken(const struct mpp_client *client); /* every breaker is open */
+/* NULL: none now; *wake lowered to when. */
+struct mpp_endpoint *mpp_route(struct mpp_part *part, int is_hedge, mpp_time *wake);
+
+/* ---- dispatch.c ---- */
+/* 1: *out is filled; 0: nothing can be done; -1: go on, the outbox may have grown. */
+int mpp_dispatch(struct mpp_core *core, struct mpp_action *out);
+void mpp_fill_start(struct mpp_action *out, const struct mpp_attempt *a);
+
+/* ---- health.c ---- */
+void mpp_health_start(struct mpp_endpoint *ep, mpp_time now);
+void mpp_health_due(struct mpp_endpoint *ep);
+
+/* ---- observe.c: what an outcome teaches about its endpoint ---- */
+void mpp_observe(struct mpp_attempt *a, const struct mpp_outcome *outcome,
+                 const struct mpp_judgement *judgement);
+void mpp_observe_aborted(struct mpp_attempt *a);
+
+#endif

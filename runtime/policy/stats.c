@@ -1,0 +1,58 @@
+/* stats.c - numbers for people. */
+#include "policy/state.h"
+
+static double level(const struct mpp_bucket *b, mpp_time now)
+{
+    double l = b->level;
+
+    if (b->rate <= 0)
+        return -1;
+    if (now > b->at)
+        l += b->rate * mpp_seconds(now - b->at);
+    if (l > b->burst)
+        l = b->burst;
+    return l > 0 ? l : 0;
+}
+
+void mpp_endpoint_stats(const struct mpp_client *client, uint32_t endpoint, mpp_time now,
+                        struct mpp_endpoint_stats *out)
+{
+    struct mpp_endpoint *ep = mpp_endpoint_of(client, endpoint);
+    uint32_t limit;
+
+    if (!ep) {
+        *out = (struct mpp_endpoint_stats){.rpm_level = -1, .tpm_level = -1};
+        return;
+    }
+    *out = ep->stats;
+    limit = mpp_concurrency_limit(&ep->concurrency);
+    out->budget_level = mpp_budget_level(&ep->budget);
+    out->hedge_level = mpp_budget_level(&ep->hedge);
+    out->rpm_level = level(&ep->rate->requests, now);
+    out->tpm_level = level(&ep->rate->tokens, now);
+    out->in_flight = ep->running;
+    out->limit = limit == UINT32_MAX ? 0 : limit;
+    out->p50 = mpp_hists_percentile(&ep->hists, 0, 0.50, now);
+    out->p90 = mpp_hists_percentile(&ep->hists, 0, 0.90, now);
+    out->p95 = mpp_hists_percentile(&ep->hists, 0, 0.95, now);
+    out->p99 = mpp_hists_percentile(&ep->hists, 0, 0.99, now);
+    out->paused_for = ep->not_before > now ? mpp_seconds(ep->not_before - now) : 0;
+    out->breaker = ep->breaker.state;
+    out->healthy = ep->health.healthy;
+    out->tokens_per_byte = ep->tokens_per_byte;
+}
+
+double mpp_tokens_per_byte(const struct mpp_client *client)
+{
+    double sum = 0;
+    uint32_t i;
+
+    for (i = 0; i < client->n; i++)
+        sum += client->endpoints[i].tokens_per_byte;
+    return sum / client->n;
+}
+
+void mpp_core_stats(const struct mpp_core *core, struct mpp_core_stats *out)
+{
+    *out = core->stats;
+}
