@@ -338,6 +338,8 @@ static int next_whole(struct mp__call *call, struct mpp_part_info *out)
 {
     uint64_t row = call->cursor++;
     out->bytes = call->rows != NULL ? call->rows[row].n : 0;
+    out->tokens = (double)out->bytes * mpp_client_tokens_per_byte(call->client->core);
+    out->size_class = mpp_size_class(out->tokens);
     return make_part(call, row, 1, out);
 }
 
@@ -360,6 +362,7 @@ static int next_joined(struct mp__call *call, struct mpp_part_info *out)
             call->cursor += n;
             out->bytes = sum.bytes;
             out->tokens = sum.tokens;
+            out->size_class = mpp_size_class(sum.tokens);
             return make_part(call, first, n, out);
         }
         char message[96];

@@ -7,23 +7,23 @@
 
 const char *mp_exchange_head(const struct mp_exchange *x)
 {
-    return x->data;
+    return x->data != NULL ? x->data : "";
 }
 
 const char *mp_exchange_message(const struct mp_exchange *x)
 {
-    return x->data + x->head_len + 1;
+    return x->data != NULL ? x->data + x->head_len + 1 : "";
 }
 
 const char *mp_exchange_request_id(const struct mp_exchange *x)
 {
-    return mp_exchange_message(x) + x->message_len + 1;
+    return x->data != NULL ? mp_exchange_message(x) + x->message_len + 1 : "";
 }
 
 const char *mp_exchange_body(const struct mp_exchange *x)
 {
     const char *id = mp_exchange_request_id(x);
-    return id + strlen(id) + 1;
+    return x->data != NULL ? id + strlen(id) + 1 : "";
 }
 
 /* The place of the next exchange. Where every row is a request of its own the row is the index:

@@ -1,0 +1,43 @@
+/* client.h - shared by the files of the client binding. */
+#ifndef MP_BINDING_CLIENT_H
+#define MP_BINDING_CLIENT_H
+
+#include "binding/binding.h"
+#include "codec/buf.h"
+
+#define MP_CLIENT_TYPE "moonpool.core.client"
+#define MP_POOL_TYPE   "moonpool.core.pool"
+#define MP_POLICY_TYPE "moonpool.core.policy"
+#define MP_RESULT_TYPE "moonpool.core.result"
+
+struct mp_client_box {
+    struct mp_rt *rt;
+    mp_client *client; /* NULL once closed */
+};
+
+struct mp_pool_box {
+    mp_pool *pool;
+};
+
+struct mp_result_box {
+    struct mp_result *result;
+};
+
+/* The runtime's engine, made on first use; raises when it cannot be. */
+mp_engine *mp_engine_of(lua_State *L);
+
+void mp__open_policy(lua_State *L);
+void mp__open_result(lua_State *L);
+void mp__open_call(lua_State *L);
+
+/* Fields of an options table; raise naming the field. Absent: the fallback. */
+double mp__opt_number(lua_State *L, int t, const char *field, double fallback);
+const char *mp__opt_string(lua_State *L, int t, const char *field);
+int mp__opt_bool(lua_State *L, int t, const char *field, int fallback);
+void mp__opt_timeouts(lua_State *L, int t, struct mp_timeouts *out);
+
+/* The list {name, value, name, value...} at idx as headers, in a userdata that is pushed; false as
+ * value removes. *n headers; the strings stay the list's. */
+const struct mp_header *mp__opt_headers(lua_State *L, int idx, size_t *n);
+
+#endif
