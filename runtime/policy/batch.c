@@ -1,7 +1,7 @@
 #include "policy/batch.h"
 
-int mpp_batch_fits(const struct mp_batch_policy *p, const struct mpp_cost *sum, uint32_t rows,
-                   const struct mpp_cost *row)
+int mpp_batch_fits(const struct mp_batch_policy *p, const struct mpp_batch_sum *sum,
+                   uint32_t rows, const struct mpp_cost *row)
 {
     if (rows == 0)
         return 1;
@@ -21,23 +21,24 @@ static uint64_t add(uint64_t a, uint64_t b)
 }
 
 uint32_t mpp_batch_take(const struct mp_batch_policy *policy, mpp_cost_fn *cost, void *arg,
-                        uint64_t first, uint64_t nrows, struct mpp_cost *total)
+                        uint64_t first, uint64_t nrows, struct mpp_batch_sum *out)
 {
-    struct mpp_cost sum = {0}, row;
+    struct mpp_batch_sum sum = {0};
+    struct mpp_cost row;
     uint32_t n = 0;
 
-    while (first + n < nrows) {
+    for (; n < nrows && n < UINT32_MAX; n++) {
         row = (struct mpp_cost){0};
-        cost(arg, first + n, &row);
-        if (!mpp_batch_fits(policy, &sum, n, &row))
+        /* A full batch need not look: the row may be dear to measure. */
+        if (n >= (policy->size ? policy->size : 128) || cost(arg, first + n, &row) != 0 ||
+            !mpp_batch_fits(policy, &sum, n, &row))
             break;
         sum.chars = add(sum.chars, row.chars);
         sum.bytes = add(sum.bytes, row.bytes);
         sum.tokens += row.tokens;
-        n++;
     }
-    if (total)
-        *total = sum;
+    if (out)
+        *out = sum;
     return n;
 }
 

@@ -17,16 +17,22 @@ struct mpp_cost {
     double tokens;
 };
 
-typedef void mpp_cost_fn(void *arg, uint64_t row, struct mpp_cost *out);
+struct mpp_batch_sum { /* of the rows taken */
+    uint64_t chars, bytes;
+    double tokens;
+};
 
-/* Rows [first, first + result) make the next batch; 0 only when first >= nrows. With `total` its
- * summed cost. Looks at one row more than it takes. */
+/* The cost of a row; not 0: the row cannot be sent, the batch ends before it. */
+typedef int mpp_cost_fn(void *arg, uint64_t row, struct mpp_cost *out);
+
+/* How many of the rows [first, first + nrows) make the next batch; 0: there are none, or the cost
+ * of the first was refused. Looks at one row more than it takes. sum may be NULL. */
 uint32_t mpp_batch_take(const struct mp_batch_policy *policy, mpp_cost_fn *cost, void *arg,
-                        uint64_t first, uint64_t nrows, struct mpp_cost *total);
+                        uint64_t first, uint64_t nrows, struct mpp_batch_sum *sum);
 
-/* Does a row fit behind `sum` of `rows` rows? */
-int mpp_batch_fits(const struct mp_batch_policy *policy, const struct mpp_cost *sum, uint32_t rows,
-                   const struct mpp_cost *row);
+/* Does a row fit behind `rows` rows that cost `sum`? */
+int mpp_batch_fits(const struct mp_batch_policy *policy, const struct mpp_batch_sum *sum,
+                   uint32_t rows, const struct mpp_cost *row);
 
 /* floor(log2(x)) + 1; 0 for less than 1: the size class of a part of so many tokens. */
 uint32_t mpp_size_class(double x);

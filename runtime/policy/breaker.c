@@ -120,8 +120,8 @@ int mpp_breaker_record(struct mpp_breaker *b, const struct mp_breaker_policy *po
             open_now(b, policy, b->open_for * 2, now, rng);
         return was_probe;
     }
-    if (!may_open || !((b->consecutive >= policy->consecutive && share_failed(b, policy->ratio, 1)) ||
-                       share_failed(b, policy->ratio, policy->min_requests)))
+    if (!may_open || !share_failed(b, policy->ratio,
+                                   b->consecutive >= policy->consecutive ? 1 : policy->min_requests))
         return 0;
     open_now(b, policy, policy->open, now, rng);
     return 1;

@@ -108,10 +108,8 @@ int mpp_call_ask(struct mpp_call *call, struct mpp_part **out)
     struct mpp_part *part = mpp_part_new(call);
     int r;
 
-    if (!part) {
-        mpp_client_wake(call->client, call->client->core->now + MPP_SECOND / 10);
+    if (!part)
         return -1;
-    }
     r = call->next_part(call->user, &part->facts.info);
     if (r == 1) {
         if (part->facts.info.count == 0)

@@ -185,6 +185,8 @@ static int ask_one(struct mpp_core *core)
     call = MPP_ENTRY(link, struct mpp_call, note.link);
     if (mpp_call_ask(call, &part) == 1)
         mpp_part_ready(part, 0);
+    else
+        mpp_call_touch(call); /* only if there was no memory for the part */
     return 1;
 }
 
@@ -233,7 +235,7 @@ int mpp_next(struct mpp_core *core, mpp_time now, struct mpp_action *out)
         progress = mpp_dispatch(core, out);
         if (progress > 0)
             return 1;
-    } while (progress);
+    } while (progress || !mpp_list_empty(&core->outbox));
     return 0;
 }
 

@@ -235,7 +235,8 @@ struct mpp_endpoint_stats {
     uint8_t healthy;
     double tokens_per_byte;
 };
-double mpp_tokens_per_byte(const struct mpp_client *client); /* learnt from usage, 0.30 at first */
+/* Learnt from usage, 0.30 at first; the mean over the endpoints. */
+double mpp_client_tokens_per_byte(const struct mpp_client *client);
 void mpp_endpoint_stats(const struct mpp_client *, uint32_t endpoint, mpp_time now,
                         struct mpp_endpoint_stats *out);
 

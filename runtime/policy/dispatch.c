@@ -80,8 +80,12 @@ static enum tried_call try_call(struct mpp_call *call, mpp_time *wake)
         return FULL;
     part = head_of(call);
     if (!part) {
-        if (mpp_call_ask(call, &part) != 1)
-            return NOTHING;
+        if (mpp_call_ask(call, &part) != 1) {
+            if (!mpp_call_has_work(call))
+                return NOTHING;
+            *wake = client->core->now + MPP_SECOND / 10; /* no memory for the part */
+            return SHUT;
+        }
         mpp_part_ready(part, 0);
     }
     if (client->hooks && client->hooks->rate && ask_rate(part, wake) == MPP_NO)

@@ -1,4 +1,4 @@
-/* list.h - circular doubly linked lists; the links live inside the objects, so nothing allocates. */
+/* list.h - circular doubly linked lists; links live inside the objects, so nothing allocates. */
 #ifndef MP_POLICY_LIST_H
 #define MP_POLICY_LIST_H
 

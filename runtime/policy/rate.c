@@ -114,14 +114,14 @@ static void curb(struct mpp_rate *r, mpp_time now)
     }
     if (r->curbed && r->requests.rate > 0 && r->requests.rate < in_use)
         in_use = r->requests.rate;
-    if (in_use < 1)
-        in_use = 1;
+    if (in_use < 2) /* so little is the backoff's business */
+        in_use = 2;
     r->w_max = in_use;
     r->k = cbrt(in_use * 0.3 / 0.4);
     r->throttled = now;
     r->curbed = 1;
-    if (r->requests.limit <= 0 && r->requests.rate <= 0)
-        r->requests.level = 0;
+    if (r->requests.rate <= 0)
+        r->requests.level = 1;
     apply_curb(r, now);
 }
 

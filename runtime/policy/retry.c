@@ -9,7 +9,7 @@ static int transport_fault(const struct mpp_outcome *o)
     case MP_KIND_CONNECT_TIMEOUT:
     case MP_KIND_READ_TIMEOUT:
     case MP_KIND_WRITE_TIMEOUT:
-    case MP_KIND_TOTAL_TIMEOUT: /* of one attempt; the call's own deadline ends the part elsewhere */
+    case MP_KIND_TOTAL_TIMEOUT: /* of one attempt; the call's deadline ends the part elsewhere */
         return 1;
     case MP_KIND_HTTP:
         return o->status == 0;

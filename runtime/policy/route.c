@@ -161,7 +161,8 @@ static int mark(struct mpp_part *part, int is_hedge, int tier, uint8_t *ok, mpp_
         struct mpp_endpoint *ep = &client->endpoints[i];
 
         ok[i] = (!(tier & SOUND) || usable(ep, part, is_hedge)) &&
-                (!(tier & UNTRIED) || !tried(part, ep)) && mpp_endpoint_open(ep, part, tokens, wake);
+                (!(tier & UNTRIED) || !tried(part, ep)) &&
+                mpp_endpoint_open(ep, part, tokens, wake);
         n += ok[i];
         weighty += ok[i] && weight(ep) > 0;
     }

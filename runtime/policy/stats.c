@@ -42,7 +42,7 @@ void mpp_endpoint_stats(const struct mpp_client *client, uint32_t endpoint, mpp_
     out->tokens_per_byte = ep->tokens_per_byte;
 }
 
-double mpp_tokens_per_byte(const struct mpp_client *client)
+double mpp_client_tokens_per_byte(const struct mpp_client *client)
 {
     double sum = 0;
     uint32_t i;
