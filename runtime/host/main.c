@@ -1,0 +1,94 @@
+/*
+ * main.c - the `moonpool` binary: Lua, the library and the command line, which is written in Lua.
+ *
+ * The command runs as a task, so whatever it does may wait. When it returns the process ends, in
+ * order: tasks, engine, loop, Lua.
+ */
+#include <lauxlib.h>
+#include <lualib.h>
+
+#include <signal.h>
+#include <stdio.h>
+
+#include "moonpool_lua.h"
+
+enum { EXIT_ERROR = 1 };
+
+static void report(lua_State *L)
+{
+    const char *trace = mp_lua_traceback(L);
+    const char *message = luaL_tolstring(L, -2, NULL);
+    fflush(stdout);
+    fprintf(stderr, "moonpool: %s\n", message);
+    if (trace)
+        fprintf(stderr, "%s\n", trace);
+    lua_pop(L, 3);
+}
+
+static void push_args(lua_State *L, int argc, char **argv)
+{
+    lua_createtable(L, argc, 1);
+    for (int i = 0; i < argc; i++) {
+        lua_pushstring(L, argv[i]);
+        lua_rawseti(L, -2, i);
+    }
+}
+
+struct command {
+    int argc;
+    char **argv;
+    int code;
+};
+
+/* The library must be open before the task begins: require cannot wait, nor can a task start in it. */
+static int p_prepare(lua_State *L)
+{
+    struct command *c = lua_touserdata(L, 1);
+    lua_getglobal(L, "require");
+    lua_pushliteral(L, "moonpool.cli");
+    lua_call(L, 1, 1);
+    lua_getfield(L, -1, "main");
+    push_args(L, c->argc, c->argv);
+    return 2;
+}
+
+static int failed(lua_State *L)
+{
+    int code = mp_lua_exit_code(L, EXIT_ERROR);
+    /* An interruption or moonpool.exit ends the command with an error that nobody wants to read. */
+    if (mp_lua_ended(L) == 0)
+        report(L);
+    return code;
+}
+
+static int run(lua_State *L, struct command *c)
+{
+    luaL_openlibs(L);
+    if (mp_lua_open(L, NULL) != LUA_OK)
+        return failed(L);
+    mp_lua_signals(L);
+    lua_pushcfunction(L, p_prepare);
+    lua_pushlightuserdata(L, c);
+    if (lua_pcall(L, 1, 2, 0) != LUA_OK || mp_lua_call(L, 1, 1) != LUA_OK)
+        return failed(L);
+    int is_number;
+    int code = (int)lua_tointegerx(L, -1, &is_number);
+    return mp_lua_exit_code(L, is_number ? code : 0);
+}
+
+int main(int argc, char **argv)
+{
+    struct command c = {argc, argv, 0};
+    signal(SIGPIPE, SIG_IGN);
+    lua_State *L = luaL_newstate();
+    if (!L) {
+        fputs("moonpool: not enough memory\n", stderr);
+        return EXIT_ERROR;
+    }
+    c.code = run(L, &c);
+    mp_lua_close(L);
+    lua_close(L);
+    if (fflush(stdout) != 0 && c.code == 0)
+        c.code = EXIT_ERROR;
+    return c.code;
+}
