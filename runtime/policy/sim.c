@@ -1,0 +1,624 @@
+/* sim.c - the run: load in, actions carried out, promises watched. */
+#include "policy/sim.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "policy/prng.h"
+#include "policy/sim_model.h"
+#include "policy/slab.h"
+#include "policy/time.h"
+
+#define START (1000 * MPP_SECOND)
+
+enum { T_REQUEST = 1, T_ARRIVAL, T_CANCEL };
+
+struct sim_call {
+    struct mpp_call *call;
+    struct mpp_timer cancel;
+    struct sim_run *run;
+    uint32_t left; /* open load: parts still to give */
+    uint8_t done;
+};
+
+struct sim_part {
+    mpp_time born;
+    uint32_t ends; /* times it was told to have ended */
+};
+
+struct sim_run {
+    const struct mpp_sim *sim;
+    struct mpp_sim_result *out;
+    struct mpp_core *core;
+    struct mpp_pool *pool;
+    struct mpp_client *client;
+    mpp_time now;
+    uint64_t rng;
+    struct mpp_heap heap;
+    struct mpp_slab requests, calls, parts;
+    struct sim_server servers[MPP_SIM_SERVERS];
+    mpp_time not_before[MPP_SIM_SERVERS];
+    uint32_t running[MPP_SIM_SERVERS];
+    uint32_t on_the_way, calls_open;
+    struct mpp_link running_list;
+    struct mpp_timer arrival;
+    uint64_t born, rows_born, ended;
+    double *latency; /* of ok parts */
+    uint64_t nlatency, cap;
+    int nomem;
+};
+
+uint64_t *sim_rng(struct sim_run *run)
+{
+    return &run->rng;
+}
+
+struct sim_server *sim_server_at(struct sim_run *run, uint32_t i)
+{
+    return &run->servers[i];
+}
+
+mpp_time sim_now(const struct sim_run *run)
+{
+    return run->now;
+}
+
+double sim_elapsed(const struct sim_run *run)
+{
+    return mpp_seconds(run->now - START);
+}
+
+/* A row's fate is its own, whatever request carries it. */
+int sim_poisoned(const struct sim_run *run, uint64_t first, uint32_t rows)
+{
+    double share = run->sim->poison_share;
+    uint32_t i;
+
+    for (i = 0; share > 0 && i < rows; i++)
+        if (mpp_unit(mpp_mix64((first + i) ^ run->sim->seed * 77)) < share)
+            return 1;
+    return 0;
+}
+
+static void violated(struct sim_run *run, const char *what)
+{
+    if (run->out->violations++ == 0)
+        snprintf(run->out->violation, sizeof(run->out->violation), "%s at %.6f s", what,
+                 sim_elapsed(run));
+}
+
+void sim_end_at(struct sim_run *run, struct sim_request *q, double seconds)
+{
+    mpp_time at = mpp_after(run->now, seconds);
+
+    if (at >= q->limit) {
+        at = q->limit;
+        q->outcome = (struct mpp_outcome){.kind = MP_KIND_READ_TIMEOUT, .tokens = -1};
+        mpp_hints_init(&q->outcome.hints);
+    } else if (q->serving && q->outcome.kind == MP_KIND_READ_TIMEOUT) {
+        /* It had waited in the queue; now it is served in time after all. */
+        q->outcome.kind = MP_KIND_NONE;
+        q->outcome.status = 200;
+        q->outcome.tokens = (int64_t)(q->tokens + 0.5);
+    }
+    mpp_heap_set(&run->heap, &q->timer, at);
+}
+
+static struct mpp_sim_second *second(struct sim_run *run)
+{
+    double t = sim_elapsed(run);
+
+    if (!run->sim->seconds || t < 0 || t >= run->sim->nseconds)
+        return NULL;
+    return &run->sim->seconds[(uint32_t)t];
+}
+
+/* ---- load ------------------------------------------------------------------------------------ */
+
+static int source_open(const struct sim_run *run)
+{
+    return (run->sim->parts == 0 || run->born < run->sim->parts) &&
+           (run->sim->duration <= 0 || sim_elapsed(run) < run->sim->duration);
+}
+
+static int give(struct sim_run *run, struct mpp_part_info *out)
+{
+    struct sim_part *p = mpp_slab_get(&run->parts);
+
+    if (!p) {
+        run->nomem = 1;
+        return 0;
+    }
+    p->born = run->now;
+    p->ends = 0;
+    out->first = run->rows_born;
+    out->count = run->sim->rows ? run->sim->rows : 1;
+    out->tokens = run->sim->tokens * out->count;
+    out->bytes = out->count * 100;
+    out->size_class = 1;
+    out->user = p;
+    run->born++;
+    run->rows_born += out->count;
+    return 1;
+}
+
+static int next_part(void *user, struct mpp_part_info *out)
+{
+    struct sim_call *c = user;
+
+    if (c->run->sim->rate > 0)
+        return c->left-- > 0 ? give(c->run, out) : 0;
+    return source_open(c->run) ? give(c->run, out) : 0;
+}
+
+static void new_call(struct sim_run *run)
+{
+    const struct mpp_sim *sim = run->sim;
+    struct sim_call *c = mpp_slab_get(&run->calls);
+    struct mpp_call_cfg cfg = {.client = run->client, .deadline = MPP_NEVER, .idempotent = 1,
+                               .pinned_endpoint = -1, .next_part = next_part, .user = c,
+                               .pool_timeout = sim->pool_timeout,
+                               .max_concurrent = sim->rate > 0 ? 1 : sim->concurrency};
+
+    if (!c || mpp_heap_promise(&run->heap) < 0) {
+        run->nomem = 1;
+        return;
+    }
+    memset(c, 0, sizeof(*c));
+    c->run = run;
+    c->left = 1;
+    c->cancel.kind = T_CANCEL;
+    if (sim->total_timeout > 0)
+        cfg.deadline = mpp_after(run->now, sim->total_timeout);
+    c->call = mpp_call_new(&cfg, run->now);
+    if (!c->call) {
+        run->nomem = 1;
+        return;
+    }
+    run->calls_open++;
+    if (sim->cancel_share > 0 && mpp_random01(&run->rng) < sim->cancel_share)
+        mpp_heap_set(&run->heap, &c->cancel, mpp_after(run->now, mpp_random01(&run->rng) * 2));
+}
+
+static void arrive(struct sim_run *run)
+{
+    double gap = -log(1 - mpp_random01(&run->rng)) / run->sim->rate;
+
+    if (!source_open(run))
+        return;
+    new_call(run);
+    mpp_heap_set(&run->heap, &run->arrival, mpp_after(run->now, gap));
+}
+
+/* ---- actions --------------------------------------------------------------------------------- */
+
+static void check_start(struct sim_run *run, const struct mpp_action *act)
+{
+    const struct mp_policy *p = &run->sim->policy;
+    const struct mpp_part_facts *f = mpp_part_facts(act->part);
+    uint32_t pool = run->sim->pool ? run->sim->pool : 256;
+
+    if (run->now < run->not_before[act->endpoint])
+        violated(run, "sent before the server's delay was over");
+    if (run->on_the_way > pool)
+        violated(run, "more running than the pool has connections");
+    if (p->concurrency.mode == MP_CONC_FIXED &&
+        run->running[act->endpoint] > p->concurrency.limit)
+        violated(run, "more running than the endpoint's limit");
+    if (f->attempts > p->retry.max_attempts && !act->is_hedge)
+        violated(run, "more attempts than allowed");
+    if (f->hedges > 1)
+        violated(run, "two hedges of one part");
+    if (((struct sim_part *)f->info.user)->ends)
+        violated(run, "started after its end");
+}
+
+static void start(struct sim_run *run, const struct mpp_action *act)
+{
+    const struct mpp_part_facts *f = mpp_part_facts(act->part);
+    struct sim_request *q = mpp_slab_get(&run->requests);
+    struct mpp_sim_second *s = second(run);
+
+    if (!q || mpp_heap_promise(&run->heap) < 0) {
+        run->nomem = 1;
+        return;
+    }
+    memset(q, 0, sizeof(*q));
+    q->timer.kind = T_REQUEST;
+    q->id = act->attempt;
+    q->endpoint = act->endpoint;
+    q->rows = f->info.count;
+    q->first = f->info.first;
+    q->tokens = f->info.tokens;
+    q->sent = run->now;
+    q->is_hedge = act->is_hedge;
+    q->limit = mpp_after(run->now, run->sim->attempt_timeout > 0 ? run->sim->attempt_timeout : 60);
+    q->outcome.tokens = -1;
+    mpp_hints_init(&q->outcome.hints);
+    mpp_list_push(&run->running_list, &q->running);
+    run->on_the_way++;
+    run->running[q->endpoint]++;
+    run->out->attempts++;
+    if (s) {
+        s->attempts++;
+        if (run->on_the_way > s->running)
+            s->running = run->on_the_way;
+    }
+    check_start(run, act);
+    sim_server_take(run, q);
+}
+
+static void leave(struct sim_run *run, struct sim_request *q)
+{
+    sim_server_leave(run, q);
+    mpp_heap_clear(&run->heap, &q->timer);
+    mpp_heap_yield(&run->heap);
+    mpp_list_remove(&q->running);
+    run->on_the_way--;
+    run->running[q->endpoint]--;
+}
+
+static void abort_it(struct sim_run *run, uint64_t id)
+{
+    struct mpp_link *link;
+
+    for (link = run->running_list.next; link != &run->running_list; link = link->next) {
+        struct sim_request *q = MPP_ENTRY(link, struct sim_request, running);
+
+        if (q->id != id)
+            continue;
+        leave(run, q);
+        mpp_slab_put(&run->requests, q);
+        run->out->aborted++;
+        return;
+    }
+    violated(run, "abort of an attempt that does not run");
+}
+
+static void keep_latency(struct sim_run *run, double t)
+{
+    if (run->nlatency == run->cap) {
+        uint64_t cap = run->cap ? run->cap * 2 : 1024;
+        double *v = realloc(run->latency, cap * sizeof(*v));
+
+        if (!v) {
+            run->nomem = 1;
+            return;
+        }
+        run->latency = v;
+        run->cap = cap;
+    }
+    run->latency[run->nlatency++] = t;
+}
+
+static void part_done(struct sim_run *run, const struct mpp_action *act)
+{
+    const struct mpp_part_facts *f = mpp_part_facts(act->part);
+    struct sim_part *p = f->info.user;
+    struct mpp_sim_result *out = run->out;
+    struct mpp_sim_second *s = second(run);
+
+    if (p->ends++)
+        violated(run, "a part ended twice");
+    run->ended += f->info.count;
+    if (act->kind == MP_KIND_NONE) {
+        out->ok++;
+        out->rows_ok += f->info.count;
+        out->tokens += f->info.tokens;
+        keep_latency(run, mpp_seconds(run->now - p->born));
+        if (s) {
+            s->ok++;
+            s->tokens += f->info.tokens;
+        }
+        return;
+    }
+    out->kinds[act->kind]++;
+    if (act->kind == MP_KIND_CANCELLED || act->kind == MP_KIND_CLOSED ||
+        act->kind == MP_KIND_TOTAL_TIMEOUT)
+        out->cut++;
+    else
+        out->failed++;
+    out->rows_failed += f->info.count;
+    if (s)
+        s->failed++;
+}
+
+static void split(struct sim_run *run, const struct mpp_action *act)
+{
+    struct sim_part *p = mpp_slab_get(&run->parts);
+
+    if (!p) {
+        run->nomem = 1;
+        return;
+    }
+    p->born = ((struct sim_part *)mpp_part_facts(act->part)->info.user)->born;
+    p->ends = 0;
+    mpp_part_set_user(act->other, p);
+    run->out->splits++;
+}
+
+static void call_done(struct sim_run *run, const struct mpp_action *act)
+{
+    struct sim_call *c = mpp_call_user(act->call);
+
+    if (c->done)
+        violated(run, "a call ended twice");
+    c->done = 1;
+    mpp_heap_clear(&run->heap, &c->cancel);
+    mpp_heap_yield(&run->heap);
+    run->calls_open--;
+    run->out->makespan = sim_elapsed(run);
+}
+
+static void hash(struct sim_run *run, uint64_t x)
+{
+    run->out->trace = mpp_mix64(run->out->trace ^ (x + UINT64_C(0x9e3779b97f4a7c15)));
+}
+
+static void perform(struct sim_run *run, const struct mpp_action *act)
+{
+    hash(run, (uint64_t)run->now);
+    hash(run, (uint64_t)act->type << 56 ^ act->attempt ^ (uint64_t)act->endpoint << 48 ^
+                  (uint64_t)act->kind << 40);
+    switch (act->type) {
+    case MPP_START:
+        start(run, act);
+        break;
+    case MPP_ABORT:
+        abort_it(run, act->attempt);
+        break;
+    case MPP_PART_DONE:
+        part_done(run, act);
+        break;
+    case MPP_PART_SPLIT:
+        split(run, act);
+        break;
+    case MPP_CALL_DONE:
+        call_done(run, act);
+        break;
+    case MPP_PROBE:
+        mpp_probe_done(act->client, act->endpoint, 1, run->now);
+        break;
+    }
+}
+
+/* ---- events ---------------------------------------------------------------------------------- */
+
+/* What the core must now heed, reckoned here by itself. */
+static void expect_pause(struct sim_run *run, const struct sim_request *q)
+{
+    const struct mp_retry_policy *p = &run->sim->policy.retry;
+    double d = q->outcome.hints.retry_after;
+    mpp_time until;
+
+    if (d <= 0 || d > p->max_server_delay || !p->respect_retry_after ||
+        !mp_status_has(p->on, (unsigned)q->outcome.status))
+        return;
+    until = mpp_after(run->now, d);
+    if (until > run->not_before[q->endpoint])
+        run->not_before[q->endpoint] = until;
+}
+
+static void answered(struct sim_run *run, struct sim_request *q)
+{
+    struct mpp_sim_second *s = second(run);
+
+    leave(run, q);
+    if (q->outcome.status == 429) {
+        run->out->throttled++;
+        if (s)
+            s->throttled++;
+    }
+    expect_pause(run, q);
+    mpp_attempt_done(run->core, q->id, &q->outcome, run->now);
+    mpp_slab_put(&run->requests, q);
+}
+
+static void expire(struct sim_run *run)
+{
+    struct mpp_timer *t = mpp_heap_first(&run->heap);
+
+    if (!t || t->at > run->now)
+        return;
+    mpp_heap_clear(&run->heap, t);
+    if (t->kind == T_REQUEST)
+        answered(run, MPP_ENTRY(t, struct sim_request, timer));
+    else if (t->kind == T_ARRIVAL)
+        arrive(run);
+    else
+        mpp_call_cancel(MPP_ENTRY(t, struct sim_call, cancel)->call, MP_KIND_CANCELLED, run->now);
+}
+
+static void note_limit(struct sim_run *run)
+{
+    struct mpp_sim_second *s = second(run);
+    struct mpp_endpoint_stats stats;
+
+    if (!s)
+        return;
+    mpp_endpoint_stats(run->client, 0, run->now, &stats);
+    s->limit = stats.limit;
+}
+
+static void loop(struct sim_run *run)
+{
+    mpp_time end = mpp_after(START, run->sim->max_time > 0 ? run->sim->max_time : 100000);
+    mpp_time noted = -1;
+    struct mpp_action act;
+
+    while (!run->nomem) {
+        struct mpp_timer *t;
+        mpp_time at = mpp_wake_at(run->core);
+
+        while (mpp_next(run->core, run->now, &act)) {
+            run->out->steps++;
+            perform(run, &act);
+        }
+        if (run->sim->seconds && run->now / MPP_SECOND != noted) {
+            noted = run->now / MPP_SECOND;
+            note_limit(run);
+        }
+        t = mpp_heap_first(&run->heap);
+        if (run->calls_open == 0 && run->on_the_way == 0 && !run->arrival.pos)
+            return;
+        at = mpp_wake_at(run->core);
+        if (t && t->at < at)
+            at = t->at;
+        if (at == MPP_NEVER || at > end) {
+            violated(run, at == MPP_NEVER ? "stuck: open calls and nothing to wait for"
+                                          : "not done at the end of time");
+            return;
+        }
+        if (at > run->now)
+            run->now = at;
+        expire(run);
+    }
+}
+
+/* ---- results --------------------------------------------------------------------------------- */
+
+static int by_value(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+
+    return (x > y) - (x < y);
+}
+
+static double quantile(const struct sim_run *run, double q)
+{
+    uint64_t i = (uint64_t)(q * (double)run->nlatency);
+
+    if (run->nlatency == 0)
+        return -1;
+    return run->latency[i < run->nlatency ? i : run->nlatency - 1];
+}
+
+static void check_budgets(struct sim_run *run)
+{
+    const struct mp_policy *p = &run->sim->policy;
+    uint32_t i;
+
+    for (i = 0; i < run->sim->nservers; i++) {
+        struct mpp_endpoint_stats s;
+
+        mpp_endpoint_stats(run->client, i, run->now, &s);
+        run->out->retries += s.retries;
+        run->out->hedges += s.hedges;
+        run->out->unbudgeted += s.unbudgeted;
+        run->out->released += s.released;
+        run->out->parked += s.parked;
+    }
+    run->out->first = run->out->attempts - run->out->retries - run->out->hedges;
+    if ((double)run->out->retries > p->retry.reserve * run->sim->nservers +
+                                        p->retry.budget * (double)run->out->first +
+                                        (double)(run->out->unbudgeted + run->out->released) + 1e-6)
+        violated(run, "retries beyond the budget");
+    if ((double)run->out->hedges > p->hedge.reserve * run->sim->nservers +
+                                       p->hedge.budget * (double)run->out->first + 1e-6)
+        violated(run, "hedges beyond the budget");
+    if (run->ended != run->rows_born)
+        violated(run, "rows without an end");
+}
+
+static void summarise(struct sim_run *run)
+{
+    struct mpp_sim_result *out = run->out;
+
+    if (run->nlatency > 0)
+        qsort(run->latency, run->nlatency, sizeof(*run->latency), by_value);
+    out->p50 = quantile(run, 0.50);
+    out->p90 = quantile(run, 0.90);
+    out->p99 = quantile(run, 0.99);
+    out->p999 = quantile(run, 0.999);
+    out->max = quantile(run, 1);
+    out->parts = run->born;
+}
+
+static int open_run(struct sim_run *run)
+{
+    const struct mpp_sim *sim = run->sim;
+    struct mpp_endpoint_cfg eps[MPP_SIM_SERVERS];
+    struct mpp_client_cfg cfg = {.policy = &sim->policy, .hooks = sim->hooks, .endpoints = eps,
+                                 .nendpoints = sim->nservers};
+    uint32_t i;
+
+    memset(eps, 0, sizeof(eps));
+    for (i = 0; i < sim->nservers; i++) {
+        eps[i].weight = sim->servers[i].weight > 0 ? sim->servers[i].weight : 1;
+        eps[i].idempotent = 1;
+        run->servers[i].cfg = &sim->servers[i];
+        mpp_list_init(&run->servers[i].waiting);
+    }
+    run->core = mpp_new(&(struct mpp_config){.seed = sim->seed, .drain_losers = sim->drain_losers});
+    if (!run->core)
+        return MP_ENOMEM;
+    run->pool = mpp_pool_new(run->core, sim->pool);
+    cfg.pool = run->pool;
+    run->client = run->pool ? mpp_client_new(run->core, &cfg) : NULL;
+    return run->client && mpp_heap_promise(&run->heap) == 0 ? MP_OK : MP_ENOMEM;
+}
+
+static void close_run(struct sim_run *run)
+{
+    struct mpp_action act;
+
+    if (run->client)
+        mpp_client_close(run->client, run->now);
+    while (run->core && mpp_next(run->core, run->now, &act))
+        ;
+    mpp_pool_unref(run->pool);
+    mpp_free(run->core);
+    mpp_heap_fini(&run->heap);
+    mpp_slab_fini(&run->requests);
+    mpp_slab_fini(&run->calls);
+    mpp_slab_fini(&run->parts);
+    free(run->latency);
+    free(run);
+}
+
+int mpp_sim_run(const struct mpp_sim *sim, struct mpp_sim_result *out)
+{
+    struct sim_run *run;
+    int err;
+
+    memset(out, 0, sizeof(*out));
+    if (sim->nservers == 0 || sim->nservers > MPP_SIM_SERVERS ||
+        (sim->parts == 0 && sim->duration <= 0))
+        return MP_EINVAL;
+    run = calloc(1, sizeof(*run));
+    if (!run)
+        return MP_ENOMEM;
+    run->sim = sim;
+    run->out = out;
+    run->now = START;
+    run->rng = sim->seed ^ UINT64_C(0x5851f42d4c957f2d);
+    run->arrival.kind = T_ARRIVAL;
+    mpp_slab_init(&run->requests, sizeof(struct sim_request), 128);
+    mpp_slab_init(&run->calls, sizeof(struct sim_call), 256);
+    mpp_slab_init(&run->parts, sizeof(struct sim_part), 1024);
+    mpp_list_init(&run->running_list);
+    err = open_run(run);
+    if (err == MP_OK) {
+        if (sim->rate > 0)
+            arrive(run);
+        else
+            new_call(run);
+        loop(run);
+        check_budgets(run);
+        summarise(run);
+        if (run->nomem)
+            err = MP_ENOMEM;
+    }
+    close_run(run);
+    return err;
+}
+
+void mpp_sim_init(struct mpp_sim *sim, enum mp_preset preset)
+{
+    memset(sim, 0, sizeof(*sim));
+    sim->seed = 1;
+    mp_policy_init(&sim->policy, preset);
+    sim->nservers = 1;
+}
