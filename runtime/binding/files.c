@@ -387,5 +387,4 @@ void mp_open_files(lua_State *L)
     lua_pushcfunction(L, l_open_lines);
     lua_setfield(L, -2, "open_lines");
     mp__open_writer(L);
-    mp__open_fs(L);
 }

@@ -30,6 +30,5 @@ void mp__fd_unwatch(struct mp__fd_slot *slot); /* before fd is closed; wakes who
 int mp__push_errno(lua_State *L, const char *path); /* nil, "path: reason", errno */
 
 void mp__open_writer(lua_State *L);
-void mp__open_fs(lua_State *L);
 
 #endif

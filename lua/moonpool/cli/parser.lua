@@ -1,0 +1,76 @@
+-- moonpool.cli.parser: argparse without its habits of printing and calling os.exit by itself.
+--
+-- A command's parser raises instead, and cli.main prints, chooses the exit code and lets every
+-- <close> variable on the way run.
+local argparse = require "moonpool.argparse"
+
+local parser = {}
+
+local Stop = {}
+Stop.__index = Stop
+
+--- An error value that ends the command: text goes to standard output when code is 0, else to
+--- standard error.
+function parser.stop(code, text)
+  error(setmetatable({ code = code, text = text }, Stop), 0)
+end
+
+function parser.is_stop(err)
+  return getmetatable(err) == Stop
+end
+
+--- A wrong use of a command: exit code 2.
+function parser.usage_error(name, message, usage)
+  local text = ("%s%s: %s\n(%s --help shows all options)\n"):format(
+    usage and usage .. "\n\n" or "", name, message, name)
+  parser.stop(2, text)
+end
+
+--- A parser for `moonpool NAME`.
+function parser.new(name, description, epilog)
+  local p = argparse("moonpool " .. name, description, epilog):add_help(false)
+  p:help_max_width(100):help_description_margin(34)
+  p:flag("-h --help", "Show this help and exit."):action(function()
+    parser.stop(0, p:get_help() .. "\n")
+  end)
+  return p
+end
+
+--- args: a list. Returns the parsed table, or raises a stop with usage and reason.
+function parser.parse(p, args)
+  return p:_parse(args, function(_, message)
+    parser.usage_error(p._name, message, p:get_usage())
+  end)
+end
+
+-- ---- converters: value, or nil and the reason ----
+
+local function number(text)
+  local n = tonumber(text)
+  -- Lua would take 0x10 too, and 1e400 as infinity
+  if not n or text:find "[xXnN]" or n ~= n or n == math.huge then
+    return nil, ("'%s' is not a number"):format(text)
+  end
+  return n
+end
+
+--- A number above zero.
+function parser.positive(text)
+  local n, err = number(text)
+  if n and n <= 0 then
+    return nil, ("'%s' must be above 0"):format(text)
+  end
+  return n, err
+end
+
+--- An integer of at least 1; 50_000 and 50000 both do.
+function parser.count(text)
+  local n, err = number((text:gsub("(%d)_(%d)", "%1%2")))
+  n = n and math.tointeger(n)
+  if not n or n < 1 then
+    return nil, err or ("'%s' must be a whole number of at least 1"):format(text)
+  end
+  return n
+end
+
+return parser

@@ -1,0 +1,148 @@
+-- moonpool.progress: one line on a terminal that tells how a job goes.
+--
+--   local bar = progress.new { total_bytes = n, enabled = nil }   -- enabled: standard error is a terminal
+--   bar:update { rows =, failed =, retries =, bytes = }           -- draws at most ten times a second
+--   bar:clear()                                                   -- before anything else is printed
+local core = require "moonpool.core"
+
+local progress = {}
+
+local Bar = {}
+Bar.__index = Bar
+
+local WINDOW = 10 -- seconds that the shown rate looks back
+local DRAW_EVERY = 0.1
+
+--- 1234567 -> "1,234,567"
+function progress.thousands(n)
+  local text = ("%d"):format(n):reverse():gsub("(%d%d%d)", "%1,"):reverse():gsub("^,", "")
+  return text
+end
+
+--- Seconds as people say them: "0.8 s", "12.3 s", "4:05", "1:02:03".
+function progress.duration(s)
+  if s < 60 then
+    return ("%.1f s"):format(s)
+  end
+  local whole = math.floor(s + 0.5)
+  local h, m = whole // 3600, whole % 3600 // 60
+  if h > 0 then
+    return ("%d:%02d:%02d"):format(h, m, whole % 60)
+  end
+  return ("%d:%02d"):format(m, whole % 60)
+end
+
+--- Whether to use colour on descriptor fd (see no-color.org).
+function progress.color(fd)
+  local no_color = os.getenv "NO_COLOR"
+  return core.isatty(fd) and os.getenv "TERM" ~= "dumb" and (no_color == nil or no_color == "")
+end
+
+--- opts: total_bytes, enabled, color, out (a file), width, now (a clock, for tests).
+function progress.new(opts)
+  opts = opts or {}
+  local enabled = opts.enabled
+  if enabled == nil then
+    enabled = core.isatty(2) and os.getenv "TERM" ~= "dumb"
+  end
+  local color = opts.color
+  if color == nil then
+    color = progress.color(2)
+  end
+  local now = opts.now or core.now
+  return setmetatable({
+    enabled = enabled,
+    color = color,
+    out = opts.out or io.stderr,
+    total_bytes = opts.total_bytes,
+    width = opts.width,
+    now = now,
+    started = now(),
+    drawn = -math.huge,
+    samples = {},
+    first = 1,
+  }, Bar)
+end
+
+-- Rows a second over the last seconds; samples are a queue from self.first on.
+local function rate(self, at, rows)
+  local samples = self.samples
+  samples[#samples + 1] = { at = at, rows = rows }
+  while self.first < #samples and at - samples[self.first + 1].at >= WINDOW do
+    self.first = self.first + 1
+  end
+  if self.first > 256 then
+    samples = table.move(samples, self.first, #samples, 1, {})
+    self.samples, self.first = samples, 1
+  end
+  local old = samples[self.first]
+  if old.at == at then
+    old = { at = self.started, rows = 0 }
+  end
+  return at > old.at and (rows - old.rows) / (at - old.at) or 0
+end
+
+local function share_done(self, state)
+  local total = self.total_bytes
+  if total and total > 0 and state.bytes then
+    return math.min(state.bytes / total, 1)
+  end
+end
+
+local function parts(self, state, at)
+  local list = {
+    progress.thousands(state.rows) .. " rows",
+    progress.thousands(math.floor(rate(self, at, state.rows) + 0.5)) .. " rows/s",
+  }
+  local share = share_done(self, state)
+  if share then
+    list[#list + 1] = ("%d %%"):format(math.floor(share * 100))
+    if share > 0.001 and at > self.started then
+      local left = (at - self.started) * (1 - share) / share
+      list[#list + 1] = "ETA " .. progress.duration(left)
+    end
+  end
+  if (state.retries or 0) > 0 then
+    list[#list + 1] = progress.thousands(state.retries) .. " retries"
+  end
+  if (state.failed or 0) > 0 then
+    list[#list + 1] = progress.thousands(state.failed) .. " failed"
+  end
+  return list
+end
+
+--- The line as text, cut to the terminal's width.
+function Bar:line(state)
+  local text = table.concat(parts(self, state, self.now()), "   ")
+  local width = self.width or core.terminal_width(2) or 80
+  return text:sub(1, width - 1)
+end
+
+function Bar:update(state)
+  if not self.enabled then
+    return
+  end
+  local at = self.now()
+  if at - self.drawn < DRAW_EVERY then
+    return
+  end
+  self.drawn = at
+  local text = self:line(state)
+  if self.color then
+    text = text:gsub("(%d[%d,]* failed)$", "\27[31m%1\27[0m")
+  end
+  self.out:write("\r", text, "\27[K")
+  self.out:flush()
+  self.visible = true
+end
+
+function Bar:clear()
+  if self.visible then
+    self.out:write "\r\27[K"
+    self.out:flush()
+    self.visible = nil
+  end
+end
+Bar.__close = Bar.clear
+
+return progress
