@@ -1,10 +1,11 @@
 /*
- * call.c - one call of the client: submit, wait, hand the result to Lua.
+ * call.c - one call of the client: start, wait, hand the result to Lua.
  *
  * What the engine borrows (rows, prefix, the spec's strings) is anchored in the registry under the
  * op's address until the engine says it is done, because a cancelled task is gone before that. The
  * op itself is counted: one reference is the userdata's, one the engine's.
  */
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -20,6 +21,7 @@ struct op {
     mp_engine *engine;
     int refs;
     int done;
+    int taken;
     uint64_t ticket;
     struct mp_result *result;
     struct mp__buf body;       /* of the row being sent */
@@ -40,17 +42,6 @@ static void op_unref(struct op *op)
     mp__buf_free(&op->body);
     free(op->headers);
     free(op);
-}
-
-static int l_op_gc(lua_State *L)
-{
-    struct op_box *box = luaL_checkudata(L, 1, OP_TYPE);
-    if (box->op != NULL) {
-        mp_token_unwatch(&box->op->watch);
-        op_unref(box->op);
-    }
-    box->op = NULL;
-    return 0;
 }
 
 /* ---- callbacks from the engine's turn ---- */
@@ -75,6 +66,19 @@ static void on_cancel(struct mp_wait *w)
     struct op *op = (struct op *)w; /* its first member */
     if (!op->done && op->rt->engine != NULL)
         mp_cancel(op->engine, op->ticket);
+}
+
+static int l_op_gc(lua_State *L)
+{
+    struct op_box *box = luaL_checkudata(L, 1, OP_TYPE);
+    struct op *op = box->op;
+    box->op = NULL;
+    if (op != NULL) {
+        mp_token_unwatch(&op->watch);
+        on_cancel(&op->wait); /* nobody can take its result any more */
+        op_unref(op);
+    }
+    return 0;
 }
 
 static void on_token(struct mp_watch *watch)
@@ -344,13 +348,19 @@ static int refused(lua_State *L, int rc)
     return 2;
 }
 
-/* core.call(client, spec) -> result userdata, or nil, error. Waits. */
-static int l_call(lua_State *L)
+static int cancelled_before(lua_State *L)
+{
+    lua_pushnil(L);
+    mp_push_error(L, "cancelled", "the cancel token was cancelled before the call");
+    return 2;
+}
+
+/* core.call_start(client, spec) -> op, or nil, error. Does not wait. */
+static int l_call_start(lua_State *L)
 {
     struct mp_client_box *box = luaL_checkudata(L, 1, MP_CLIENT_TYPE);
     luaL_checktype(L, 2, LUA_TTABLE);
     lua_settop(L, 2);
-    mp_wait_check(L);
     if (box->client == NULL) {
         lua_pushnil(L);
         mp_push_error(L, "closed", "the client is closed");
@@ -364,11 +374,8 @@ static int l_call(lua_State *L)
     read_spec(L, 2, 4, &q, &vectors, &timeouts);
     lua_getfield(L, 2, "cancel_token");
     struct mp_token *token = mp_token_test(L, -1);
-    if (token != NULL && mp_token_cancelled(token)) {
-        lua_pushnil(L);
-        mp_push_error(L, "cancelled", "the cancel token was cancelled before the call");
-        return 2;
-    }
+    if (token != NULL && mp_token_cancelled(token))
+        return cancelled_before(L);
     lua_setiuservalue(L, 3, 1); /* the op keeps the token */
     lua_pushvalue(L, 4);
     lua_rawsetp(L, LUA_REGISTRYINDEX, op);
@@ -380,6 +387,7 @@ static int l_call(lua_State *L)
     int rc = mp_submit(op->engine, &q, &op->ticket);
     if (rc != 0) {
         op->refs--;
+        op->done = 1;
         lua_pushnil(L);
         lua_rawsetp(L, LUA_REGISTRYINDEX, op);
         return refused(L, rc);
@@ -387,12 +395,46 @@ static int l_call(lua_State *L)
     if (token != NULL)
         mp_token_watch(token, &op->watch);
     lua_settop(L, 3);
+    return 1;
+}
+
+/* core.call_wait(op) -> result; once an op. If the waiting task is cancelled so is the call. */
+static int l_call_wait(lua_State *L)
+{
+    struct op_box *box = luaL_checkudata(L, 1, OP_TYPE);
+    struct op *op = box->op;
+    luaL_argcheck(L, op != NULL && !op->taken, 1, "its result was taken");
+    if (op->done) {
+        op->taken = 1;
+        return push_result(L, LUA_OK, (lua_KContext)op);
+    }
+    mp_wait_check(L);
+    op->taken = 1;
     return mp_wait_begin(L, &op->wait, (lua_KContext)op, push_result);
+}
+
+static int l_call_done(lua_State *L)
+{
+    struct op_box *box = luaL_checkudata(L, 1, OP_TYPE);
+    lua_pushboolean(L, box->op != NULL && box->op->done);
+    return 1;
+}
+
+static int l_call_cancel(lua_State *L)
+{
+    struct op_box *box = luaL_checkudata(L, 1, OP_TYPE);
+    if (box->op != NULL)
+        on_cancel(&box->op->wait);
+    return 0;
 }
 
 void mp__open_call(lua_State *L)
 {
-    static const luaL_Reg functions[] = {{"call", l_call}, {NULL, NULL}};
+    static const luaL_Reg functions[] = {{"call_start", l_call_start},
+                                         {"call_wait", l_call_wait},
+                                         {"call_done", l_call_done},
+                                         {"call_cancel", l_call_cancel},
+                                         {NULL, NULL}};
     luaL_newmetatable(L, OP_TYPE);
     lua_pushcfunction(L, l_op_gc);
     lua_setfield(L, -2, "__gc");

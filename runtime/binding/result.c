@@ -5,6 +5,7 @@
  * (core.result_rows), so that the loop goes on meanwhile; each exchange's bytes are freed as soon
  * as its table stands.
  */
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -78,6 +79,33 @@ static int l_result_matrix(lua_State *L)
         return 0;
     mp_matrix **box = mp_push_matrix_box(L);
     *box = mp_matrix_ref(r->matrix);
+    mp_matrix_account(L, *box);
+    return 1;
+}
+
+/* core.matrix_scatter(m, at, n) -> matrix of n rows: row i of m stands at at[i], others are NaN */
+static int l_matrix_scatter(lua_State *L)
+{
+    mp_matrix *from = mp_check_matrix(L, 1);
+    luaL_checktype(L, 2, LUA_TTABLE);
+    lua_Integer n = luaL_checkinteger(L, 3);
+    size_t rows = mp_matrix_rows(from);
+    size_t cols = mp_matrix_cols(from);
+    luaL_argcheck(L, n >= (lua_Integer)rows && n < INT32_MAX, 3, "fewer rows than the matrix has");
+    mp_matrix **box = mp_push_matrix_box(L);
+    *box = mp_matrix_new((size_t)n, cols);
+    if (*box == NULL)
+        return luaL_error(L, "out of memory");
+    float *to = mp_matrix_data(*box);
+    for (size_t i = 0; i < (size_t)n * cols; i++)
+        to[i] = NAN;
+    for (size_t i = 0; i < rows; i++) {
+        lua_rawgeti(L, 2, (lua_Integer)i + 1);
+        lua_Integer at = lua_tointeger(L, -1);
+        luaL_argcheck(L, at >= 1 && at <= n, 2, "a place out of range");
+        lua_pop(L, 1);
+        memcpy(to + (size_t)(at - 1) * cols, mp_matrix_data(from) + i * cols, cols * sizeof(float));
+    }
     mp_matrix_account(L, *box);
     return 1;
 }
@@ -305,6 +333,7 @@ void mp__open_result(lua_State *L)
                                          {"result_exchange", l_result_exchange},
                                          {"result_body", l_result_body},
                                          {"result_rows", l_result_rows},
+                                         {"matrix_scatter", l_matrix_scatter},
                                          {NULL, NULL}};
     luaL_newmetatable(L, MP_RESULT_TYPE);
     lua_pushcfunction(L, l_result_gc);

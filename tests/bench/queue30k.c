@@ -1,110 +1,88 @@
 /*
- * queue30k.c - 30,000 requests queued at once over 32 connections: how long may one engine turn
- * take, and what does the queue weigh? Guards the decision to keep the queue out of curl.
+ * queue30k.c - N one-part calls submitted at once over a few connections: the longest engine turn,
+ * the time until a cancel is answered, CPU and peak memory.
  *
- *     queue30k URL [calls]
- *
- * One call of 30,000 rows; with the word "calls", 30,000 calls of one row. Prints lines "name metric
- * value".
+ *   queue30k URL [requests [connections]]
  */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <time.h>
 
 #include "moonpool.h"
 
-#define REQUESTS    30000
-#define CONNECTIONS 32
+static size_t good, bad;
 
-static const char body[] = "{\"input\":\"The quick brown fox\",\"id\":1234567}";
-
-struct tally {
-    long done;
-    long good;
-};
-
-static void on_done(void *arg, const struct mp_result *result)
+static void on_done(void *arg, const struct mp_result *r)
 {
-    struct tally *t = arg;
-
-    t->done++;
-    t->good += (long)result->rows_ok;
+    (void)arg;
+    if (r->rows_ok == 1)
+        good++;
+    else
+        bad++;
+    if (r->rows_ok != 1 && bad <= 3 && r->nexchanges > 0)
+        fprintf(stderr, "failed: %s\n", mp_exchange_message(&r->exchanges[0]));
 }
 
-static void die(const char *what)
+static double now(void)
 {
-    fprintf(stderr, "queue30k: %s: %s\n", what, mp_last_error());
-    exit(1);
-}
-
-static mp_client *client_new(mp_engine *engine, const char *url)
-{
-    struct mp_endpoint_config endpoint = {.base_url = url};
-    struct mp_pool_config pool = MP_INIT(struct mp_pool_config);
-    struct mp_client_config config = MP_INIT(struct mp_client_config);
-    mp_client *client;
-
-    pool.max_connections = CONNECTIONS;
-    pool.max_idle = CONNECTIONS;
-    config.endpoints = &endpoint;
-    config.nendpoints = 1;
-    config.pool_config = &pool;
-    if (mp_client_new(engine, &config, &client) != MP_OK)
-        die("client");
-    return client;
-}
-
-static void submit(mp_engine *engine, mp_client *client, size_t rows, struct tally *tally)
-{
-    static const struct mp_header json = {"Content-Type", "application/json"};
-    static struct mp_str row[REQUESTS];
-    struct mp_request request = MP_INIT(struct mp_request);
-    uint64_t ticket;
-
-    for (size_t i = 0; i < rows; i++)
-        row[i] = (struct mp_str){body, sizeof(body) - 1};
-    request.client = client;
-    request.path = "/v1";
-    request.headers = &json;
-    request.nheaders = 1;
-    request.mode = MP_BODY_WHOLE;
-    request.max_concurrent = CONNECTIONS;
-    request.rows = row;
-    request.nrows = rows;
-    request.done = on_done;
-    request.arg = tally;
-    if (mp_submit(engine, &request, &ticket) != MP_OK)
-        die("submit");
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
 }
 
 int main(int argc, char **argv)
 {
-    int many = argc == 3 && strcmp(argv[2], "calls") == 0;
-    const char *name = many ? "queue30k_calls" : "queue30k";
-    struct mp_stats stats = MP_INIT(struct mp_stats);
-    struct tally tally = {0};
-    long calls = many ? REQUESTS : 1;
-    mp_engine *engine;
-    mp_client *client;
-
-    if (argc < 2 || (argc == 3 && !many) || argc > 3) {
-        fprintf(stderr, "usage: queue30k URL [calls]\n");
+    size_t n = argc > 2 ? strtoul(argv[2], NULL, 10) : 30000;
+    unsigned connections = argc > 3 ? (unsigned)strtoul(argv[3], NULL, 10) : 32;
+    static const char body[] = "{\"model\":\"m\",\"input\":[\"a short text to embed\"]}";
+    if (argc < 2) {
+        fprintf(stderr, "usage: queue30k URL [requests [connections]]\n");
         return 2;
     }
-    engine = mp_engine_new(NULL);
-    if (!engine)
-        die("engine");
-    client = client_new(engine, argv[1]);
-    for (long i = 0; i < calls; i++)
-        submit(engine, client, (size_t)(REQUESTS / calls), &tally);
-    while (tally.done < calls) {
-        if (mp_wait(engine, -1) < 0)
-            die("wait");
+    mp_engine *e = mp_engine_new(NULL);
+    struct mp_pool_config pc = MP_INIT(struct mp_pool_config);
+    struct mp_client_config cc = MP_INIT(struct mp_client_config);
+    struct mp_endpoint_config ep = {.base_url = argv[1]};
+    mp_client *client = NULL;
+    pc.max_connections = connections;
+    cc.pool_config = &pc;
+    cc.endpoints = &ep;
+    cc.nendpoints = 1;
+    if (e == NULL || mp_client_new(e, &cc, &client) != 0) {
+        fprintf(stderr, "%s\n", mp_last_error());
+        return 1;
     }
-    mp_stats(engine, &stats);
-    printf("%s good %ld\n", name, tally.good);
-    printf("%s longest_turn_ms %.3f\n", name, 1e3 * stats.longest_turn);
+    struct mp_str row = {body, sizeof(body) - 1};
+    struct mp_request q = MP_INIT(struct mp_request);
+    q.client = client;
+    q.path = "/";
+    q.rows = &row;
+    q.nrows = 1;
+    q.done = on_done;
+    double start = now();
+    for (size_t i = 0; i < n; i++)
+        if (mp_submit(e, &q, NULL) != 0) {
+            fprintf(stderr, "submit %zu: %s\n", i, mp_last_error());
+            return 1;
+        }
+    double queued = now();
+    while (good + bad < n && mp_wait(e, 30000) > 0)
+        continue;
+    double end = now();
+    struct mp_stats s = MP_INIT(struct mp_stats);
+    struct rusage u;
+    mp_stats(e, &s);
+    getrusage(RUSAGE_SELF, &u);
+    double cpu = (double)u.ru_utime.tv_sec + (double)u.ru_stime.tv_sec +
+                 (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec) / 1e6;
+    printf("{\"requests\":%zu,\"failed\":%zu,\"submit_s\":%.3f,\"total_s\":%.3f,"
+           "\"longest_turn_ms\":%.2f,\"cpu_us_per_request\":%.1f,\"peak_mb\":%.1f,"
+           "\"connections_opened\":%llu}\n",
+           n, bad, queued - start, end - start, s.longest_turn * 1e3, cpu / (double)n * 1e6,
+           (double)u.ru_maxrss / 1024, (unsigned long long)s.connections_opened);
     mp_client_close(client);
-    mp_engine_close(engine, NULL, NULL);
-    return tally.good != REQUESTS;
+    mp_engine_close(e, NULL, NULL);
+    return bad > 0 || good != n;
 }

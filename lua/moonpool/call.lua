@@ -1,0 +1,298 @@
+-- call.lua - what all calls have in common: their options, from the user's names (and the seeds'
+-- names) to the spec that the core takes; and errors and results back.
+local core = require "moonpool.core"
+local json = require "moonpool.json"
+local options = require "moonpool.options"
+local policy = require "moonpool.policy"
+local R = options.rule
+
+local M = {}
+
+local function token(v)
+  if not (type(v) == "userdata" or type(v) == "table") then return "cancel token expected" end
+end
+
+local function timeout(v)
+  if type(v) == "table" then return end
+  return R.duration(v)
+end
+
+-- Options of every call.
+local common = {
+  model = R.text, timeout = timeout, total_timeout = R.duration, headers = R.table,
+  extra_headers = R.table, custom_headers = R.table, cancel_token = token,
+  max_concurrent_requests = R.count, batch_size = R.count, max_chars_per_request = R.count,
+  max_tokens_per_request = R.count, max_bytes_per_request = R.count, api_key = R.either(R.string, R.func),
+  preference = R.table, policy = R.table, retry = R.any, hedge = R.any, batch = R.any, concurrency = R.any,
+  breaker = R.any, route = R.any, idempotent = R.boolean, extra_body = R.table,
+  -- the seeds' names (RequestProcessingPreference)
+  timeout_s = R.positive, total_timeout_s = R.positive, hedge_delay = R.positive,
+  hedge_budget_pct = function(v)
+    local why = R.not_negative(v)
+    if why then return why end
+    if v > 3 then return "cannot exceed 3.0 (300%)" end
+  end,
+  retry_budget_pct = function(v)
+    local why = R.not_negative(v)
+    if why then return why end
+    if v > 3 then return "cannot exceed 3.0 (300%)" end
+  end,
+  max_retries = R.whole, initial_backoff_ms = R.positive, primary_api_key_override = R.text,
+  non_retryable_status_codes = R.table, pin_initial_endpoint_once = R.boolean,
+}
+M.common = common
+
+--- The rules of a call: the common ones and its own.
+function M.rules(own)
+  local rules = {}
+  for k, v in pairs(common) do rules[k] = v end
+  for k, v in pairs(own) do rules[k] = v end
+  return rules
+end
+
+local preference_names = {
+  "max_concurrent_requests", "batch_size", "max_chars_per_request", "timeout_s", "total_timeout_s",
+  "hedge_delay", "hedge_budget_pct", "retry_budget_pct", "max_retries", "initial_backoff_ms",
+  "cancel_token", "primary_api_key_override", "extra_headers", "non_retryable_status_codes",
+  "pin_initial_endpoint_once", "max_tokens_per_request", "hedge", "retry", "timeout", "total_timeout",
+}
+local preference_rules = {}
+for _, name in ipairs(preference_names) do preference_rules[name] = common[name] end
+
+local defaults = {
+  max_concurrent_requests = 128, batch_size = 128, hedge_budget_pct = 0.10, retry_budget_pct = 0.05,
+  max_retries = 5, initial_backoff_ms = 125, timeout_s = 3600, pin_initial_endpoint_once = false,
+}
+
+local function check_preference(t, where, level)
+  options.check(where, t, preference_rules, level + 1, { primary_api_key_override = true })
+  local limit = t.timeout_s
+  if t.hedge_delay and limit and t.hedge_delay >= limit then
+    error(("%s: hedge_delay: must be less than timeout_s"):format(where), level + 1)
+  end
+  for _, status in ipairs(t.non_retryable_status_codes or {}) do
+    if math.type(status) ~= "integer" or status < 0 or status > 65535 then
+      error(("%s: non_retryable_status_codes: holds a value that is no status"):format(where), level + 1)
+    end
+  end
+end
+
+local preference_meta = { __name = "moonpool.preference" }
+preference_meta.__index = function(_, name) return defaults[name] end
+preference_meta.__tostring = function() return "moonpool.preference" end
+
+--- moonpool.preference {...}: the seeds' RequestProcessingPreference. Fields not given read as the
+--- seeds' defaults but do not override the client's; assigned fields count from the next call on.
+function M.preference(t)
+  t = t or {}
+  check_preference(t, "preference", 2)
+  local p = {}
+  for k, v in pairs(t) do p[k] = v end
+  return setmetatable(p, preference_meta)
+end
+
+-- ---- options of one call ------------------------------------------------------------------------
+
+-- Preference first, then what the call itself says.
+local function merged(opts, where, level)
+  if not opts.preference then return opts end
+  check_preference(opts.preference, where .. ": preference", level + 1)
+  local all = {}
+  for k, v in next, opts.preference do all[k] = v end
+  for k, v in next, opts do all[k] = v end
+  return all
+end
+
+local timeout_rules = {
+  connect = R.duration, read = R.duration, write = R.duration, pool = R.duration,
+  attempt = R.duration, total = R.duration,
+}
+
+--- A timeout option (number: attempt) as the core's table.
+function M.timeouts(value, where, level)
+  if value == nil then return {} end
+  if type(value) ~= "table" then return { attempt = value } end
+  options.check(where .. ": timeout", value, timeout_rules, level + 1)
+  local t = {}
+  for k, v in next, value do t[k] = v end
+  return t
+end
+
+local function timeouts_of(o, where, level)
+  local t = M.timeouts(o.timeout, where, level + 1)
+  if o.timeout_s and t.attempt == nil then
+    t.attempt = o.timeout_s
+    if t.read == nil then t.read = o.timeout_s end -- the seeds' timeout knows no shorter silence
+  end
+  local total = o.total_timeout
+  if total == nil then total = o.total_timeout_s end
+  if total ~= nil then t.total = total end
+  return t
+end
+
+-- Which policy places the call overrides; nil: none, the client's policy serves as it is.
+local function policy_of(client, o, limits, where, level)
+  local t, n = { fields = {} }, 0
+  local function put(place, value)
+    t[place] = value
+    n = n + 1
+  end
+  local function field(name, value)
+    t.fields[name] = value
+    n = n + 1
+  end
+  for _, place in ipairs(policy.places) do
+    if o[place] ~= nil then put(place, o[place]) end
+    if o.policy and o.policy[place] ~= nil and o[place] == nil then put(place, o.policy[place]) end
+  end
+  if o.hedge_delay and o.hedge == nil then put("hedge", { delay = o.hedge_delay }) end
+  if o.hedge_budget_pct then field("hedge.budget", o.hedge_budget_pct) end
+  if o.retry_budget_pct then field("retry.budget", o.retry_budget_pct) end
+  if o.max_retries then field("retry.max_attempts", o.max_retries + 1) end
+  if o.initial_backoff_ms then field("retry.base", o.initial_backoff_ms / 1000) end
+  if o.non_retryable_status_codes then
+    local set = {}
+    for _, s in ipairs(o.non_retryable_status_codes) do set[s] = false end
+    t.fields.statuses = set
+    n = n + 1
+  end
+  local batch = type(o.batch) == "table" and o.batch or {}
+  local function smaller(name, given, limit)
+    if limit and (not given or limit < given) then given = limit end
+    if given then field(name, given) end
+  end
+  smaller("batch.size", o.batch_size or batch.size or (type(o.batch) == "number" and o.batch)
+    or client.batch_size or 128, limits.inputs)
+  smaller("batch.chars", o.max_chars_per_request or batch.chars or client.batch_chars, limits.chars)
+  smaller("batch.tokens", o.max_tokens_per_request or batch.tokens or client.batch_tokens, limits.tokens)
+  smaller("batch.bytes", o.max_bytes_per_request or batch.bytes or client.batch_bytes, limits.bytes)
+  if n == 0 then return nil end
+  return policy.compile(client.policy, t, where, level + 1)
+end
+
+--- The spec of a call for the core. limits: the provider's.
+function M.spec(client, opts, limits, where, level)
+  level = (level or 2) + 1
+  local o = merged(opts, where, level)
+  local headers = options.headers(where, o.extra_headers, level)
+  options.headers(where, o.custom_headers, level, headers)
+  options.headers(where, o.headers, level, headers)
+  local key = o.api_key or o.primary_api_key_override
+  if key == nil then key = client.dynamic_key end
+  if key then client.auth_header(key, headers) end
+  return {
+    headers = headers,
+    timeouts = timeouts_of(o, where, level),
+    policy = policy_of(client, o, limits or {}, where, level),
+    max_concurrent = o.max_concurrent_requests or client.max_concurrent_requests,
+    cancel_token = o.cancel_token or client.cancel_token,
+    idempotent = o.idempotent ~= false,
+  }, o
+end
+
+-- ---- bodies -----------------------------------------------------------------------------------------
+
+--- prefix, suffix of a JSON object whose field `rows` is the list of rows; the other fields follow
+--- it in a fixed order, so equal calls send equal bytes.
+function M.frame(rows, fields)
+  local names = {}
+  for name in pairs(fields) do names[#names + 1] = name end
+  table.sort(names)
+  local out = {}
+  for _, name in ipairs(names) do
+    out[#out + 1] = "," .. json.encode(name) .. ":" .. json.encode(fields[name])
+  end
+  return "{" .. json.encode(rows) .. ":[", "]" .. table.concat(out) .. "}"
+end
+
+--- The JSON fields of a call from its options, by the provider's names.
+function M.fields(desc, opts, extra)
+  local fields = {}
+  for name, value in pairs(desc.fixed or {}) do fields[name] = value end
+  for name, field in pairs(desc.fields or {}) do
+    if opts[name] ~= nil then fields[field] = opts[name] end
+  end
+  for name, value in pairs(opts.extra_body or {}) do fields[name] = value end
+  for name, value in pairs(extra or {}) do fields[name] = value end
+  return fields
+end
+
+local option_rules = {
+  string = R.string, number = R.not_negative, boolean = R.boolean, table = R.table, any = R.any,
+}
+
+--- Rules with the provider's own options added.
+function M.with_provider(rules, desc)
+  if not desc.options then return rules end
+  local all = {}
+  for k, v in pairs(rules) do all[k] = v end
+  for name, kind in pairs(desc.options) do all[name] = option_rules[kind] or R.any end
+  return all
+end
+
+function M.path(desc, opts, client)
+  if type(desc.path) == "function" then return desc.path(opts, client.options) end
+  return desc.path
+end
+
+-- ---- running ----------------------------------------------------------------------------------------
+
+--- Runs a spec: a result userdata and its info, or nil, err.
+function M.run(client, spec)
+  local op, err = core.call_start(client.core, spec)
+  if not op then return nil, err end
+  return core.call_wait(op)
+end
+
+M.error = core.error
+
+local cut_short = {
+  cancelled = "cancelled", total_timeout = "the call's total timeout passed",
+  closed = "the client was closed",
+}
+
+--- The list of {index=, error=} of a result's rows, and the error that stands for all of them.
+function M.errors(client, r, info)
+  local list, first = {}, nil
+  local row = 1
+  local shared = info.kind and M.error(info.kind, cut_short[info.kind] or info.kind)
+  local function rest(to)
+    for i = row, to do list[#list + 1] = { index = i, error = shared } end
+    if shared and to >= row then first = first or shared end
+  end
+  for k = 1, info.exchanges do
+    local x = core.result_exchange(r, k)
+    rest(x.first - 1)
+    if x.error then
+      x.error.endpoint = client.urls[x.error.endpoint_index]
+      x.error.endpoint_index = nil
+      for i = x.first, x.first + x.count - 1 do list[#list + 1] = { index = i, error = x.error } end
+      first = first or x.error
+    end
+    row = x.first + x.count
+  end
+  rest(info.rows)
+  return list, first
+end
+
+--- What a call without a single good row returns: nil and the error, with all of them in it.
+function M.failure(info, errors, first, partial)
+  local err = info.kind and M.error(info.kind, cut_short[info.kind] or info.kind) or first
+    or M.error("decode", "the reply held nothing")
+  err.errors = errors
+  err.result = partial
+  return nil, err
+end
+
+--- requests[k] of a result, read when asked for.
+function M.requests(r, info)
+  local list = {}
+  for k = 1, info.exchanges do
+    local x = core.result_exchange(r, k)
+    x.error = x.error and tostring(x.error) or nil
+    list[k] = x
+  end
+  return list
+end
+
+return M

@@ -1,0 +1,312 @@
+-- client.lua - the client: configuration in, calls as methods.
+local core = require "moonpool.core"
+local call = require "moonpool.call"
+local options = require "moonpool.options"
+local policy = require "moonpool.policy"
+local provider = require "moonpool.provider"
+local R = options.rule
+
+local M = {}
+
+local function url(v)
+  if type(v) ~= "string" then return "string expected" end
+  if not (v:find("^https?://") or v:find("^unix:/")) then
+    return "must begin with http://, https:// or unix:/"
+  end
+end
+
+local function key(v)
+  local t = type(v)
+  if t == "string" or t == "function" then return end
+  if t == "table" and (type(v.file) == "string" or type(v.env) == "string") then return end
+  return "string, function, {file=} or {env=} expected"
+end
+
+local rules = {
+  base_url = url, endpoints = R.table, provider = R.any, api_key = key, headers = R.table,
+  user_agent = R.string, http_version = R.one_of("1.1", "2", 1, 2, "1"), pool = R.any,
+  timeout = R.either(R.table, R.duration), proxy = R.either(R.off, R.string, R.table),
+  tls = R.table, preset = R.one_of("job", "gateway", "interactive", "none"),
+  max_concurrent_requests = R.count, batch_size = R.count, cancel_token = R.any,
+  accept_encoding = R.either(R.off, R.string), request_id_header = R.either(R.off, R.string),
+  request_id_prefix = R.string, idempotency_header = R.string, deadline_headers = R.boolean,
+  rate_key = R.string, total_timeout = R.duration, strict = R.boolean,
+  -- provider settings
+  api_version = R.string, deployment = R.string, model = R.text, region = R.string,
+  model_id = R.string, chain_id = R.string, environment = R.string, deployment_id = R.string,
+  webhook_secrets = R.table,
+  -- the seeds' names
+  max_retries = R.whole, retry_delay = R.positive, verify_ssl = R.either(R.boolean, R.string),
+  proxies = R.table, client_wrapper = R.any, endpoint_pool = R.table,
+}
+for _, place in ipairs(policy.places) do rules[place] = R.any end
+
+local endpoint_rules = {
+  base_url = url, weight = R.not_negative, api_key = key, headers = R.table, health_path = R.string,
+  health_interval = R.positive, health_timeout = R.positive, health_check_interval_s = R.positive,
+  health_check_timeout_s = R.positive, deployment_health_path = R.string,
+}
+local tls_rules = {
+  verify = R.boolean, ca_file = R.string, cert_file = R.string, key_file = R.string,
+}
+local pool_rules = {
+  max_connections = R.count, max_idle = R.count, idle_timeout = R.positive, max_age = R.positive,
+  lane_size = R.count,
+}
+
+-- ---- keys --------------------------------------------------------------------------------------------
+
+local function read_file(path, where, level)
+  local f, why = io.open(path, "r")
+  if not f then error(("%s: api_key: cannot read %s"):format(where, why), level + 1) end
+  local text = f:read("a")
+  f:close()
+  return (text:gsub("%s+$", ""))
+end
+
+-- A key's text now; functions are asked at each call, so keys can rotate.
+local function key_text(k, where, level)
+  if type(k) == "function" then
+    k = k()
+    if k ~= nil and type(k) ~= "string" then
+      error(where .. ": api_key: the function must return a string or nil", level + 1)
+    end
+  elseif type(k) == "table" then
+    k = k.env and os.getenv(k.env) or k.file and read_file(k.file, where, level + 1)
+  end
+  if k == "" then return nil end
+  if k and k:find("[%c\127]") then
+    error(where .. ": api_key: holds a line break or control character", level + 1)
+  end
+  return k
+end
+
+local function env_key(prov)
+  for _, name in ipairs(prov.key_env or {}) do
+    local v = os.getenv(name)
+    if v and v ~= "" then return v end
+  end
+end
+
+-- ---- endpoints -----------------------------------------------------------------------------------------
+
+local function endpoint_list(o, prov, level)
+  local list = o.endpoints or (o.endpoint_pool and o.endpoint_pool.endpoints)
+  if list then
+    if #list == 0 then error("client: endpoints: at least one is needed", level + 1) end
+    local seen, total = {}, 0
+    for i, ep in ipairs(list) do
+      options.check(("client: endpoints[%d]"):format(i), ep, endpoint_rules, level + 1, { api_key = true })
+      if not ep.base_url then error(("client: endpoints[%d]: base_url: missing"):format(i), level + 1) end
+      local bare = ep.base_url:gsub("/+$", "")
+      if seen[bare] then
+        error(("client: endpoints[%d]: base_url: the same as endpoint %d"):format(i, seen[bare]), level + 1)
+      end
+      seen[bare] = i
+      total = total + (ep.weight or 1)
+    end
+    if total <= 0 then error("client: endpoints: the weights are all 0", level + 1) end
+    return list
+  end
+  local base = o.base_url
+  if not base and prov.base then base = prov.base(o) end
+  base = base or (prov.base_env and os.getenv(prov.base_env)) or prov.base_url
+  if not base then error("client: base_url: missing", level + 1) end
+  return { { base_url = base } }
+end
+
+local function shown_url(u)
+  return (u:gsub("^(%a+://)[^/@]*@", "%1"))
+end
+
+-- ---- construction ----------------------------------------------------------------------------------------
+
+local function proxies(o, cfg, level)
+  local p = o.proxy
+  if p == nil then p = o.proxies end
+  if p == nil then return end
+  if p == false then p = { http = "", https = "" } end
+  if type(p) == "string" then p = { http = p, https = p } end
+  options.check("client: proxy", p, { http = R.string, https = R.string, no_proxy = R.string }, level + 1,
+    { http = true, https = true })
+  cfg.proxy_http, cfg.proxy_https, cfg.no_proxy = p.http, p.https, p.no_proxy
+end
+
+local function tls(o, cfg, level)
+  local t = o.tls or {}
+  options.check("client: tls", t, tls_rules, level + 1)
+  cfg.tls_verify, cfg.tls_ca_file = t.verify, t.ca_file
+  cfg.tls_cert_file, cfg.tls_key_file = t.cert_file, t.key_file
+  if type(o.verify_ssl) == "boolean" and t.verify == nil then cfg.tls_verify = o.verify_ssl end
+  if type(o.verify_ssl) == "string" then cfg.tls_ca_file = cfg.tls_ca_file or o.verify_ssl end
+  for _, name in ipairs { "tls_ca_file", "tls_cert_file", "tls_key_file" } do
+    local path = cfg[name]
+    local f = path and io.open(path, "r")
+    if path and not f then
+      error(("client: tls: %s: cannot read %s"):format(name:sub(5), path), level + 1)
+    end
+    if f then f:close() end
+  end
+end
+
+local function client_policy(o, level)
+  local t = { fields = {} }
+  for _, place in ipairs(policy.places) do t[place] = o[place] end
+  if o.max_retries then t.fields["retry.max_attempts"] = o.max_retries + 1 end
+  if o.retry_delay then
+    t.fields["retry.base"] = o.retry_delay
+    t.fields["retry.throttle_base"] = o.retry_delay
+  end
+  return policy.compile(o.preset or "job", t, "client", level + 1)
+end
+
+local pools = setmetatable({}, { __mode = "k" })
+
+local pool_meta = {
+  __name = "moonpool.pool",
+  __tostring = function() return "moonpool.pool" end,
+}
+pool_meta.__close = function(p)
+  core.pool_close(pools[p])
+end
+pool_meta.__index = { close = pool_meta.__close }
+
+--- moonpool.pool {...}: connections that several clients share.
+function M.pool(t)
+  t = t or {}
+  options.check("pool", t, pool_rules, 2)
+  local p = setmetatable({}, pool_meta)
+  pools[p] = core.pool_new(t)
+  return p
+end
+
+local function pool_of(o, level)
+  local p = o.pool or o.client_wrapper
+  if p == nil then return nil end
+  if pools[p] then return pools[p] end
+  options.check("client: pool", p, pool_rules, level + 1)
+  return p
+end
+
+local function prefix_of(o)
+  return o.request_id_prefix or os.getenv "MOONPOOL_REQUEST_ID_PREFIX"
+    or os.getenv "PERFORMANCE_CLIENT_REQUEST_ID_PREFIX"
+end
+
+local function make_auth(prov)
+  local auth = prov.auth
+  return function(k, headers)
+    local text = key_text(k, "api_key", 3)
+    if not auth or not text then return end
+    headers[#headers + 1] = auth.header
+    headers[#headers + 1] = auth.format:format(text)
+  end
+end
+
+local function endpoints_config(o, prov, self, level)
+  local list = {}
+  for i, ep in ipairs(endpoint_list(o, prov, level + 1)) do
+    local headers = options.headers("client", ep.headers, level + 1)
+    local k = ep.api_key
+    if k == nil then k = o.api_key end
+    if k == nil then k = env_key(prov) end
+    if type(k) == "function" and ep.api_key == nil then
+      self.dynamic_key = k
+    elseif k then
+      if prov.key_check and type(k) == "string" then prov.key_check(k, level + 1) end
+      self.auth_header(k, headers)
+    end
+    list[i] = {
+      base_url = ep.base_url, weight = ep.weight, headers = headers,
+      health_path = ep.health_path or ep.deployment_health_path,
+      health_interval = ep.health_interval or ep.health_check_interval_s,
+      health_timeout = ep.health_timeout or ep.health_check_timeout_s,
+    }
+    self.urls[i] = shown_url(ep.base_url)
+  end
+  return list
+end
+
+local secrets = { api_key = true, proxy = true, proxies = true, webhook_secrets = true }
+
+-- The state of a client is kept apart from the object, so that printing one shows no key.
+local states = setmetatable({}, { __mode = "k" })
+
+local methods = {}
+local meta = { __name = "moonpool.client", __index = methods }
+
+function meta.__tostring(self)
+  local s = states[self]
+  return ("moonpool.client (%s, %s)"):format(s.provider.name, s.urls[1])
+end
+
+function M.state(self, level)
+  local s = states[self]
+  if not s then error("a client is expected before the colon: client:embed {...}", (level or 2) + 1) end
+  return s
+end
+
+local function headers_with_agent(o, prov, level)
+  local headers = options.headers("client", prov.headers, level + 1)
+  if o.user_agent then
+    headers[#headers + 1] = "User-Agent"
+    headers[#headers + 1] = o.user_agent
+  end
+  return options.headers("client", o.headers, level + 1, headers)
+end
+
+--- moonpool.client {...}
+function M.new(o)
+  if type(o) == "string" then o = { base_url = o } end
+  options.check("client", o, rules, 2, secrets)
+  local prov = provider.get(o.provider, 2)
+  local self = { provider = prov, urls = {}, options = o }
+  self.auth_header = make_auth(prov)
+  self.policy = client_policy(o, 2)
+  self.max_concurrent_requests = o.max_concurrent_requests
+  self.cancel_token = o.cancel_token
+  local batch = type(o.batch) == "table" and o.batch or {}
+  self.batch_size = o.batch_size or batch.size or (type(o.batch) == "number" and o.batch) or nil
+  self.batch_chars, self.batch_tokens, self.batch_bytes = batch.chars, batch.tokens, batch.bytes
+  local timeouts = call.timeouts(o.timeout, "client", 2)
+  if o.total_timeout ~= nil then timeouts.total = o.total_timeout end
+  local cfg = {
+    endpoints = endpoints_config(o, prov, self, 2),
+    headers = headers_with_agent(o, prov, 2),
+    timeouts = timeouts, policy = self.policy, pool = pool_of(o, 2),
+    http_version = (o.http_version == "2" or o.http_version == 2) and 2 or 1,
+    accept_encoding = o.accept_encoding == false and "" or o.accept_encoding,
+    request_id_header = o.request_id_header == false and "" or o.request_id_header or prov.request_id_header,
+    request_id_prefix = prefix_of(o), idempotency_header = o.idempotency_header,
+    deadline_headers = o.deadline_headers == nil and prov.deadline_headers or o.deadline_headers,
+    rate_key = o.rate_key or (type(o.rate) == "table" and o.rate.key) or nil,
+  }
+  proxies(o, cfg, 2)
+  tls(o, cfg, 2)
+  local ok, made = pcall(core.client_new, cfg)
+  if not ok then error("client: " .. tostring(made):gsub("^.-:%d+: ", ""), 2) end
+  self.core = made
+  local client = setmetatable({}, meta)
+  states[client] = self
+  for name, method in pairs(prov.methods or {}) do
+    if not methods[name] then rawset(client, name, method) end
+  end
+  return client
+end
+
+-- ---- life -------------------------------------------------------------------------------------------------
+
+function methods.close(self)
+  core.client_close(M.state(self).core)
+end
+meta.__close = methods.close
+
+function methods.stats(self)
+  local stats = core.client_stats(M.state(self).core)
+  stats.provider = M.state(self).provider.name
+  return stats
+end
+
+M.methods = methods
+
+return M

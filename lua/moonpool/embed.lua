@@ -1,0 +1,152 @@
+-- embed.lua - client:embed and its result.
+local core = require "moonpool.core"
+local call = require "moonpool.call"
+local client = require "moonpool.client"
+local options = require "moonpool.options"
+local R = options.rule
+
+local M = {}
+
+local rules = call.rules {
+  input = R.either(R.string, R.table),
+  dimensions = function(v)
+    if math.type(v) ~= "integer" or v < 1 or v > 1000000 then return "must be a whole number from 1 to 1,000,000" end
+  end,
+  encoding_format = R.one_of("float", "base64"),
+  user = function(v)
+    if type(v) ~= "string" then return "string expected" end
+    if #v > 1000 then return "must not be longer than 1000 bytes" end
+  end,
+}
+
+-- ---- result -------------------------------------------------------------------------------------------
+
+local lazy = {}
+
+function lazy.requests(res)
+  return call.requests(res._raw, res._info)
+end
+
+function lazy.individual_request_times(res)
+  local t = {}
+  for k, r in ipairs(res.requests) do t[k] = r.time end
+  return t
+end
+
+function lazy.response_headers(res)
+  local t = {}
+  for k, r in ipairs(res.requests) do t[k] = r.headers end
+  return t
+end
+
+-- The seeds' list of {index (0-based there), embedding, object}.
+function lazy.data(res)
+  local t = {}
+  for i = 1, res._info.rows do
+    t[i] = { object = "embedding", index = i - 1, embedding = res[i] and res[i]:totable() }
+  end
+  return t
+end
+
+function lazy.object() return "list" end
+
+local meta = { __name = "moonpool.embeddings" }
+
+function meta.__index(res, name)
+  if math.type(name) == "integer" then
+    local m = rawget(res, "matrix")
+    if m and name >= 1 and name <= #m then return m:row(name) end
+    return nil
+  end
+  local make = lazy[name]
+  if not make then return nil end
+  local value = make(res)
+  rawset(res, name, value)
+  return value
+end
+
+function meta.__len(res) return res._info.rows end
+
+function meta.__tostring(res)
+  return ("embeddings: %d rows x %d, %d failed"):format(res._info.rows, res._info.dimensions, #res.errors)
+end
+
+function M.result(state, r)
+  local info = core.result_info(r)
+  local errors, first = {}, nil
+  if info.rows_ok < info.rows then errors, first = call.errors(state, r, info) end
+  local res = setmetatable({
+    ok = #errors == 0, errors = errors, matrix = core.result_matrix(r), model = info.model,
+    total_time = info.total_time, _raw = r, _info = info,
+  }, meta)
+  if info.prompt_tokens or info.total_tokens then
+    res.usage = {
+      prompt_tokens = info.prompt_tokens or info.total_tokens,
+      total_tokens = info.total_tokens or info.prompt_tokens,
+    }
+  end
+  if info.rows_ok == 0 or info.kind == "cancelled" or info.kind == "closed" then
+    return call.failure(info, errors, first, info.rows_ok > 0 and res or nil)
+  end
+  return res
+end
+
+-- ---- call ----------------------------------------------------------------------------------------------
+
+-- Limits that the server itself tells (TEI's /info), asked for once a client.
+local function limits_of(state, self, desc)
+  local discover = state.provider.discover
+  if not discover then return desc.limits or {} end
+  if not state.limits then
+    local limits = {}
+    for k, v in pairs(desc.limits or {}) do limits[k] = v end
+    for k, v in pairs(discover(function(o) return self:request(o) end) or {}) do limits[k] = v end
+    state.limits = limits
+  end
+  return state.limits
+end
+
+local function texts_of(input, level)
+  if type(input) == "string" then return { input } end
+  if type(input) ~= "table" then error("embed: input: a string or a list of strings is needed", level + 1) end
+  if #input == 0 then error("embed: input: must not be empty", level + 1) end
+  return input
+end
+
+--- The spec of an embed call; also used by embed_each.
+function M.spec(self, opts, level)
+  level = (level or 2) + 1
+  local state = client.state(self, level)
+  local desc = state.provider.embed
+  if not desc then error(("embed: provider '%s' has no embed call"):format(state.provider.name), level) end
+  options.check("embed", opts, call.with_provider(rules, desc), level, { api_key = true, primary_api_key_override = true })
+  local texts = texts_of(opts.input, level)
+  local spec, o = call.spec(state, opts, limits_of(state, self, desc), "embed", level)
+  if o.model == nil and state.options.model then
+    o = setmetatable({ model = state.options.model }, { __index = o, __pairs = nil })
+  end
+  local fields = call.fields(desc, o)
+  if desc.encoding and fields[desc.encoding] == nil then
+    fields[desc.encoding] = o.encoding_format or "base64"
+  end
+  if desc.prepare then desc.prepare(fields, o, state.options) end
+  spec.path = call.path(desc, o, state)
+  spec.rows, spec.row_style = texts, desc.style
+  spec.prefix, spec.suffix = call.frame(desc.rows, fields)
+  local shape = desc.shape and desc.shape(fields, o) or desc.reply
+  spec.vectors = {
+    list = shape.list, vector = shape.vector, index = shape.index, dtype = shape.dtype,
+    dimensions = o.dimensions,
+  }
+  if desc.split == false then spec.one_request, spec.no_split = true, true end
+  return spec, state
+end
+
+function client.methods.embed(self, opts)
+  local spec, state = M.spec(self, opts, 2)
+  local r, err = call.run(state, spec)
+  if not r then return nil, err end
+  return M.result(state, r)
+end
+
+return M

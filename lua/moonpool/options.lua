@@ -1,0 +1,163 @@
+-- options.lua - tables of options: unknown names, wrong types and senseless values are refused before
+-- anything is sent, with the option's name and the nearest one that exists.
+local M = {}
+
+local function distance(a, b)
+  local row = {}
+  for j = 0, #b do row[j] = j end
+  for i = 1, #a do
+    local corner = row[0]
+    row[0] = i
+    for j = 1, #b do
+      local cost = a:byte(i) == b:byte(j) and 0 or 1
+      local best = math.min(row[j] + 1, row[j - 1] + 1, corner + cost)
+      corner = row[j]
+      row[j] = best
+    end
+  end
+  return row[#b]
+end
+
+--- The name of `known` (a set) that is nearest to `name`, or nil when none is near.
+function M.nearest(name, known)
+  local best, best_distance = nil, math.max(2, #name // 2)
+  local names = {}
+  for k in pairs(known) do names[#names + 1] = k end
+  table.sort(names)
+  for _, k in ipairs(names) do
+    local d = distance(name, k)
+    if d < best_distance then best, best_distance = k, d end
+  end
+  return best
+end
+
+local function fail(where, level, fmt, ...)
+  error(where .. ": " .. fmt:format(...), level + 1)
+end
+
+local function is_number(v)
+  return type(v) == "number" and v == v
+end
+
+-- A rule is a function (value) -> nil when fine, else what was expected.
+local R = {}
+M.rule = R
+
+function R.string(v)
+  if type(v) ~= "string" then return "string expected" end
+end
+function R.text(v)
+  if type(v) ~= "string" then return "string expected" end
+  if not v:find("%S") then return "must not be blank" end
+end
+function R.boolean(v)
+  if type(v) ~= "boolean" then return "boolean expected" end
+end
+function R.table(v)
+  if type(v) ~= "table" then return "table expected" end
+end
+function R.any() end
+function R.func(v)
+  if type(v) ~= "function" then return "function expected" end
+end
+function R.positive(v)
+  if not is_number(v) then return "number expected" end
+  if v <= 0 then return "must be greater than 0" end
+end
+function R.not_negative(v)
+  if not is_number(v) then return "number expected" end
+  if v < 0 then return "cannot be negative" end
+end
+function R.count(v)
+  if not is_number(v) then return "number expected" end
+  if v < 1 or v % 1 ~= 0 then return "must be a whole number greater than 0" end
+end
+function R.whole(v)
+  if not is_number(v) then return "number expected" end
+  if v < 0 or v % 1 ~= 0 then return "must be a whole number, 0 or more" end
+end
+--- A duration in seconds, or false for none.
+function R.duration(v)
+  if v == false then return end
+  if not is_number(v) then return "number of seconds expected" end
+  if v <= 0 then return "must be greater than 0" end
+end
+function R.one_of(...)
+  local list = { ... }
+  local set = {}
+  for _, v in ipairs(list) do set[v] = true end
+  return function(v)
+    if not set[v] then return "must be one of " .. table.concat(list, ", ") end
+  end
+end
+function R.either(...)
+  local rules = { ... }
+  return function(v)
+    local why
+    for _, rule in ipairs(rules) do
+      why = rule(v)
+      if not why then return end
+    end
+    return why
+  end
+end
+R.off = function(v)
+  if v ~= false then return "false expected" end
+end
+
+local function shown(v)
+  local t = type(v)
+  if t == "string" then return #v > 40 and "a string" or ("'%s'"):format(v) end
+  if t == "number" or t == "boolean" then return tostring(v) end
+  return "a " .. t
+end
+
+--- Checks `given` against `rules` (name -> rule). Raises at the caller's caller. Secrets are never
+--- shown: rules of names in `secret` say only the type.
+function M.check(where, given, rules, level, secret)
+  level = (level or 2) + 1
+  if type(given) ~= "table" then fail(where, level, "table of options expected, got %s", type(given)) end
+  for name, value in pairs(given) do
+    local rule = rules[name]
+    if not rule then
+      local near = type(name) == "string" and M.nearest(name, rules)
+      fail(where, level, "unknown option '%s'%s", tostring(name),
+        near and (" (did you mean '%s'?)"):format(near) or "")
+    end
+    local why = rule(value)
+    if why then
+      if secret and secret[name] then
+        fail(where, level, "%s: %s, got a %s", name, why, type(value))
+      end
+      fail(where, level, "%s: %s, got %s", name, why, shown(value))
+    end
+  end
+  return given
+end
+
+--- Headers: a table name -> value (false removes), as the flat list the core takes.
+function M.headers(where, t, level, into)
+  local out = into or {}
+  if t == nil then return out end
+  level = (level or 2) + 1
+  if type(t) ~= "table" then fail(where, level, "headers: table expected, got %s", type(t)) end
+  for name, value in pairs(t) do
+    if type(name) ~= "string" or not name:find("^[%w!#$%%&'*+%-.^_`|~]+$") then
+      fail(where, level, "headers: '%s' is no header name", tostring(name))
+    end
+    if value ~= false then
+      if type(value) == "number" then value = ("%s"):format(value) end
+      if type(value) ~= "string" then
+        fail(where, level, "headers: the value of %s must be a string, got a %s", name, type(value))
+      end
+      if value:find("[%c\127]") and value:find("[^\t%C]") then
+        fail(where, level, "headers: the value of %s holds a line break or control character", name)
+      end
+    end
+    out[#out + 1] = name
+    out[#out + 1] = value
+  end
+  return out
+end
+
+return M
