@@ -1,5 +1,7 @@
 -- moonpool.run: `moonpool run SCRIPT.lua [ARG...]`. The script's main chunk is the running task.
 
+local core = require "moonpool.core"
+
 local run = {}
 
 local usage = [[
@@ -10,13 +12,25 @@ lua. Exit status: 0, 1 uncaught error, 2 usage, 3 finished with failed rows (whe
 so with moonpool.exit(result)), 130 interrupted.
 ]]
 
+-- os.exit(code, true) would close the state on top of the loop that runs the script.
+local function closing_exit()
+  local exit = os.exit
+  os.exit = function(code, close) -- luacheck: ignore
+    if not close or not core.in_task() then
+      exit(code)
+    end
+    if code == nil or code == true then
+      code = 0
+    end
+    io.stdout:flush()
+    core.exit(code == false and 1 or code)
+  end
+end
+
 -- Sets what the lua interpreter sets, and the library as a global.
 local function prepare(args, first)
-  local script_args = { n = nil }
-  for i = first, #args do
-    script_args[i - first] = args[i]
-  end
-  for i = 0, first - 1 do
+  local script_args = {}
+  for i = 0, #args do
     script_args[i - first] = args[i]
   end
   arg = script_args -- luacheck: ignore
@@ -42,6 +56,7 @@ function run.main(args, first)
     return 1
   end
   prepare(args, first)
+  closing_exit()
   chunk(table.unpack(args, first + 1))
   return 0
 end

@@ -20,8 +20,6 @@
 #pragma weak mp_open_server
 #pragma weak mp_open_client
 
-void mp_open_error(lua_State *L);
-
 static void open_part(lua_State *L, void (*part)(lua_State *L))
 {
     if (part)

@@ -235,7 +235,12 @@ int mp_lua_call(lua_State *L, int nargs, int nresults)
 {
     lua_pushcfunction(L, l_main);
     lua_insert(L, -nargs - 2);
-    return lua_pcall(L, nargs + 1, nresults, 0);
+    int status = lua_pcall(L, nargs + 1, nresults, 0);
+    /* A script that span until the end has not let the loop see the signal. */
+    struct mp_rt *rt = mp__rt_if_any(L);
+    if (rt)
+        mp__signal_seen(rt);
+    return status;
 }
 
 void mp_lua_signals(lua_State *L)

@@ -148,6 +148,7 @@ struct mp_sched {
     unsigned blocked;               /* resumed from where a wait cannot pass out */
     unsigned char in_run;           /* uv_run is on the C stack */
     unsigned char idling, closing, hosted;
+    unsigned char hook_yield;       /* the signal's hook has yielded, to be closed */
     int exit_code;                  /* -1: none asked for */
     int interrupted;                /* the signal's number, once the loop has seen it */
     volatile sig_atomic_t signalled;
@@ -221,6 +222,8 @@ void mp__signal_take(struct mp_rt *rt);
 void mp__signal_release(struct mp_rt *rt);
 void mp__signal_seen(struct mp_rt *rt); /* on the loop: cancel what a signal cancels */
 void mp__signal_spread(struct mp_sched *s, lua_State *dead, lua_State *L);
+void mp__signal_closing(struct mp_sched *s, lua_State *co);
+int mp__signal_yielded(struct mp_sched *s);
 void mp__signal_unhook(lua_State *co);
 void mp__signal_host(struct mp_rt *rt);
 void mp__signal_forget(struct mp_rt *rt);

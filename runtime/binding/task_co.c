@@ -88,6 +88,14 @@ static lua_State *subject(lua_State *L, int how)
     return lua_tothread(L, how == AS_WRAP ? lua_upvalueindex(1) : 1);
 }
 
+static int wants_to_be_closed(lua_State *L, lua_State *co, int n)
+{
+    if (n == 1)
+        return mp__is_mark(co, -1, &mp__kill_mark);
+    struct mp_rt *rt = mp__rt_if_any(L);
+    return n == 0 && rt && mp__signal_yielded(rt->sched);
+}
+
 static int run(lua_State *L, lua_State *co, int nargs, int how)
 {
     int n = 0;
@@ -96,8 +104,7 @@ static int run(lua_State *L, lua_State *co, int nargs, int how)
         lua_pushlightuserdata(L, (void *)&mp__wait_mark);
         return lua_yieldk(L, 1, how, go_on);
     }
-    if (status == LUA_YIELD && n == 1 && mp__is_mark(co, -1, &mp__kill_mark)) {
-        lua_pop(co, 1);
+    if (status == LUA_YIELD && wants_to_be_closed(L, co, n)) {
         mp__close_thread(co, L);
         lua_settop(co, 0);
         lua_pushlightuserdata(L, (void *)&mp__kill_mark);

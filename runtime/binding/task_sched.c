@@ -238,6 +238,7 @@ static void close_task(lua_State *L, struct mp_task *t)
     t->state = TASK_CLOSING;
     s->current = t;
     s->running = t->co;
+    mp__signal_closing(s, t->co);
     int status = mp__close_thread(t->co, L);
     s->running = running;
     s->current = current;
@@ -259,12 +260,20 @@ static void stray_yield(lua_State *L, struct mp_task *t, int n)
     end_task(L, t, LUA_ERRRUN, 1);
 }
 
+static void interrupt_task(lua_State *L, struct mp_task *t)
+{
+    t->why = t->why ? t->why : WHY_INTERRUPT;
+    close_task(L, t);
+}
+
 static void yielded(lua_State *L, struct mp_task *t, int n)
 {
     if (n == 1 && mp__is_mark(t->co, -1, &mp__wait_mark))
         lua_pop(t->co, 1);
     else if (n == 1 && mp__is_mark(t->co, -1, &mp__kill_mark))
         close_task(L, t);
+    else if (n == 0 && mp__signal_yielded(t->rt->sched))
+        interrupt_task(L, t);
     else
         stray_yield(L, t, n);
 }

@@ -5,8 +5,10 @@
  * cancels the tasks; and because the loop cannot hear while Lua spins, it plants a hook on the
  * coroutine that runs, as lua.c does: hooks are per coroutine, so the scheduler publishes which one.
  *
- * pcall would catch the hook's error and spin on, so the hook stays. It leaves a grace of
- * instructions for cleaning up, less each time, down to one: then no loop of pcalls survives.
+ * The hook raises once. pcall may catch that and clean up, for a while; then the hook yields, which
+ * no pcall can catch, and the scheduler closes the task, so its <close> variables still run. Where
+ * a C function is in between it cannot yield and raises again, after fewer instructions each time,
+ * down to one: then no loop of pcalls survives.
  *
  * In the binary the handlers stay installed; under stock Lua they are there while the loop runs, and
  * the host's own come back afterwards.
@@ -27,8 +29,10 @@ static volatile time_t first_at;
 static struct sigaction saved_int;
 static int taken;
 
-static const int graces[] = {20000, 5000, 1000, 100, 10, 1};
-#define GRACES ((int)(sizeof(graces) / sizeof(graces[0])))
+/* Instructions until the hook comes again. */
+static const int graces[] = {100000, 20000, 1000, 100, 10, 1};
+#define GRACES        ((int)(sizeof(graces) / sizeof(graces[0])))
+#define CLOSING_GRACE 1000000
 
 /* ---- the hook ---- */
 
@@ -41,11 +45,33 @@ static void on_hook(lua_State *L, lua_Debug *ar)
         return;
     }
     struct mp_sched *s = rt->sched;
-    lua_sethook(L, on_hook, LUA_MASKCOUNT, graces[s->grace]);
+    int closing = s->current && s->current->state == TASK_CLOSING;
+    if (s->grace > 0 && !closing && s->current && !s->blocked && lua_isyieldable(L)) {
+        lua_sethook(L, NULL, 0, 0);
+        s->hook_yield = 1;
+        lua_yield(L, 0);
+        return;
+    }
+    lua_sethook(L, on_hook, LUA_MASKCOUNT, closing ? CLOSING_GRACE : graces[s->grace]);
     if (s->grace < GRACES - 1)
         s->grace++;
     mp__push_cancelled(L, WHY_INTERRUPT);
     lua_error(L);
+}
+
+/* Cleaning up must end some time too. */
+void mp__signal_closing(struct mp_sched *s, lua_State *co)
+{
+    if (s->signalled)
+        lua_sethook(co, on_hook, LUA_MASKCOUNT, CLOSING_GRACE);
+}
+
+/* Whether the yield just seen is the hook's, once. */
+int mp__signal_yielded(struct mp_sched *s)
+{
+    int is = s->hook_yield;
+    s->hook_yield = 0;
+    return is;
 }
 
 /* A generator died of the hook: whoever resumed it is next, or a loop of pcalls there would go on. */
