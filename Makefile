@@ -167,7 +167,8 @@ clean:
 LUA_CDIR ?= $(PREFIX)/lib/lua/5.4
 install: all
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/pkgconfig \
-		$(DESTDIR)$(PREFIX)/include $(DESTDIR)$(LUA_CDIR)
+		$(DESTDIR)$(PREFIX)/include $(DESTDIR)$(LUA_CDIR) $(DESTDIR)$(PREFIX)/share/man/man1 \
+		$(DESTDIR)$(PREFIX)/share/bash-completion/completions
 	install -m 755 $(BUILD)/moonpool $(DESTDIR)$(PREFIX)/bin/moonpool
 	install -m 644 $(BUILD)/libmoonpool.a $(DESTDIR)$(PREFIX)/lib/
 	install -m 755 $(BUILD)/libmoonpool.so $(DESTDIR)$(PREFIX)/lib/libmoonpool.so.$(VERSION)
@@ -176,5 +177,8 @@ install: all
 	install -m 755 $(BUILD)/moonpool.so $(DESTDIR)$(LUA_CDIR)/moonpool.so
 	install -m 644 $(BUILD)/moonpool.pc $(DESTDIR)$(PREFIX)/lib/pkgconfig/
 	install -m 644 runtime/include/*.h $(DESTDIR)$(PREFIX)/include/
+	install -m 644 scripts/moonpool.1 $(DESTDIR)$(PREFIX)/share/man/man1/
+	install -m 644 scripts/moonpool.bash \
+		$(DESTDIR)$(PREFIX)/share/bash-completion/completions/moonpool
 
 -include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)
