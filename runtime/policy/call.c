@@ -1,4 +1,5 @@
 /* call.c - a call's life: it yields parts while it may, and ends once. */
+#include "policy/batch.h"
 #include "policy/state.h"
 
 #include <string.h>
@@ -114,6 +115,8 @@ int mpp_call_ask(struct mpp_call *call, struct mpp_part **out)
     if (r == 1) {
         if (part->facts.info.count == 0)
             part->facts.info.count = 1;
+        if (part->facts.info.size_class == 0)
+            part->facts.info.size_class = mpp_size_class(part->facts.info.tokens);
         if (part->facts.info.last)
             call->more = 0;
         call->client->core->stats.parts++;

@@ -34,11 +34,16 @@ void mpp_concurrency_started(struct mpp_concurrency *c, uint32_t in_flight)
 
 static double normalised(struct mpp_concurrency *c, double latency, uint32_t size_class)
 {
-    double *mean = &c->class_mean[size_class < 32 ? size_class : 31];
-    double usual = *mean;
+    double *scale = &c->scale[size_class < 32 ? size_class : 31];
+    double x;
 
-    *mean = usual > 0 ? usual + 0.05 * (latency - usual) : latency;
-    return latency;
+    /* The first class to be seen is the measure of the others. */
+    if (*scale <= 0)
+        *scale = c->load > 0 ? latency / c->load : 1;
+    x = latency / *scale;
+    c->load = c->load > 0 ? c->load + 0.1 * (x - c->load) : x;
+    *scale += 0.02 * (latency / c->load - *scale);
+    return x;
 }
 
 static void shrink(struct mpp_concurrency *c, double factor)
@@ -66,6 +71,30 @@ static void remember(struct mpp_concurrency *c, double mean)
     }
     c->past_mean += ALPHA * d;
     c->past_var = (1 - ALPHA) * (c->past_var + ALPHA * d * d);
+}
+
+/* Is the limit higher than 16 windows ago for nothing? */
+static void compare(struct mpp_concurrency *c, double seconds)
+{
+    double limit, rate;
+
+    c->sum_limit += c->limit;
+    c->sum_done += c->rtt_n;
+    c->sum_time += seconds;
+    if (++c->windows < 16 || c->sum_time <= 0)
+        return;
+    limit = c->sum_limit / c->windows;
+    rate = c->sum_done / c->sum_time;
+    if (!c->slow_start && c->mark_limit > 0 && limit > 1.02 * c->mark_limit &&
+        rate < 1.01 * c->mark_rate) {
+        c->limit = floor(0.9 * c->mark_limit);
+        if (c->limit < c->min)
+            c->limit = c->min;
+    }
+    c->mark_limit = limit;
+    c->mark_rate = rate;
+    c->windows = 0;
+    c->sum_limit = c->sum_done = c->sum_time = 0;
 }
 
 static void decide(struct mpp_concurrency *c)
@@ -98,6 +127,8 @@ void mpp_concurrency_done(struct mpp_concurrency *c, enum mpp_pressure pressure,
 
     if (c->mode != MP_CONC_ADAPTIVE || pressure == MPP_IGNORE)
         return;
+    if (c->window_start == 0) /* the client was made before the first event told the time */
+        c->window_start = now;
     c->done++;
     if (pressure == MPP_PUSHED)
         c->pressure = 1;
@@ -114,6 +145,7 @@ void mpp_concurrency_done(struct mpp_concurrency *c, enum mpp_pressure pressure,
     if (now - c->window_start < mpp_ns(width))
         return;
     decide(c);
+    compare(c, mpp_seconds(now - c->window_start));
     c->window_start = now;
     c->rtt_sum = 0;
     c->rtt_n = c->done = c->faults = 0;

@@ -5,8 +5,10 @@
  * max(50 ms, mean latency). Slow start doubles the limit while it was reached and the mean latency
  * stays within 1.5 of the best; then + 1 a window while the limit was reached and latency does not
  * rise, x 0.9 when it exceeds past + 2.5 sigma or the server pushes back, x 0.5 when half of a
- * window's attempts are transport faults. Each attempt is measured by itself (time spent in backoff
- * is not latency) and latencies are divided by what a batch of that size usually takes.
+ * window's attempts are transport faults. That rule alone drifts upwards on a server that queues
+ * (latency follows slowly, throughput does not): every 16 windows a higher limit that brought no
+ * more throughput is taken back. Each attempt is measured by itself (time spent in backoff
+ * is not latency) and latencies are divided by what a batch of that size takes beside others.
  */
 #ifndef MP_POLICY_CONCURRENCY_H
 #define MP_POLICY_CONCURRENCY_H
@@ -25,7 +27,11 @@ struct mpp_concurrency {
     double past_mean, past_var; /* EWMA over windows, alpha 0.4 */
     double rtt;                 /* EWMA of raw latency, for the window's length */
     double best;                /* least normalised window mean */
-    double class_mean[32];      /* EWMA of raw latency by size class; 0: unknown */
+    double sum_limit, sum_done, sum_time; /* since the last comparison */
+    uint32_t windows;
+    double mark_limit, mark_rate; /* of the comparison before */
+    double scale[32]; /* of a size class: latency = scale * load, the load common to all classes */
+    double load;
 };
 
 void mpp_concurrency_init(struct mpp_concurrency *c, const struct mp_concurrency_policy *policy,

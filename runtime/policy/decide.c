@@ -88,12 +88,42 @@ static enum mpp_verdict ask_retry(struct mpp_part *part, struct mpp_endpoint *ep
     return verdict;
 }
 
+/* The failed endpoint's token, or that of a sound one where the retry may go: with several, a dead
+ * one must not hold up what the others have room for. */
+static int take_token(struct mpp_endpoint *ep)
+{
+    struct mpp_client *client = ep->client;
+    uint32_t i;
+
+    if (mpp_list_empty(&ep->parked) && mpp_budget_take(&ep->budget))
+        return 1;
+    for (i = 0; i < client->n; i++) {
+        struct mpp_endpoint *other = &client->endpoints[i];
+
+        if (other != ep && mpp_endpoint_sound(other) && mpp_list_empty(&other->parked) &&
+            mpp_budget_take(&other->budget))
+            return 1;
+    }
+    return 0;
+}
+
+static struct mpp_endpoint *place_to_park(struct mpp_endpoint *ep)
+{
+    struct mpp_client *client = ep->client;
+    uint32_t i;
+
+    for (i = 0; i < client->n && !mpp_endpoint_sound(ep); i++)
+        if (mpp_endpoint_sound(&client->endpoints[i]))
+            return &client->endpoints[i];
+    return ep;
+}
+
 static void retry(struct mpp_part *part, struct mpp_endpoint *ep, const struct mpp_outcome *outcome,
                   const struct mpp_judgement *j, mpp_time at)
 {
     if (j->unbudgeted) {
         ep->stats.unbudgeted++;
-    } else if (!mpp_list_empty(&ep->parked) || !mpp_budget_take(&ep->budget)) {
+    } else if (!take_token(ep)) {
         if (part->call->policy->retry.fail_fast) {
             give_up(part, ep, outcome, MP_KIND_BUDGET);
             return;
@@ -104,7 +134,7 @@ static void retry(struct mpp_part *part, struct mpp_endpoint *ep, const struct m
             return;
         }
         mpp_part_leave(part);
-        mpp_park(part, ep, at);
+        mpp_park(part, place_to_park(ep), at);
         return;
     }
     mpp_part_leave(part);

@@ -132,10 +132,10 @@ static enum tried_call pass(struct mpp_client *client, mpp_time *wake)
             return SHUT;
         if (r == TOOK || r == NOTHING || r == ENDED)
             mpp_list_remove(&call->link);
-        if (r == TOOK)
+        if (r == TOOK || r == ENDED) {
             mpp_call_touch(call); /* to the end of the ring: the next one's turn */
-        if (r == TOOK || r == ENDED)
             return r;
+        }
         if (r == SHUT) {
             struct mpp_part *part = head_of(call);
 

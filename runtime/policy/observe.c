@@ -25,6 +25,27 @@ static void learn_tokens(struct mpp_attempt *a, const struct mpp_outcome *o)
     ep->tokens_per_byte += 0.1 * ((double)o->tokens / (double)a->bytes - ep->tokens_per_byte);
 }
 
+static void learn_latency(struct mpp_endpoint *ep, double took, mpp_time now)
+{
+    ep->latency += (ep->latency > 0 ? 0.1 : 1) * (took - ep->latency);
+    ep->latency_at = now;
+}
+
+/* A 429 that names a delay is obeyed, no more; but one that comes again right after the pause was
+ * over says that the herd after each pause is too large. */
+static int rate_too_high(const struct mpp_attempt *a, const struct mpp_outcome *o,
+                         const struct mpp_judgement *j)
+{
+    const struct mpp_endpoint *ep = a->endpoint;
+
+    if (o->status != 429)
+        return 0;
+    if (j->server_delay <= 0)
+        return 1;
+    return ep->not_before > 0 && a->started >= ep->not_before &&
+           a->started - ep->not_before < 2 * MPP_SECOND;
+}
+
 static void note_throttle(struct mpp_endpoint *ep, const struct mpp_outcome *o,
                           const struct mpp_judgement *j)
 {
@@ -84,8 +105,10 @@ void mpp_observe(struct mpp_attempt *a, const struct mpp_outcome *o, const struc
     mpp_concurrency_done(&ep->concurrency, pressure_of(o, j), mpp_seconds(took), a->size_class,
                          now);
     learn_tokens(a, o);
+    if (j->cls == MPP_OK)
+        learn_latency(ep, mpp_seconds(took), now);
+    mpp_rate_done(ep->rate, a->tokens, o, rate_too_high(a, o, j), now);
     note_throttle(ep, o, j);
-    mpp_rate_done(ep->rate, a->tokens, o, o->status == 429 && j->server_delay <= 0, now);
     vote(a, o);
     if (j->cls == MPP_OK)
         mpp_park_success(ep);

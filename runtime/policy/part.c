@@ -143,16 +143,14 @@ void mpp_part_end(struct mpp_part *part, enum mp_kind kind)
 {
     struct mpp_call *call = part->call;
     struct mpp_core *core = call->client->core;
-    int i;
 
     switch (part->state) {
     case MPP_WAITING:
         undo_admission(part);
         break;
     case MPP_RUNNING:
-        for (i = 0; i < 2; i++)
-            if (part->run[i])
-                mpp_attempt_abort(part->run[i]);
+        while (part->run[0]) /* which makes the other one the first */
+            mpp_attempt_abort(part->run[0]);
         mpp_hedge_forget(part);
         mpp_part_leave(part);
         break;

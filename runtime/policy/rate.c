@@ -157,8 +157,13 @@ int mpp_rate_allows(struct mpp_rate *r, const void *who, double tokens, mpp_time
 
     if (r->curbed)
         apply_curb(r, now);
-    if (r->holder && r->holder != who)
+    if (who && r->holder && r->holder != who) {
+        /* Another client may hold it, whose going tells us nothing: look again by the clock. */
+        later = r->holder_at > now ? r->holder_at : now + MPP_SECOND / 1000;
+        if (later < *wake)
+            *wake = later;
         return 0;
+    }
     ok = has(&r->requests, 1, now, &a);
     ok &= has(&r->tokens, tokens, now, &b);
     if (ok)
@@ -169,6 +174,8 @@ int mpp_rate_allows(struct mpp_rate *r, const void *who, double tokens, mpp_time
         later = b;
     if (later < *wake)
         *wake = later;
+    if (who && r->holder == who)
+        r->holder_at = later;
     return 0;
 }
 
@@ -216,7 +223,7 @@ void mpp_rate_return(struct mpp_rate *r, double tokens, mpp_time now)
 }
 
 /* What the server says is left, less what is still on its way, is an upper bound. */
-static void heed(struct mpp_bucket *b, double share, double limit, double remaining,
+static void heed(struct mpp_bucket *b, double share, double limit, double remaining, double reset,
                  double in_flight, int exhausted, mpp_time now)
 {
     double left = remaining < 0 ? -1 : remaining - in_flight;
@@ -232,6 +239,10 @@ static void heed(struct mpp_bucket *b, double share, double limit, double remain
     }
     if (b->rate <= 0 || remaining < 0 || (remaining == 0 && !exhausted))
         return;
+    /* What is whole again within a second is within our own burst: when the news arrives, that
+     * second is over. */
+    if (reset > 0 && reset <= 1)
+        return;
     refill(b, now);
     if (b->level > left)
         b->level = left > 0 ? left : 0;
@@ -244,9 +255,9 @@ void mpp_rate_done(struct mpp_rate *r, double tokens, const struct mpp_outcome *
     if (o->tokens >= 0)
         give(&r->tokens, tokens - (double)o->tokens, now);
     heed(&r->requests, r->share, o->hints.limit_requests, o->hints.remaining_requests,
-         r->in_flight_requests, o->status == 429, now);
+         o->hints.reset_requests, r->in_flight_requests, o->status == 429, now);
     heed(&r->tokens, r->share, o->hints.limit_tokens, o->hints.remaining_tokens,
-         r->in_flight_tokens, o->status == 429, now);
+         o->hints.reset_tokens, r->in_flight_tokens, o->status == 429, now);
     if (throttled)
         curb(r, now);
 }

@@ -31,6 +31,7 @@ struct mpp_rate {
     double share;
     struct mpp_bucket requests, tokens;
     const void *holder; /* has the exclusive right to reserve; NULL: nobody */
+    mpp_time holder_at; /* when it can, as far as is known */
     double in_flight_requests, in_flight_tokens; /* reserved, not answered */
     /* throttle: send rate in requests a second, measured over half seconds */
     double measured, count;
@@ -43,7 +44,7 @@ struct mpp_rate {
 struct mpp_rate *mpp_rate_new(const char *key, const struct mp_rate_policy *policy, mpp_time now);
 void mpp_rate_free(struct mpp_rate *r);
 
-/* May `who` reserve one request and `tokens` now? 1, or 0 with *wake lowered to when. */
+/* May `who` (NULL: somebody) reserve one request and `tokens` now? 1, or 0 with *wake lowered to when. */
 int mpp_rate_allows(struct mpp_rate *r, const void *who, double tokens, mpp_time now,
                     mpp_time *wake);
 void mpp_rate_reserve(struct mpp_rate *r, const void *who, double tokens, mpp_time now);

@@ -5,10 +5,16 @@
  * not yet tried; any. Within a tier only those that could take it now count, and those of weight
  * zero only when nobody else does. Weighted choice: the hash of a ticket is a point in the sum of
  * weights, so the same tickets give the same choices.
+ *
+ * load = (in flight + 1) * latency / weight, the time a newcomer would wait for (Finagle's peak
+ * EWMA). least takes the smallest, p2c the smaller of two, and the weighted choice leaves out those
+ * with more than four in flight and more than twice the smallest load (bounded loads, after
+ * Mirrokni, Thorup, Zadimoghaddam 2016): tickets alone would let a slow endpoint collect the whole
+ * of a closed load.
  */
 #include "policy/state.h"
 
-#include <string.h>
+#include <math.h>
 
 #include "policy/prng.h"
 
@@ -103,36 +109,79 @@ static uint32_t by_weight(const struct mpp_client *client, const uint8_t *ok, ui
     return last;
 }
 
-static double load(const struct mpp_endpoint *ep)
+static double fastest(const struct mpp_client *client)
+{
+    double best = 0;
+    uint32_t i;
+
+    for (i = 0; i < client->n; i++) {
+        double l = client->endpoints[i].latency;
+
+        if (l > 0 && (best <= 0 || l < best))
+            best = l;
+    }
+    return best > 0 ? best : 1;
+}
+
+/* An old latency fades towards the best one: the slow endpoint may have recovered unseen. */
+static double load(const struct mpp_endpoint *ep, double best)
 {
     double w = weight(ep) > 0 ? weight(ep) : 1e-3;
+    double idle = mpp_seconds(ep->client->core->now - ep->latency_at);
+    double latency = ep->latency > best ? best + (ep->latency - best) * exp(-idle / 10) : best;
 
-    return (ep->used + 1) / w;
+    return (ep->used + 1) * latency / w;
+}
+
+/* Unmarks those that have more than their share to do. */
+static void bound(const struct mpp_client *client, uint8_t *ok)
+{
+    double best = fastest(client), least_load = -1;
+    uint32_t i;
+
+    for (i = 0; i < client->n; i++) {
+        double l = ok[i] ? load(&client->endpoints[i], best) : -1;
+
+        if (l >= 0 && (least_load < 0 || l < least_load))
+            least_load = l;
+    }
+    for (i = 0; i < client->n; i++)
+        if (ok[i] && client->endpoints[i].used > 4 &&
+            load(&client->endpoints[i], best) > 2 * least_load)
+            ok[i] = 0;
 }
 
 static uint32_t least(const struct mpp_client *client, const uint8_t *ok, uint64_t ticket)
 {
+    double quick = fastest(client);
     uint32_t best = UINT32_MAX, k;
 
     for (k = 0; k < client->n; k++) {
         uint32_t i = (uint32_t)((ticket + k) % client->n);
 
-        if (ok[i] && (best == UINT32_MAX ||
-                      load(&client->endpoints[i]) < load(&client->endpoints[best])))
+        if (ok[i] && (best == UINT32_MAX || load(&client->endpoints[i], quick) <
+                                                load(&client->endpoints[best], quick)))
             best = i;
     }
     return best;
 }
 
-static uint32_t p2c(const struct mpp_client *client, const uint8_t *ok, uint64_t hash)
+static uint32_t p2c(const struct mpp_client *client, uint8_t *ok, uint64_t hash)
 {
-    uint32_t a = by_weight(client, ok, hash);
-    uint32_t b = by_weight(client, ok, mpp_mix64(hash ^ UINT64_C(0xa5a5a5a5a5a5a5a5)));
+    uint32_t a = by_weight(client, ok, hash), b, i, others = 0;
 
-    return load(&client->endpoints[b]) < load(&client->endpoints[a]) ? b : a;
+    double best = fastest(client);
+
+    for (i = 0; i < client->n; i++)
+        others += ok[i] && i != a;
+    if (others == 0)
+        return a;
+    ok[a] = 0;
+    b = by_weight(client, ok, mpp_mix64(hash ^ UINT64_C(0xa5a5a5a5a5a5a5a5)));
+    return load(&client->endpoints[b], best) < load(&client->endpoints[a], best) ? b : a;
 }
 
-static uint32_t choose(struct mpp_client *client, const uint8_t *ok)
+static uint32_t choose(struct mpp_client *client, uint8_t *ok)
 {
     uint64_t ticket = client->ticket++;
 
@@ -142,6 +191,7 @@ static uint32_t choose(struct mpp_client *client, const uint8_t *ok)
     case MP_ROUTE_P2C:
         return p2c(client, ok, mpp_ticket_hash(ticket));
     default:
+        bound(client, ok);
         return by_weight(client, ok, mpp_ticket_hash(ticket));
     }
 }

@@ -44,7 +44,7 @@ struct sim_run {
     uint32_t on_the_way, calls_open;
     struct mpp_link running_list;
     struct mpp_timer arrival;
-    uint64_t born, rows_born, ended;
+    uint64_t arrivals, born, rows_born, ended;
     double *latency; /* of ok parts */
     uint64_t nlatency, cap;
     int nomem;
@@ -149,7 +149,7 @@ static int next_part(void *user, struct mpp_part_info *out)
     struct sim_call *c = user;
 
     if (c->run->sim->rate > 0)
-        return c->left-- > 0 ? give(c->run, out) : 0;
+        return c->left > 0 ? (c->left--, give(c->run, out)) : 0;
     return source_open(c->run) ? give(c->run, out) : 0;
 }
 
@@ -186,8 +186,9 @@ static void arrive(struct sim_run *run)
 {
     double gap = -log(1 - mpp_random01(&run->rng)) / run->sim->rate;
 
-    if (!source_open(run))
+    if (!source_open(run) || (run->sim->parts > 0 && run->arrivals >= run->sim->parts))
         return;
+    run->arrivals++;
     new_call(run);
     mpp_heap_set(&run->heap, &run->arrival, mpp_after(run->now, gap));
 }

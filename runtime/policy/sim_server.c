@@ -63,6 +63,8 @@ static int out_of_quota(struct sim_run *run, struct sim_server *s, struct sim_re
     if (cfg->quota_tells > 1 && cfg->rpm > 0) {
         q->outcome.hints.limit_requests = cfg->rpm;
         q->outcome.hints.remaining_requests = cfg->rpm / 60 * width - s->used_requests;
+        q->outcome.hints.reset_requests =
+            width - fmod(mpp_seconds(sim_now(run)), width) + 1e-3;
     }
     return 0;
 }

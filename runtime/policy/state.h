@@ -70,6 +70,8 @@ struct mpp_endpoint {
     struct mpp_hists hists;
     struct mpp_health health;
     double tokens_per_byte;
+    double latency;      /* EWMA of acceptable replies, s; 0 unknown */
+    mpp_time latency_at;
     struct mpp_endpoint_stats stats; /* its counters; the rest is filled when asked */
     uint64_t first; /* first attempts */
 };
