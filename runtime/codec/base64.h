@@ -27,15 +27,14 @@ struct mp__b64 {
 };
 
 /*
- * Decodes until the text ends, out has no room for another group, or a character that cannot
- * follow comes; returns the characters eaten and adds the bytes written to *out_n (never more than
- * cap in one call). A caller that sees fewer eaten than given looks at in[eaten]: it is either the
- * text's own end or wrong, unless cap - *written < 3.
+ * Decodes until the text ends, a character that cannot follow comes, or a group of four is about
+ * to be complete with less than 3 bytes of room. Returns the characters eaten; adds the bytes
+ * written to *out_n, never more than cap a call. in[eaten] tells a caller why it stopped early.
  */
 size_t mp__b64_feed(struct mp__b64 *s, const char *in, size_t n, uint8_t *out, size_t cap,
                     size_t *out_n);
 
-/* At the end of the text: writes the last 0..2 bytes to out; 0 or MP_EINVAL. */
+/* At the end of the text: writes the last have - 1 bytes (0 to 2) to out; 0 or MP_EINVAL. */
 int mp__b64_finish(struct mp__b64 *s, uint8_t *out, size_t *out_n);
 
 #endif

@@ -37,6 +37,9 @@ size_t mp__num_feed(struct mp__num *s, const char *p, size_t n);
 /* 0 and *out; MP_EINVAL: not a whole JSON number; MP__ERANGE: rounds to infinity. */
 int mp__num_finish(const struct mp__num *s, float *out);
 
+/* 0 and *out when the number is a plain 0 or [1-9][0-9]* of up to 19 digits, else MP_EINVAL. */
+int mp__num_uint(const struct mp__num *s, uint64_t *out);
+
 /* Whole text p[0..n): the same results. */
 int mp__num_parse(const char *p, size_t n, float *out);
 
@@ -46,6 +49,13 @@ int mp__num_parse(const char *p, size_t n, float *out);
  */
 #define MP__NUM_AHEAD 48
 const char *mp__num_fast(const char *p, float *out);
+
+/*
+ * Elements of a JSON array, each with the comma after it: from *at (an element's start) up to cap
+ * of them, as long as the hot path serves. Returns how many, *at is after the last comma. The
+ * array's last element, errors and the chunk's edge are left to the careful path.
+ */
+size_t mp__num_list(const char **at, const char *end, float *out, size_t cap);
 
 /* (neg ? -1 : 1) * w * 10^e to float32: 0; 1 when these bits leave two floats open; MP__ERANGE. */
 int mp__num_scale(uint64_t w, int64_t e, int neg, float *out);

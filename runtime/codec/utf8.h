@@ -1,0 +1,32 @@
+/*
+ * utf8.h - the table of RFC 3629, for those who read UTF-8 byte by byte.
+ */
+#ifndef MP_CODEC_UTF8_H
+#define MP_CODEC_UTF8_H
+
+#include <stddef.h>
+
+/* Length of the sequence that lead byte c begins and the range of its second byte; 0: cannot. */
+static inline size_t mp__utf8_lead(unsigned char c, unsigned char *lo, unsigned char *hi)
+{
+    *lo = 0x80;
+    *hi = 0xBF;
+    if (c < 0x80)
+        return 1;
+    if (c < 0xC2 || c > 0xF4)
+        return 0;
+    if (c == 0xE0)
+        *lo = 0xA0;
+    else if (c == 0xED)
+        *hi = 0x9F;
+    else if (c == 0xF0)
+        *lo = 0x90;
+    else if (c == 0xF4)
+        *hi = 0x8F;
+    return c < 0xE0 ? 2 : c < 0xF0 ? 3 : 4;
+}
+
+/* Length of the valid sequence of 2 to 4 bytes at s, 0 when it is not one. n is at least 1. */
+size_t mp__utf8_seq(const unsigned char *s, size_t n);
+
+#endif

@@ -1,0 +1,166 @@
+/*
+ * decode.c - how fast the streaming decoder is on one core.
+ *
+ *   cc -O2 -Iruntime -Iruntime/include tests/bench/decode.c build/codec.a -lm -o decode && ./decode
+ *
+ * A reply of 1024 vectors of 1024 dimensions in OpenAI's form, fed in chunks. JSON is given as MB
+ * of text a second, base64 as GB of decoded floats a second; the best of several runs.
+ */
+#include "codec/base64.h"
+#include "codec/buf.h"
+#include "codec/cpu.h"
+#include "codec/decode.h"
+#include "codec/hashmodel.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#define ITEMS 1024u
+#define DIM   1024u
+#define RUNS  7
+
+static uint64_t seed = 0x9E3779B97F4A7C15u;
+
+static uint64_t next(void)
+{
+    seed ^= seed << 13;
+    seed ^= seed >> 7;
+    seed ^= seed << 17;
+    return seed;
+}
+
+static double now(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+static float *row(void *arg, uint32_t item, uint32_t dim)
+{
+    return (float *)arg + (size_t)item * dim;
+}
+
+enum form { SHORT, DOUBLE, PRETTY, BASE64 };
+
+static void add_vector(struct mp__buf *b, enum form form)
+{
+    static float raw[DIM];
+    static char text[MP__BASE64_ENCODED(sizeof(raw)) + 1];
+    char one[64];
+    uint32_t i;
+
+    if (form == BASE64) {
+        for (i = 0; i < DIM; i++)
+            raw[i] = (float)((double)(int64_t)next() / 1e20);
+        mp__buf_addc(b, '"');
+        mp__buf_add(b, text, mp__base64_encode(text, raw, sizeof(raw)));
+        mp__buf_addc(b, '"');
+        return;
+    }
+    for (i = 0; i < DIM; i++) {
+        double v = (double)(int64_t)next() / 1e20;
+
+        snprintf(one, sizeof(one), "%s%.*g", form == PRETTY ? "\n        " : "",
+                 form == SHORT ? 9 : 17, v);
+        mp__buf_addc(b, i == 0 ? '[' : ',');
+        mp__buf_adds(b, one);
+    }
+    mp__buf_addc(b, ']');
+}
+
+static void make(struct mp__buf *b, enum form form)
+{
+    char head[80];
+    uint32_t i;
+
+    mp__buf_init(b, 0);
+    mp__buf_adds(b, "{\"object\":\"list\",\"data\":[");
+    for (i = 0; i < ITEMS; i++) {
+        snprintf(head, sizeof(head), "%s{\"object\":\"embedding\",\"index\":%u,\"embedding\":",
+                 i == 0 ? "" : ",", i);
+        mp__buf_adds(b, head);
+        add_vector(b, form);
+        mp__buf_addc(b, '}');
+    }
+    mp__buf_adds(b, "],\"model\":\"m\",\"usage\":{\"prompt_tokens\":8,\"total_tokens\":8}}");
+}
+
+static double best(const struct mp__buf *b, size_t chunk, float *out)
+{
+    static const struct mp__shape shape = {"data", "embedding", "index", MP__F32};
+    struct mp__decoder_cfg cfg = {&shape, ITEMS, DIM, 0, 0, row, out};
+    struct mp__decoder *d = mp__decoder_new(&cfg);
+    double t, least = 1e9;
+    size_t at, n;
+    int i;
+
+    for (i = 0; i < RUNS && d != NULL; i++) {
+        t = now();
+        mp__decoder_reset(d, &cfg);
+        for (at = 0; at < b->n; at += n) {
+            n = b->n - at < chunk ? b->n - at : chunk;
+            mp__decoder_feed(d, b->p + at, n);
+        }
+        if (mp__decoder_finish(d) != 0) {
+            fprintf(stderr, "%s\n", mp__decoder_error(d));
+            exit(1);
+        }
+        t = now() - t;
+        least = t < least ? t : least;
+    }
+    mp__decoder_free(d);
+    return least;
+}
+
+static void hash_rate(void)
+{
+    static const char text[] =
+        "The quick brown fox jumps over the lazy dog while embeddings are computed elsewhere. ";
+    float v[256];
+    double t = now();
+    int i;
+
+    for (i = 0; i < 50000; i++)
+        mp__hash_embed(text, sizeof(text) - 1, 256, v);
+    t = now() - t;
+    printf("hash model, %zu byte texts        %8.1f MB/s\n", sizeof(text) - 1,
+           50000.0 * sizeof(text) / t / 1e6);
+}
+
+int main(void)
+{
+    static const size_t chunks[] = {512 << 10, 64 << 10, 16 << 10};
+    static const char *const names[] = {"JSON, 9 digits", "JSON, 17 digits",
+                                        "JSON, 17 digits, indented", "base64"};
+    float *out = malloc((size_t)ITEMS * DIM * sizeof(float));
+    struct mp__buf b;
+    double t;
+    int form, level;
+    size_t i;
+
+    memset(out, 0, (size_t)ITEMS * DIM * sizeof(float));
+    for (form = SHORT; form <= BASE64; form++) {
+        make(&b, (enum form)form);
+        for (i = 0; i < 3; i++) {
+            for (level = form == BASE64 ? MP__SIMD_NONE : MP__SIMD_AVX2; level <= MP__SIMD_AVX2;
+                 level++) {
+                mp__simd_limit(level);
+                t = best(&b, chunks[i], out);
+                printf("%-26s %3zu KB chunks  simd %d", names[form], chunks[i] >> 10, level);
+                if (form == BASE64)
+                    printf("  %8.2f GB/s of floats\n", ITEMS * (double)DIM * 4 / t / 1e9);
+                else
+                    printf("  %8.0f MB/s of text, %.1f ns a number\n", (double)b.n / t / 1e6,
+                           t * 1e9 / ((double)ITEMS * DIM));
+            }
+        }
+        mp__buf_free(&b);
+    }
+    hash_rate();
+    free(out);
+    return 0;
+}
