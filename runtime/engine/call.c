@@ -553,6 +553,7 @@ void mp__call_done(struct mp__call *call, enum mp_kind kind)
     struct mp__call ***tail = call->done != NULL ? &e->finished_tail : &e->polled_tail;
     **tail = call;
     *tail = &call->next;
+    e->npolled += call->done == NULL;
     e->n.calls_done++;
 }
 
@@ -614,6 +615,7 @@ int mp_poll(mp_engine *e, struct mp_completion *out, int max)
         out[n].arg = call->arg;
         out[n].result = mp_result_keep(call->result);
         n++;
+        e->npolled--;
         mp__call_free(call);
     }
     return n;

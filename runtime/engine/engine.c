@@ -56,7 +56,7 @@ void mp__wake(struct mp_engine *e)
 /* Handles keep the host's loop alive only while something is open. */
 void mp__engine_live(struct mp_engine *e)
 {
-    unsigned live = e->calls_open > 0 || e->attempts_open > 0;
+    unsigned live = e->calls_open > e->npolled || e->attempts_open > 0;
     if (e->live == live)
         return;
     e->live = live;

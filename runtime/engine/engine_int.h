@@ -251,7 +251,7 @@ struct mp_engine {
     struct mp__attempt *draining; /* losers of a hedge that keep their connection */
     struct mp__call *finished, **finished_tail; /* to deliver by callback */
     struct mp__call *polled, **polled_tail;     /* to hand out by mp_poll */
-    uint32_t delivering;
+    uint32_t npolled; /* calls in it: nothing will happen to them on the loop */
     uint32_t calls_open; /* submitted, not yet delivered or polled */
     uint32_t attempts_open;
     uint64_t queued_bytes;
