@@ -8,8 +8,9 @@
 
 static const char alphabet[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
-#define XX 0xFF
+#define XX       0xFF
 #define ROW16(x) x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x
+/* clang-format off */
 static const uint8_t value[256] = {
     ROW16(XX), ROW16(XX),
     XX, XX, XX, XX, XX, XX, XX, XX, XX, XX, XX, 62, XX, XX, XX, 63,
@@ -20,6 +21,7 @@ static const uint8_t value[256] = {
     41, 42, 43, 44, 45, 46, 47, 48, 49, 50, 51, XX, XX, XX, XX, XX,
     ROW16(XX), ROW16(XX), ROW16(XX), ROW16(XX), ROW16(XX), ROW16(XX), ROW16(XX), ROW16(XX),
 };
+/* clang-format on */
 
 size_t mp__base64_encode(char *out, const void *in, size_t n)
 {

@@ -31,8 +31,8 @@ MP__TARGET("avx2") size_t mp__b64_avx2(const uint8_t *in, size_t n, uint8_t *out
         __m256i high = _mm256_and_si256(_mm256_srli_epi32(v, 4), slash);
         __m256i lo = _mm256_shuffle_epi8(low_bits, _mm256_and_si256(v, slash));
         __m256i hi = _mm256_shuffle_epi8(high_bits, high);
-        __m256i roll = _mm256_shuffle_epi8(roll_by,
-                                           _mm256_add_epi8(_mm256_cmpeq_epi8(v, slash), high));
+        __m256i roll =
+            _mm256_shuffle_epi8(roll_by, _mm256_add_epi8(_mm256_cmpeq_epi8(v, slash), high));
 
         if (!_mm256_testz_si256(lo, hi))
             break;

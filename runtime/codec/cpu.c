@@ -5,14 +5,27 @@
 
 #include <stdatomic.h>
 
+#if MP__X86
+#include <cpuid.h>
+#endif
+
 static atomic_int level; /* 0: not asked yet */
+
+#if MP__X86
+/* clang 14 does not know the name "f16c" in __builtin_cpu_supports. */
+static int has_f16c(void)
+{
+    unsigned a, b, c = 0, d;
+
+    return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C) != 0;
+}
+#endif
 
 static int probe(void)
 {
 #if MP__X86
     __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-        __builtin_cpu_supports("f16c"))
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c())
         return MP__SIMD_AVX2;
     if (__builtin_cpu_supports("ssse3") && __builtin_cpu_supports("sse4.1"))
         return MP__SIMD_SSE;

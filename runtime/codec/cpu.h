@@ -5,7 +5,7 @@
 #define MP_CODEC_CPU_H
 
 #if defined(__x86_64__) && defined(__GNUC__)
-#define MP__X86 1
+#define MP__X86         1
 #define MP__TARGET(isa) __attribute__((target(isa)))
 #else
 #define MP__X86 0

@@ -10,7 +10,7 @@
 
 #include "moonpool.h"
 
-#define MP__EDECODE (-22) /* the reply is wrong; mp__decoder_error() says how */
+#define MP__EDECODE     (-22) /* the reply is wrong; mp__decoder_error() says how */
 #define MP__MAX_NESTING 32
 
 enum mp__dtype {
@@ -48,7 +48,7 @@ struct mp__decoder_cfg {
 struct mp__decoder;
 
 struct mp__decoder *mp__decoder_new(const struct mp__decoder_cfg *cfg); /* NULL: out of memory */
-void mp__decoder_free(struct mp__decoder *d);                          /* NULL is fine */
+void mp__decoder_free(struct mp__decoder *d);                           /* NULL is fine */
 int mp__decoder_reset(struct mp__decoder *d, const struct mp__decoder_cfg *cfg); /* or MP_ENOMEM */
 
 /* 0, MP__EDECODE or MP_ENOMEM; an error stays. cfg.row is called from here. */

@@ -38,13 +38,13 @@ enum state {
 
 /* What a container, or a string or number, is for. */
 enum role {
-    REST,   /* outside the list: kept */
+    REST, /* outside the list: kept */
     LIST,
     ITEM,
     SKIP,   /* inside an item: checked, not kept */
     VECTOR, /* a string of base64 */
     INDEX,
-    NAME    /* a key */
+    NAME /* a key */
 };
 
 enum text { TEXT, UTF8, ESCAPE, HEX, LOW_SLASH, LOW_U };
@@ -65,9 +65,9 @@ struct path {
 
 struct str {
     uint8_t role;
-    uint8_t text;  /* enum text */
-    uint8_t need;  /* UTF-8 bytes still to come */
-    uint8_t lo;    /* range of the next one */
+    uint8_t text; /* enum text */
+    uint8_t need; /* UTF-8 bytes still to come */
+    uint8_t lo;   /* range of the next one */
     uint8_t hi;
     uint8_t hex;   /* digits read */
     uint16_t unit; /* \uXXXX */

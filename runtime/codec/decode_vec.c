@@ -187,8 +187,8 @@ static int check_elements(struct mp__decoder *d)
     range_of(dtype, &lo, &hi);
     for (i = 0; !d->vec.bytes && i < d->vec.n; i++)
         if (!(x[i] >= lo && x[i] <= hi && x[i] == (float)(int)x[i])) {
-            mp__dec_fail(d, "row %u: element %zu is not a whole number of %g to %g",
-                         mp__dec_row(d), i, (double)lo, (double)hi);
+            mp__dec_fail(d, "row %u: element %zu is not a whole number of %g to %g", mp__dec_row(d),
+                         i, (double)lo, (double)hi);
             return 0;
         }
     return 1;

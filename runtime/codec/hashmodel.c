@@ -85,7 +85,9 @@ static uint64_t word_hash(const struct word *w)
 static int is_stop(const struct word *w)
 {
     static const char *const stop[6] = {
-        "", " a i ", " an as at be by he if in is it my no of on or so to us we do ",
+        "",
+        " a i ",
+        " an as at be by he if in is it my no of on or so to us we do ",
         " and are but can did for had has her him his how its not our she the was who you ",
         " been does from have into than that them then they this were what when will with your ",
         " about their there these those which would could should "};

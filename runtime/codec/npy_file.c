@@ -195,8 +195,7 @@ int mp__npy_reopen(struct mp__npy_writer *w, int fd)
     rc = read_header(fd, (uint64_t)st.st_size, &info, err, sizeof(err));
     if (rc != 0)
         return rc;
-    if (info.offset != MP__NPY_HEADER || info.item == 8 || info.cols == 0 ||
-        info.cols > UINT32_MAX)
+    if (info.offset != MP__NPY_HEADER || info.item == 8 || info.cols == 0 || info.cols > UINT32_MAX)
         return MP_EINVAL;
     w->fd = fd;
     w->cols = (uint32_t)info.cols;

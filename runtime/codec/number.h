@@ -17,10 +17,10 @@
 #define MP__NUM_DIGITS 160
 
 struct mp__num {
-    uint64_t mant;  /* the first 19 significant digits */
-    int64_t point;  /* power of ten of the last digit of mant, exponent not included */
-    int64_t exp;    /* the exponent's digits, capped */
-    uint32_t nd;    /* significant digits in digits[] */
+    uint64_t mant; /* the first 19 significant digits */
+    int64_t point; /* power of ten of the last digit of mant, exponent not included */
+    int64_t exp;   /* the exponent's digits, capped */
+    uint32_t nd;   /* significant digits in digits[] */
     uint8_t state;
     uint8_t neg;
     uint8_t eneg;

@@ -80,8 +80,8 @@ static void make(struct mp__buf *b, enum form form)
     mp__buf_init(b, 0);
     mp__buf_adds(b, "{\"object\":\"list\",\"data\":[");
     for (i = 0; i < ITEMS; i++) {
-        snprintf(head, sizeof(head), "%s{\"object\":\"embedding\",\"index\":%u,\"embedding\":",
-                 i == 0 ? "" : ",", i);
+        snprintf(head, sizeof(head),
+                 "%s{\"object\":\"embedding\",\"index\":%u,\"embedding\":", i == 0 ? "" : ",", i);
         mp__buf_adds(b, head);
         add_vector(b, form);
         mp__buf_addc(b, '}');
