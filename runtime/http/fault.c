@@ -126,15 +126,18 @@ int mp_http_reply_fault(struct mp_http_request *req, int status,
     struct mp__conn *c = (struct mp__conn *)req;
     struct mp_http_server *s = c->server;
     struct mp__fault_job *j = calloc(1, sizeof(*j));
-    if (j == NULL)
-        return UV_ENOMEM;
-    int err = lay_out(j, c, status, headers, nheaders, body, len, fault);
-    if (err != 0 || c->state == MP__S_CLOSED) {
-        mp__bytes_trim(&j->wire, 0);
+    int err = UV_ENOMEM;
+    if (j != NULL)
+        err = lay_out(j, c, status, headers, nheaders, body, len, fault);
+    if (err == 0 && c->state == MP__S_CLOSED)
+        err = UV_ECANCELED;
+    if (err != 0) {
+        if (j != NULL)
+            mp__bytes_trim(&j->wire, 0);
         free(j);
-        if (err == 0)
-            mp__conn_ended(c);
-        return err != 0 ? err : UV_ECANCELED;
+        if (err != UV_EINVAL)
+            mp_http_abort(req);
+        return err;
     }
     if (fault->raw || fault->cut < len)
         c->keep_alive = 0;

@@ -111,13 +111,14 @@ const char *mp_http_peer(const struct mp_http_request *req, char *out, size_t n)
  *
  * The framing headers (content-length, transfer-encoding, keep-alive, date) are the server's own
  * and ignored in `headers`; "connection: close" is obeyed. A name or value with a line break, or a
- * status outside 200..599, is UV_EINVAL and the request is still to be ended. Bytes are copied only
- * as far as the socket did not take them at once.
+ * status outside 200..599, is UV_EINVAL: nothing was sent and the request is still to be ended. It
+ * is over after every other result. Bytes are copied only as far as the socket did not take them.
  */
 int mp_http_reply(struct mp_http_request *req, int status, const struct mp_http_header *headers,
                   size_t nheaders, const void *body, size_t len);
 
-/* A streamed reply: chunked, or up to the end of the connection for HTTP/1.0. */
+/* A streamed reply: chunked, or up to the end of the connection for HTTP/1.0. Whatever it returns,
+ * mp_http_end or mp_http_abort is still to come. */
 int mp_http_start(struct mp_http_request *req, int status, const struct mp_http_header *headers,
                   size_t nheaders);
 /* 0: go on; 1: taken, but wait for on_drain before more; < 0: the client has gone. */

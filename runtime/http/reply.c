@@ -178,8 +178,12 @@ int mp_http_reply(struct mp_http_request *req, int status, const struct mp_http_
     struct mp__conn *c = (struct mp__conn *)req;
     struct mp_http_server *s = c->server;
     int err = mp__reply_head(c, status, headers, nheaders, (int64_t)len);
-    if (err != 0)
+    if (err == UV_EINVAL)
         return err;
+    if (err != 0) {
+        mp_http_abort(req);
+        return err;
+    }
     uv_buf_t bufs[2] = {uv_buf_init(s->scratch.p, (unsigned int)s->scratch.n),
                         uv_buf_init((char *)body, (unsigned int)len)};
     int no_body = c->is_head || status == 204 || status == 304 || len == 0;
