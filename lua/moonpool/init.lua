@@ -25,6 +25,7 @@ local parts = {
   jsonl = { "moonpool.jsonl" },
   job = { "moonpool.job", "run" },
   serve = { "moonpool.serve", "serve" },
+  mock = { "moonpool.mock", "new" },
   metrics = { "moonpool.metrics", "text" },
 }
 
