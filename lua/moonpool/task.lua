@@ -153,7 +153,7 @@ local function map_each(source, window, fn)
   local pull = puller(source)
   local queue, head, tail = {}, 1, 0
   local filled, room = core.waitlist(), core.waitlist()
-  local working = window
+  local working, failed, failure = window, false, nil
 
   local function put(entry)
     while tail - head + 1 >= window do
@@ -171,17 +171,16 @@ local function map_each(source, window, fn)
   local function worker()
     local ok, err = xpcall(work, core.traceback)
     working = working - 1
-    if not ok then
-      tail = tail + 1 -- without waiting for room: the loop must hear of it
-      queue[tail] = { error = err, failed = true }
+    if not ok and not failed then
+      failed, failure = true, err
     end
-    filled:wake()
+    filled:wake() -- it needs no memory, so even a worker that ran out of it is heard
   end
   local function next_result()
     while head > tail do
-      if working == 0 then
+      if failed or working == 0 then
         scope:close()
-        return nil
+        return failed and error(failure, 0) or nil
       end
       filled:wait()
     end
@@ -189,10 +188,6 @@ local function map_each(source, window, fn)
     queue[head] = nil
     head = head + 1
     room:wake(1)
-    if entry.failed then
-      scope:close()
-      error(entry.error, 0)
-    end
     return table.unpack(entry, 1, 2)
   end
 

@@ -23,7 +23,7 @@ struct mp_rt {
     struct mp_engine *engine;
     struct mp_sched *sched;
     int owns_loop;
-    unsigned holds;                /* what must close before the loop can */
+    unsigned holds; /* what must close before the loop can */
     struct mp_close_hook *hooks;
 };
 
@@ -40,7 +40,7 @@ struct mp_rt *mp_rt(lua_State *L); /* from the registry; never NULL once the lib
  * any loop callback, at most once a wait.
  */
 struct mp_wait {
-    struct mp_task *task;                /* NULL outside a task */
+    struct mp_task *task; /* NULL outside a task */
     void (*cancel)(struct mp_wait *w);
     lua_KFunction k;
     lua_KContext ctx;
@@ -86,7 +86,8 @@ void mp_token_unwatch(struct mp_watch *w); /* fine when not watching */
  * The hooks run once, last registered first, when the runtime closes: all tasks are over by then and
  * no Lua may run. A hook that closes asynchronously calls mp_rt_hold before it starts and
  * mp_rt_release from its last callback; the loop is run until all are released. */
-int mp_rt_on_close(struct mp_rt *rt, void (*fn)(struct mp_rt *rt, void *arg), void *arg); /* MP_ENOMEM */
+int mp_rt_on_close(struct mp_rt *rt, void (*fn)(struct mp_rt *rt, void *arg),
+                   void *arg); /* MP_ENOMEM */
 void mp_rt_off_close(struct mp_rt *rt, void (*fn)(struct mp_rt *rt, void *arg), void *arg);
 void mp_rt_hold(struct mp_rt *rt);
 void mp_rt_release(struct mp_rt *rt);

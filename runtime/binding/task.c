@@ -272,10 +272,15 @@ static void make_class(lua_State *L)
 
 void mp_open_task(lua_State *L)
 {
-    static const luaL_Reg functions[] = {
-        {"await", l_await},         {"sleep", l_sleep},           {"now", l_now},
-        {"in_task", l_in_task},     {"deadline", l_deadline},     {"task_count", l_task_count},
-        {"traceback", l_traceback}, {"traceback_of", l_get_traceback}, {NULL, NULL}};
+    static const luaL_Reg functions[] = {{"await", l_await},
+                                         {"sleep", l_sleep},
+                                         {"now", l_now},
+                                         {"in_task", l_in_task},
+                                         {"deadline", l_deadline},
+                                         {"task_count", l_task_count},
+                                         {"traceback", l_traceback},
+                                         {"traceback_of", l_get_traceback},
+                                         {NULL, NULL}};
     make_class(L);
     luaL_setfuncs(L, functions, 0);
     mp__open_scope(L);

@@ -55,7 +55,8 @@ struct mp_timer {
     double when; /* uv_hrtime in seconds */
     uint64_t seq;
     void (*fire)(struct mp_timer *timer); /* runs no Lua */
-    struct mp_timer *child, *next, *prev; /* prev: the elder sibling, or the parent of a first child */
+    struct mp_timer *child, *next,
+        *prev; /* prev: the elder sibling, or the parent of a first child */
     int armed;
 };
 
@@ -82,9 +83,9 @@ enum task_state {
 
 enum cancel_why {
     WHY_NONE,
-    WHY_CANCEL,    /* task:cancel(), scope:cancel() */
-    WHY_SIBLING,   /* another task of the scope failed */
-    WHY_DEADLINE,  /* the scope's own */
+    WHY_CANCEL,   /* task:cancel(), scope:cancel() */
+    WHY_SIBLING,  /* another task of the scope failed */
+    WHY_DEADLINE, /* the scope's own */
     WHY_TOKEN,
     WHY_OUTER,     /* a scope further out was cancelled */
     WHY_INTERRUPT, /* SIGINT, SIGTERM */
@@ -101,11 +102,11 @@ struct mp_task {
     struct mp_link sibling; /* in scope->tasks, or when over in scope->failures */
     struct mp_link joiners; /* mp_node.link of those who await it */
     struct mp_node node;
-    int n;                  /* new: values on co to start it with; done: results */
-    unsigned raised;        /* times the cancellation was raised */
-    unsigned char state;    /* enum task_state */
-    unsigned char why;      /* enum cancel_why; not WHY_NONE: cancelled, maybe not aware of it yet */
-    unsigned char failed;   /* its function raised */
+    int n;                /* new: values on co to start it with; done: results */
+    unsigned raised;      /* times the cancellation was raised */
+    unsigned char state;  /* enum task_state */
+    unsigned char why;    /* enum cancel_why; not WHY_NONE: cancelled, maybe not aware of it yet */
+    unsigned char failed; /* its function raised */
 };
 
 enum { TASK_UV_CO = 1, TASK_UV_RESULT, TASK_UV_SCOPE, TASK_UVS = TASK_UV_SCOPE };
@@ -114,7 +115,7 @@ struct mp_scope {
     struct mp_rt *rt; /* NULL: the runtime is gone */
     struct mp_scope *parent;
     struct mp_task *body;
-    struct mp_link sub;   /* in parent->subs */
+    struct mp_link sub; /* in parent->subs */
     struct mp_link subs;
     struct mp_link tasks;
     struct mp_link failures; /* tasks that failed, when they are collected */
@@ -135,8 +136,8 @@ struct mp_sched {
     struct mp_rt *rt;
     struct mp_link queue;
     struct mp_task *current;
-    lua_State *from;               /* who runs the loop: lua_resume's `from` */
-    lua_State *volatile running;   /* for the signal handler: whom to hook */
+    lua_State *from;             /* who runs the loop: lua_resume's `from` */
+    lua_State *volatile running; /* for the signal handler: whom to hook */
     struct mp_timer *timers;
     uint64_t timer_seq;
     struct mp_scope root;
@@ -144,22 +145,22 @@ struct mp_sched {
     struct mp_wait *outer;          /* the wait outside any task that runs the loop */
     struct mp_node outer_node;
     unsigned ntasks;
-    unsigned nfree;                 /* reset threads kept for reuse */
-    unsigned blocked;               /* resumed from where a wait cannot pass out */
-    unsigned char in_run;           /* uv_run is on the C stack */
+    unsigned nfree;       /* reset threads kept for reuse */
+    unsigned blocked;     /* resumed from where a wait cannot pass out */
+    unsigned char in_run; /* uv_run is on the C stack */
     unsigned char idling, closing, hosted;
-    unsigned char hook_yield;       /* the signal's hook has yielded, to be closed */
-    int exit_code;                  /* -1: none asked for */
-    int interrupted;                /* the signal's number, once the loop has seen it */
+    unsigned char hook_yield; /* the signal's hook has yielded, to be closed */
+    int exit_code;            /* -1: none asked for */
+    int interrupted;          /* the signal's number, once the loop has seen it */
     volatile sig_atomic_t signalled;
-    int grace;                      /* index of the next hook period */
+    int grace; /* index of the next hook period */
     uv_check_t check;
     uv_idle_t idle;
     uv_timer_t timer;
     uv_async_t async;
 };
 
-#define MP_MAX_TASKS   (1u << 20)
+#define MP_MAX_TASKS    (1u << 20)
 #define MP_FREE_THREADS 256
 
 /* What a coroutine of ours yields. Only the addresses matter. */
@@ -173,7 +174,7 @@ static inline double mp__now(void)
 
 /* runtime.c */
 void mp__rt_open(lua_State *L, uv_loop_t *loop); /* NULL: a loop of its own */
-struct mp_rt *mp__rt_if_any(lua_State *L); /* NULL: not open, or closed for good */
+struct mp_rt *mp__rt_if_any(lua_State *L);       /* NULL: not open, or closed for good */
 
 /* wait.c */
 struct mp_node *mp__node(struct mp_rt *rt, void (*cancel)(struct mp_wait *w));
@@ -197,7 +198,7 @@ int mp__close_thread(lua_State *L, lua_State *from);
 
 /* task.c */
 struct mp_task *mp__task_new(lua_State *L, struct mp_scope *scope, int scope_idx, int nargs);
-int mp__task_results(lua_State *L, int task); /* pushes them, or raises its error */
+int mp__task_results(lua_State *L, int task);   /* pushes them, or raises its error */
 void mp__push_traceback(lua_State *L, int err); /* where the error at `err` was raised, or nil */
 
 /* task_timer.c */

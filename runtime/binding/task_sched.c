@@ -11,11 +11,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define TURN_BUDGET 5000000u /* ns of tasks before the loop looks at its sockets again */
-#define BUDGET_STRIDE 4      /* resumes between looks at the clock */
+#define TURN_BUDGET   5000000u /* ns of tasks before the loop looks at its sockets again */
+#define BUDGET_STRIDE 4        /* resumes between looks at the clock */
 
 /* Registry keys. */
-static const char tasks_key, free_key, stray_key;
+static const char tasks_key, free_key, stray_key, crash_key;
 
 static void on_idle(uv_idle_t *handle)
 {
@@ -278,11 +278,13 @@ static void yielded(lua_State *L, struct mp_task *t, int n)
         stray_yield(L, t, n);
 }
 
-/* Out of memory or C stack in a place that task_main's pcall does not cover. */
+/* Out of memory or C stack in a place that task_main's pcall does not cover. A resume that was refused
+ * leaves the thread alive, and closing it leaves no error. */
 static void crashed(lua_State *L, struct mp_task *t)
 {
     t->failed = 1;
-    mp__close_thread(t->co, L);
+    if (mp__close_thread(t->co, L) == LUA_OK)
+        lua_rawgetp(t->co, LUA_REGISTRYINDEX, &crash_key);
     end_task(L, t, LUA_ERRRUN, 1);
 }
 
@@ -387,6 +389,8 @@ void mp__sched_tables(lua_State *L)
     lua_rawsetp(L, LUA_REGISTRYINDEX, &free_key);
     lua_pushliteral(L, "a task's coroutine yielded from outside moonpool");
     lua_rawsetp(L, LUA_REGISTRYINDEX, &stray_key);
+    lua_pushliteral(L, "no C stack left to run a task");
+    lua_rawsetp(L, LUA_REGISTRYINDEX, &crash_key);
 }
 
 void mp__sched_close(struct mp_rt *rt)

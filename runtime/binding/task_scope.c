@@ -466,12 +466,9 @@ static int l_set_interrupt(lua_State *L)
 
 static void make_class(lua_State *L)
 {
-    static const luaL_Reg methods[] = {{"spawn", l_spawn},
-                                       {"cancel", l_scope_cancel},
-                                       {"close", l_close},
-                                       {"error", l_scope_error},
-                                       {"deadline", l_scope_deadline},
-                                       {NULL, NULL}};
+    static const luaL_Reg methods[] = {
+        {"spawn", l_spawn},       {"cancel", l_scope_cancel},     {"close", l_close},
+        {"error", l_scope_error}, {"deadline", l_scope_deadline}, {NULL, NULL}};
     luaL_newmetatable(L, SCOPE_META);
     luaL_newlib(L, methods);
     lua_setfield(L, -2, "__index");
@@ -484,13 +481,10 @@ static void make_class(lua_State *L)
 
 void mp__open_scope(lua_State *L)
 {
-    static const luaL_Reg functions[] = {{"scope", l_scope},
-                                         {"timeout", l_timeout},
-                                         {"shield", l_shield},
-                                         {"main", l_main},
-                                         {"open_scope", l_open_scope},
-                                         {"set_interrupt", l_set_interrupt},
-                                         {NULL, NULL}};
+    static const luaL_Reg functions[] = {
+        {"scope", l_scope}, {"timeout", l_timeout},       {"shield", l_shield},
+        {"main", l_main},   {"open_scope", l_open_scope}, {"set_interrupt", l_set_interrupt},
+        {NULL, NULL}};
     make_class(L);
     luaL_setfuncs(L, functions, 0);
 }

@@ -124,7 +124,7 @@ describe("map", function()
 
   it("unordered cancels the rest when the loop is left, and raises errors", function()
     local before, running = core.task_count(), 0
-    for _ in moonpool.map({ 1, 2, 3, 4 }, { ordered = false, window = 2 }, function(x)
+    for _ in moonpool.map({ 1, 2, 3, 4 }, { ordered = false, window = 2 }, function(x) -- luacheck: ignore 512
       running = running + 1
       if x > 1 then
         moonpool.sleep(60)

@@ -199,13 +199,13 @@ end)]]
 
 -- Bounded by its own clock, so that a test that fails does not hang.
 local spinning = [[
-print "ready" io.stdout:flush()
 local stop = os.clock() + 15
 local _ <close> = setmetatable({}, {__close = function()
   local n = 0
   for i = 1, 50 do n = n + i end
   print("closed", n)
 end})
+print "ready" io.stdout:flush()
 while os.clock() < stop do
   pcall(function()
     for _ in coroutine.wrap(function()
@@ -263,8 +263,10 @@ print "not interrupted"]])
 
   it("can put its work in order before it ends", function()
     local path = write("s.lua", [[
-print "ready" io.stdout:flush()
-local ok, err = pcall(moonpool.sleep, 20)
+local ok, err = pcall(function()
+  print "ready" io.stdout:flush()
+  moonpool.sleep(20)
+end)
 moonpool.shield(function() moonpool.sleep(0.001) print("saved", err.kind, err.message) end)]])
     local out, rc = interrupt(moonpool .. " run " .. path, "kill -INT $pid")
     assert.equal("saved\tcancelled\tinterrupted\n", out)
@@ -274,8 +276,10 @@ moonpool.shield(function() moonpool.sleep(0.001) print("saved", err.kind, err.me
   it("raises in stock lua5.4, whose own handling comes back afterwards", function()
     local path = write("s.lua", [[
 local moonpool = require "moonpool"
-print "ready" io.stdout:flush()
-print(pcall(moonpool.sleep, 20))
+print(pcall(moonpool.scope, function(s)
+  s:spawn(function() print "ready" io.stdout:flush() end)
+  moonpool.sleep(20)
+end))
 print(moonpool.scope(function() moonpool.sleep(0) return "goes on" end))]])
     local out, rc = interrupt("lua5.4 " .. path, "kill -INT $pid")
     assert.equal("false\tcancelled: interrupted\ngoes on\n", out)
