@@ -110,7 +110,7 @@ static int anything_open(struct mpp_client *client, mpp_time *wake)
     for (i = 0; i < client->n; i++)
         if (mpp_endpoint_open(&client->endpoints[i], NULL, 0, wake))
             return 1;
-    return mpp_all_broken(client); /* then those that will not wait are to be told */
+    return 0;
 }
 
 /* TOOK: a part went to the pool's queue. ENDED: the outbox grew. SHUT: nothing, *wake says until
@@ -118,9 +118,11 @@ static int anything_open(struct mpp_client *client, mpp_time *wake)
 static enum tried_call pass(struct mpp_client *client, mpp_time *wake)
 {
     struct mpp_link *link, *next;
+    int open = anything_open(client, wake);
     int looked = 0;
 
-    if (!anything_open(client, wake))
+    /* Behind open breakers those that will not wait are to be told. */
+    if (!open && !mpp_all_broken(client))
         return SHUT;
     for (link = client->ring.next; link != &client->ring && looked < MPP_LOOK_AHEAD; link = next) {
         struct mpp_call *call = MPP_ENTRY(link, struct mpp_call, link);
@@ -143,7 +145,7 @@ static enum tried_call pass(struct mpp_client *client, mpp_time *wake)
                 maybe_hold(part);
         }
     }
-    if (looked == MPP_LOOK_AHEAD && client->n > 1) {
+    if (looked == MPP_LOOK_AHEAD && client->n > 1 && open) {
         /* They may all wait for one endpoint while another is idle: the next pass sees others. */
         mpp_time soon = client->core->now + MPP_SECOND / 1000;
 
