@@ -1,5 +1,6 @@
 -- queue30k.lua URL - one batch_post of 30,000 payloads over 32 connections, while another task wakes
--- every millisecond: its longest gap is what any other task of the program would have felt.
+-- every millisecond: its longest gap is what any other task of the program would have felt. On a busy
+-- machine the gap counts other programs' turns too; the processor time within one gap does not.
 local moonpool = require "moonpool"
 
 local REQUESTS, CONNECTIONS = 30000, 32
@@ -11,16 +12,16 @@ for i = 1, REQUESTS do
 end
 collectgarbage()
 
-local longest, res = 0, nil
+local gap, busy, res = 0, 0, nil
 moonpool.scope(function(scope)
   local ticking = true
   scope:spawn(function()
-    local last = moonpool.now()
+    local last, last_cpu = moonpool.now(), os.clock()
     while ticking do
       moonpool.sleep(0.001)
-      local now = moonpool.now()
-      longest = math.max(longest, now - last)
-      last = now
+      local now, cpu = moonpool.now(), os.clock()
+      gap, busy = math.max(gap, now - last), math.max(busy, cpu - last_cpu)
+      last, last_cpu = now, cpu
     end
   end)
   res = assert(client:batch_post {
@@ -35,8 +36,12 @@ for i = 1, #res do
     good = good + 1
   end
 end
-print(string.format("queue30k_lua good %d", good))
-print(string.format("queue30k_lua longest_turn_ms %.3f", 1e3 * longest))
+print(moonpool.json.encode {
+  good = good,
+  longest_gap_ms = 1e3 * gap,
+  longest_gap_cpu_ms = 1e3 * busy,
+  longest_turn_ms = 1e3 * client:stats().engine.longest_turn,
+})
 if good ~= REQUESTS then
   os.exit(1)
 end
