@@ -220,18 +220,15 @@ local function clean(text)
   end
 end
 
+-- What is told of an error. The client counts rows within a request, which would mislead here.
 local function public_error(err)
-  if not err then
-    return json.null
-  elseif type(err) == "string" then
-    return { kind = "invalid", message = clean(err) }
-  end
-  return { kind = err.kind or "invalid", message = clean(tostring(err.message or err)), status = err.status }
+  local message = tostring(err.message or err):gsub("^row %d+: ", "")
+  return { kind = err.kind or "invalid", message = clean(message), status = err.status }
 end
 
 local function write_line(self, part, entry, err)
   local text = self.keep_text and entry.text or nil
-  local line = { row = self.rows, id = entry.id, text = text, error = public_error(err) }
+  local line = { row = self.rows, id = entry.id, text = text, error = err and public_error(err) or json.null }
   local ok = part.jsonl:json(line, true)
   if not ok then
     line.text = text and clean(text)
@@ -294,7 +291,8 @@ function Writer:add(entries, matrix, errors)
     end
     self.failed = self.failed + (good and 0 or last - i + 1)
     if not good and not self.first_error then
-      self.first_error = { row = self.rows - (last - i + 1), error = by_row[i] }
+      self.first_error = public_error(by_row[i])
+      self.first_error.row = self.rows - (last - i + 1)
     end
     i = last + 1
   end

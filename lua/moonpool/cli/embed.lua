@@ -79,8 +79,8 @@ local function summary_text(s, first_error)
       counted(s.retries, "retries"), s.hedges > 0 and ", " .. counted(s.hedges, "hedges") or ""),
   }
   if first_error then
-    lines[2] = ("%s of %s failed; the first is row %d: %s"):format(counted(s.failed, "rows"),
-      progress.thousands(s.rows), first_error.row, tostring(first_error.error))
+    lines[2] = ("%s of %s failed; the first is row %d: %s: %s"):format(counted(s.failed, "rows"),
+      progress.thousands(s.rows), first_error.row, first_error.kind, first_error.message)
   end
   return table.concat(lines, "\n") .. "\n"
 end

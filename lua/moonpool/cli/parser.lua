@@ -46,7 +46,7 @@ end
 -- ---- converters: value, or nil and the reason ----
 
 local function number(text)
-  local n = tonumber(text)
+  local n = tonumber(text) -- 50_000 is easier to read
   -- Lua would take 0x10 too, and 1e400 as infinity
   if not n or text:find "[xXnN]" or n ~= n or n == math.huge then
     return nil, ("'%s' is not a number"):format(text)
@@ -63,9 +63,9 @@ function parser.positive(text)
   return n, err
 end
 
---- An integer of at least 1; 50_000 and 50000 both do.
+--- An integer of at least 1.
 function parser.count(text)
-  local n, err = number((text:gsub("(%d)_(%d)", "%1%2")))
+  local n, err = number(text)
   n = n and math.tointeger(n)
   if not n or n < 1 then
     return nil, err or ("'%s' must be a whole number of at least 1"):format(text)
