@@ -127,14 +127,17 @@ LINK_policy := $(BUILD)/policy.a
 LINK_codec  := $(BUILD)/codec.a
 LINK_engine := $(BUILD)/libmoonpool.a $(BUILD)/http.a
 LINK_http   := $(BUILD)/http.a $(BUILD)/codec.a
+LINK_binding := $(BUILD)/binding.a $(BUILD)/http.a $(BUILD)/libmoonpool.a $(EMBED_OBJ)
+$(BUILD)/tests/binding_%: LUA_TEST_CFLAGS = $(LUA_CFLAGS)
+$(BUILD)/tests/binding_%: LUA_TEST_LIBS = $(LUA_STATIC) -ldl
 
 define unit_rule
 $(BUILD)/tests/$(1)_%: tests/unit/$(1)_%.c $(LINK_$(1)) $(wildcard tests/unit/*.h)
 	@mkdir -p $$(@D)
-	$(CC) $(CFLAGS_ALL) $(LLHTTP_CFLAGS) -Itests/unit -o $$@ $$< $(LINK_$(1)) $(LLHTTP_LIBS) \
-		$(DEPS_LIBS) $(CMOCKA_LIBS) $(LDFLAGS)
+	$(CC) $(CFLAGS_ALL) $(LLHTTP_CFLAGS) $$(LUA_TEST_CFLAGS) -Itests/unit -o $$@ $$< $(LINK_$(1)) \
+		$(LLHTTP_LIBS) $$(LUA_TEST_LIBS) $(DEPS_LIBS) $(CMOCKA_LIBS) $(LDFLAGS)
 endef
-$(foreach l,policy codec engine http,$(eval $(call unit_rule,$(l))))
+$(foreach l,policy codec engine http binding,$(eval $(call unit_rule,$(l))))
 
 unit: $(UNIT_BIN)
 

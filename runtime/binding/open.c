@@ -13,19 +13,6 @@
 #include <string.h>
 #include <unistd.h>
 
-/* Weak: a build may leave a part out, and its functions are then missing from the table. */
-#pragma weak mp_open_json
-#pragma weak mp_open_matrix
-#pragma weak mp_open_files
-#pragma weak mp_open_server
-#pragma weak mp_open_client
-
-static void open_part(lua_State *L, void (*part)(lua_State *L))
-{
-    if (part)
-        part(L);
-}
-
 /* ---- the Lua half ---- */
 
 static const struct mp_embedded *find_embedded(const char *name)
@@ -129,11 +116,11 @@ MP_API int luaopen_moonpool_core(lua_State *L)
     mp_open_error(L);
     mp_open_task(L);
     mp_open_system(L);
-    open_part(L, mp_open_json);
-    open_part(L, mp_open_matrix);
-    open_part(L, mp_open_files);
-    open_part(L, mp_open_server);
-    open_part(L, mp_open_client);
+    mp_open_json(L);
+    mp_open_matrix(L);
+    mp_open_files(L);
+    mp_open_server(L);
+    mp_open_client(L);
     add_searcher(L);
     return 1;
 }
