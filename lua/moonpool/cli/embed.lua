@@ -40,9 +40,10 @@ local function fail(message)
   parser.stop(1, "moonpool embed: " .. message .. "\n")
 end
 
+-- No secrets here: the client has refused a URL with a user, a password or a query.
 local function about(args)
   return {
-    url = endpoint.public_url(args.url), model = args.model, provider = args.provider,
+    url = args.url, model = args.model, provider = args.provider,
     dimensions = args.dimensions, created = os.date "!%Y-%m-%dT%H:%M:%SZ",
   }
 end

@@ -69,22 +69,4 @@ function endpoint.connect(name, args)
   return client
 end
 
---- A URL without what might be secret in it: user, password, and parameters that look like keys.
-function endpoint.public_url(url)
-  if not url then
-    return nil
-  end
-  local base, query = url:match "^([^?#]*)%??([^#]*)"
-  base = base:gsub("^(%w[%w+.-]*://)[^/@]*@", "%1")
-  local kept = {}
-  for pair in query:gmatch "[^&]+" do
-    local key = pair:match "^[^=]*":lower()
-    if not (key:find "key" or key:find "token" or key:find "sig" or key:find "secret"
-        or key:find "pass" or key:find "auth") then
-      kept[#kept + 1] = pair
-    end
-  end
-  return #kept > 0 and base .. "?" .. table.concat(kept, "&") or base
-end
-
 return endpoint

@@ -46,7 +46,7 @@ end
 -- ---- converters: value, or nil and the reason ----
 
 local function number(text)
-  local n = tonumber(text) -- 50_000 is easier to read
+  local n = tonumber((text:gsub("(%d)_(%d)", "%1%2"))) -- 50_000 is easier to read
   -- Lua would take 0x10 too, and 1e400 as infinity
   if not n or text:find "[xXnN]" or n ~= n or n == math.huge then
     return nil, ("'%s' is not a number"):format(text)

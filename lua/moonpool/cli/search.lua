@@ -19,6 +19,7 @@ function search.configure(p)
   p:argument("query", "Text to look for.")
   p:option("-k", "Rows to show (default 10)."):argname "N":convert(parser.count)
   endpoint.configure(p)
+  p:option("--dimensions", "Dimensions to ask the model for."):argname "N":convert(parser.count)
   p:flag("--json", "Print the rows as JSON lines.")
 end
 
