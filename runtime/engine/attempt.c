@@ -86,15 +86,6 @@ static void unlink_running(struct mp__attempt *a)
 
 /* ---- bytes in: inside curl ---- */
 
-static void on_connected(struct mp__xfer *x)
-{
-    struct mp__attempt *a = (struct mp__attempt *)x;
-    if (!a->counted)
-        a->client->n.running++;
-    a->counted = 1;
-    mpp_attempt_connected(a->engine->core, a->id, mp__now());
-}
-
 static int stop(struct mp__attempt *a, enum mp_kind kind, const char *message)
 {
     a->stop = kind;
@@ -427,6 +418,20 @@ static mpp_time next_limit(const struct mp__attempt *a, mpp_time now)
     return earlier(quiet_until(a, now), mp__after(a->started, a->call->timeouts.attempt));
 }
 
+/* Runs inside curl. Another limit holds from here on, which may be much nearer. */
+static void on_progress(struct mp__xfer *x)
+{
+    struct mp__attempt *a = (struct mp__attempt *)x;
+    mpp_time now = mp__now();
+    if (!a->counted) {
+        a->client->n.running++;
+        a->counted = 1;
+        mpp_attempt_connected(a->engine->core, a->id, now);
+    }
+    if (a->call != NULL)
+        mpp_heap_set(&a->engine->timers, &a->timer, next_limit(a, now));
+}
+
 static const char *limit_message(enum mp_kind kind)
 {
     switch (kind) {
@@ -480,7 +485,7 @@ static void send_now(struct mp__attempt *a)
 {
     struct mp__endpoint *ep = &a->client->endpoints[a->endpoint];
     a->xfer.target = mp__endpoint_target(a->client, ep);
-    a->xfer.on_connected = on_connected;
+    a->xfer.on_progress = on_progress;
     a->xfer.on_header = on_header;
     a->xfer.on_body = on_body;
     a->xfer.on_end = on_end;

@@ -100,6 +100,7 @@ void mp__status_message(char *out, size_t cap, int status, const char *head, siz
 
 void mp__fault_message(char *out, size_t cap, const struct mp__xfer *x)
 {
+    const char *what = x->refused ? "connection refused: " : x->reset ? "connection reset: " : "";
     const char *tail = "";
     if (x->refused)
         tail = "; is the server running there? under load: out of ports or backlog";
@@ -107,5 +108,5 @@ void mp__fault_message(char *out, size_t cap, const struct mp__xfer *x)
         tail = "; check tls.ca_file, the host name and the certificate";
     else if (x->reset)
         tail = "; the connection broke before the whole reply came";
-    snprintf(out, cap, "%s%s", x->detail, tail);
+    snprintf(out, cap, "%s%s%s", what, x->detail, tail);
 }

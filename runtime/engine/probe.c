@@ -48,7 +48,7 @@ static void on_limit(uv_timer_t *timer)
     finish(p, -1); /* a slow answer is no vote */
 }
 
-static void on_connected(struct mp__xfer *x)
+static void on_progress(struct mp__xfer *x)
 {
     (void)x;
 }
@@ -90,7 +90,7 @@ void mp__probe_start(struct mp_client *c, uint32_t endpoint)
     p->xfer.url = p->url;
     p->xfer.method = "GET";
     p->xfer.headers = ep->without_body;
-    p->xfer.on_connected = on_connected;
+    p->xfer.on_progress = on_progress;
     p->xfer.on_header = on_bytes;
     p->xfer.on_body = on_bytes;
     p->xfer.on_end = on_end;

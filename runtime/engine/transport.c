@@ -72,7 +72,7 @@ static int on_prereq(void *hp, char *remote, char *local, int remote_port, int l
     x->last_io = uv_now(x->lane->t->loop);
     if (x->body_len <= SMALL_BODY)
         x->sent = 1;
-    x->on_connected(x);
+    x->on_progress(x);
     return CURL_PREREQFUNC_OK;
 }
 
@@ -84,8 +84,10 @@ static size_t on_read(char *out, size_t size, size_t n, void *hp)
     memcpy(out, x->body + x->body_off, take);
     x->body_off += take;
     x->last_io = uv_now(x->lane->t->loop);
-    if (x->body_off == x->body_len)
+    if (x->body_off == x->body_len && !x->sent) {
         x->sent = 1;
+        x->on_progress(x);
+    }
     return take;
 }
 

@@ -54,7 +54,7 @@ struct mp__xfer {
     size_t body_len;
     unsigned big_reply : 1;
     unsigned fresh : 1; /* a connection of its own */
-    void (*on_connected)(struct mp__xfer *x);
+    void (*on_progress)(struct mp__xfer *x); /* connected, or the whole body was handed over */
     int (*on_header)(struct mp__xfer *x, const char *line, size_t n); /* nonzero: abort */
     int (*on_body)(struct mp__xfer *x, const char *p, size_t n);      /* nonzero: abort */
     void (*on_end)(struct mp__xfer *x); /* from the reap; may start and cancel others */

@@ -332,7 +332,7 @@ static void test_bounds(void **state)
     rig_close(&rig);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_one_call),
@@ -347,5 +347,6 @@ int main(void)
         cmocka_unit_test(test_own_loop),
         cmocka_unit_test(test_bounds),
     };
+    cmocka_set_test_filter(argc > 1 ? argv[1] : NULL);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
