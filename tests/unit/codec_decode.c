@@ -1,0 +1,708 @@
+/*
+ * codec_decode.c - the streaming decoder: every shape, every split, every fault.
+ */
+#include "codec/base64.h"
+#include "codec/cpu.h"
+#include "codec/decode.h"
+#include "codec_util.h"
+
+#include <cjson/cJSON.h>
+#include <math.h>
+
+#define MAX_ITEMS 8
+#define MAX_DIM   64
+
+static const struct mp__shape openai = {"data", "embedding", "index", MP__F32};
+static const struct mp__shape tei = {"", NULL, NULL, MP__F32};
+static const struct mp__shape cohere = {"embeddings|embeddings.float|embeddings.base64", NULL, NULL,
+                                        MP__F32};
+
+struct sink {
+    float rows[MAX_ITEMS][MAX_DIM];
+    unsigned calls[MAX_ITEMS];
+    uint32_t dim;
+    int fail;
+};
+
+static float *row(void *arg, uint32_t item, uint32_t dim)
+{
+    struct sink *s = arg;
+
+    assert_true(item < MAX_ITEMS && dim <= MAX_DIM);
+    s->calls[item]++;
+    s->dim = dim;
+    return s->fail ? NULL : s->rows[item];
+}
+
+static struct mp__decoder *start(struct sink *s, const struct mp__shape *shape, uint32_t items,
+                                 uint32_t dim)
+{
+    struct mp__decoder_cfg cfg = {shape, items, dim, 0, 0, row, s};
+    struct mp__decoder *d;
+
+    memset(s, 0, sizeof(*s));
+    d = mp__decoder_new(&cfg);
+    assert_non_null(d);
+    return d;
+}
+
+/* Each chunk in its own allocation, so that reading past it is seen. */
+static int feed_copy(struct mp__decoder *d, const char *p, size_t n)
+{
+    char *copy = malloc(n != 0 ? n : 1);
+    int rc;
+
+    memcpy(copy, p, n);
+    rc = mp__decoder_feed(d, copy, n);
+    free(copy);
+    return rc;
+}
+
+static int whole(struct mp__decoder *d, const char *text, size_t n)
+{
+    feed_copy(d, text, n);
+    return mp__decoder_finish(d);
+}
+
+static void same_rest(struct mp__decoder *d, const char *want)
+{
+    size_t n;
+    const char *p = mp__decoder_rest(d, &n);
+
+    if (n != strlen(want) || memcmp(p, want, n) != 0)
+        fail_msg("rest is %.*s, wanted %s", (int)n, p, want);
+}
+
+/* ---- good replies ---------------------------------------------------------------------------- */
+
+struct good {
+    const char *text;
+    const struct mp__shape *shape;
+    uint32_t items;
+    uint32_t dim;
+    float first[2]; /* of each of the first two rows, the first element */
+    const char *rest;
+};
+
+static const struct mp__shape i8 = {"e", NULL, NULL, MP__I8}, u8 = {"e", NULL, NULL, MP__U8};
+static const struct mp__shape bits = {"e", NULL, NULL, MP__BITS};
+static const struct mp__shape bits8 = {"e", NULL, NULL, MP__BITS_I8};
+static const struct mp__shape keyed = {"data", "v", NULL, MP__F32};
+
+static const struct good goods[] = {
+    {"{\"object\":\"list\",\"data\":[{\"object\":\"embedding\",\"index\":0,\"embedding\":[0.5,-1,"
+     "2e0]},"
+     "{\"object\":\"embedding\",\"index\":1,\"embedding\":[0.25,4,5]}],\"model\":\"m\","
+     "\"usage\":{\"prompt_tokens\":8,\"total_tokens\":9}}",
+     &openai,
+     2,
+     3,
+     {0.5f, 0.25f},
+     "{\"object\":\"list\",\"data\":[],\"model\":\"m\",\"usage\":{\"prompt_tokens\":8,\"total_"
+     "tokens\":9}}"},
+    /* index after the vector, other order, white space everywhere, things inside items */
+    {"\n{ \"data\" : [ { \"embedding\" : [ 7 , 8 ] , \"x\" : {\"embedding\":[9,9,9],\"y\":[[]]} ,"
+     " \"index\" : 1 } ,\t{ \"index\" : 0 , \"embedding\" : [ 1 , 2 ] } ] , \"e\" : [ 1 , {} ] "
+     "}\r\n ",
+     &openai,
+     2,
+     0,
+     {1, 7},
+     "{\"data\":[],\"e\":[1,{}]}"},
+    {"[[1.5,2],[3,4]]", &tei, 2, 2, {1.5f, 3}, "[]"},
+    {" [ [ 1.5 ] ] ", &tei, 1, 0, {1.5f, 0}, "[]"},
+    {"{\"embeddings\":[[1,2]],\"meta\":{\"billed_units\":{\"input_tokens\":5}}}",
+     &cohere,
+     1,
+     2,
+     {1, 0},
+     "{\"embeddings\":[],\"meta\":{\"billed_units\":{\"input_tokens\":5}}}"},
+    {"{\"embeddings\":{\"int8\":null,\"float\":[[1,2],[3,4]]}}",
+     &cohere,
+     2,
+     2,
+     {1, 3},
+     "{\"embeddings\":{\"int8\":null,\"float\":[]}}"},
+    {"{\"id\":\"a\",\"embeddings\":{\"base64\":[\"AACAPwAAAEA=\",\"AABAQAAAgEA\"]}}",
+     &cohere,
+     2,
+     2,
+     {1, 3},
+     "{\"id\":\"a\",\"embeddings\":{\"base64\":[]}}"},
+    /* escapes in base64, as .NET and PHP write them */
+    {"[\"\\u0041ACAPw\\u003d\\u003D\"]", &tei, 1, 0, {1, 0}, "[]"},
+    {"[\"\\/\\u002f9/Pw==\"]", &tei, 1, 0, {0x1.fffffep-1f, 0}, "[]"},
+    /* a name that only looks like the list's */
+    {"{\"\\u0064ata\":[1],\"x\":{\"data\":[\"no\"]},\"datas\":2,\"dat\":3,\"data\":[{\"v\":[1]}]}",
+     &keyed,
+     1,
+     1,
+     {1, 0},
+     "{\"\\u0064ata\":[1],\"x\":{\"data\":[\"no\"]},\"datas\":2,\"dat\":3,\"data\":[]}"},
+    {"{\"data\":null,\"data\":[{\"v\":[1],\"\\u0076\":[]}]}",
+     &keyed,
+     1,
+     1,
+     {1, 0},
+     "{\"data\":null,\"data\":[]}"},
+    {"{\"e\":[[-128,127],[0,5]]}", &i8, 2, 2, {-128, 0}, "{\"e\":[]}"},
+    {"{\"e\":[\"gH8=\",\"AAU=\"]}", &i8, 2, 2, {-128, 0}, "{\"e\":[]}"},
+    {"{\"e\":[[255,0],[7,1.0e1]]}", &u8, 2, 2, {255, 7}, "{\"e\":[]}"},
+    {"{\"e\":[\"/wA=\",\"BwE=\"]}", &u8, 2, 2, {255, 7}, "{\"e\":[]}"},
+    {"{\"e\":[[128],[127]]}", &bits, 2, 8, {1, -1}, "{\"e\":[]}"},
+    {"{\"e\":[\"gA==\",\"fw==\"]}", &bits, 2, 0, {1, -1}, "{\"e\":[]}"},
+    {"{\"e\":[[0],[-1]]}", &bits8, 2, 8, {1, -1}, "{\"e\":[]}"},
+    {"{\"e\":[\"AA==\",\"/w==\"]}", &bits8, 2, 8, {1, -1}, "{\"e\":[]}"},
+    {"{\"data\":[],\"s\":\"\\\"\\\\\\/"
+     "\\b\\f\\n\\r\\t\\u00e9\\ud83d\\ude00\xC3\xA9\xF0\x9F\x98\x80\"}",
+     &openai,
+     0,
+     0,
+     {0, 0},
+     "{\"data\":[],\"s\":\"\\\"\\\\\\/"
+     "\\b\\f\\n\\r\\t\\u00e9\\ud83d\\ude00\xC3\xA9\xF0\x9F\x98\x80\"}"},
+    {"{\"a\":[true,false,null,-0.0e-1,1E400,{\"\":[]}],\"data\":[]}",
+     &openai,
+     0,
+     4,
+     {0, 0},
+     "{\"a\":[true,false,null,-0.0e-1,1E400,{\"\":[]}],\"data\":[]}"},
+};
+
+#define GOODS (sizeof(goods) / sizeof(*goods))
+
+static void check_good(const struct good *g, struct mp__decoder *d, struct sink *s)
+{
+    uint32_t i;
+
+    if (mp__decoder_finish(d) != 0)
+        fail_msg("%s: %s", g->text, mp__decoder_error(d));
+    assert_int_equal(mp__decoder_items(d), g->items);
+    for (i = 0; i < g->items; i++) {
+        assert_int_equal(s->calls[i], 1);
+        if (i < 2)
+            assert_true(s->rows[i][0] == g->first[i]);
+    }
+    assert_string_equal(mp__decoder_error(d), "");
+    same_rest(d, g->rest);
+}
+
+static void test_good(void **state)
+{
+    struct sink s;
+    size_t i;
+
+    (void)state;
+    for (i = 0; i < GOODS; i++) {
+        struct mp__decoder *d = start(&s, goods[i].shape, goods[i].items, goods[i].dim);
+
+        feed_copy(d, goods[i].text, strlen(goods[i].text));
+        check_good(&goods[i], d, &s);
+        mp__decoder_free(d);
+    }
+}
+
+static void test_every_split(void **state)
+{
+    struct sink s;
+    size_t i, cut, k;
+
+    (void)state;
+    for (i = 0; i < GOODS; i++) {
+        const struct good *g = &goods[i];
+        size_t n = strlen(g->text);
+
+        for (cut = 0; cut <= n + 1; cut++) {
+            struct mp__decoder *d = start(&s, g->shape, g->items, g->dim);
+
+            if (cut <= n) {
+                feed_copy(d, g->text, cut);
+                feed_copy(d, g->text + cut, n - cut);
+            } else {
+                for (k = 0; k < n; k++)
+                    feed_copy(d, g->text + k, 1);
+            }
+            check_good(g, d, &s);
+            mp__decoder_free(d);
+        }
+    }
+}
+
+static void test_every_truncation(void **state)
+{
+    struct sink s;
+    size_t i, cut;
+
+    (void)state;
+    for (i = 0; i < GOODS; i++) {
+        const char *text = goods[i].text;
+        size_t n = strlen(text);
+
+        while (text[n - 1] == ' ' || text[n - 1] == '\n' || text[n - 1] == '\r')
+            n--;
+        for (cut = 0; cut < n; cut++) {
+            struct mp__decoder *d = start(&s, goods[i].shape, goods[i].items, goods[i].dim);
+
+            assert_int_equal(whole(d, text, cut), MP__EDECODE);
+            assert_non_null(strstr(mp__decoder_error(d), "truncated JSON at byte "));
+            mp__decoder_free(d);
+        }
+    }
+}
+
+/* ---- bad replies ----------------------------------------------------------------------------- */
+
+struct bad {
+    const char *text;
+    const struct mp__shape *shape;
+    uint32_t items;
+    uint32_t dim;
+    const char *error;
+};
+
+#define D32 "[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[["
+
+static const struct bad bads[] = {
+    {"[[1],[2],[3]]", &tei, 4, 1, "reply has 3 vectors, 4 were sent"},
+    {"[[1],[2],[3]]", &tei, 2, 1, "reply has more vectors than the 2 that were sent"},
+    {"[]", &tei, 1, 1, "reply has 0 vectors, 1 were sent"},
+    {"{}", &openai, 1, 1, "reply has no list \"data\""},
+    {"{\"data\":{}}", &openai, 1, 1, "reply has no list \"data\""},
+    {"17", &tei, 1, 1, "reply has no list \"\""},
+    {"[[1,2],[1]]", &tei, 2, 2, "row 1 has dimension 1, expected 2"},
+    {"[[1,2],[1]]", &tei, 2, 0, "row 1 has dimension 1, expected 2"},
+    {"[[1,2],[1,2,3]]", &tei, 2, 0, "row 1 has more than the expected dimension 2"},
+    {"[\"AACAPwAAgD8=\"]", &tei, 1, 1, "row 0 has more than the expected dimension 1"},
+    {"[\"AACAPwAA\"]", &tei, 1, 2, "row 0 is base64 of 6 bytes, not a multiple of 4"},
+    {"[\"AACAPw==\"]", &tei, 1, 2, "row 0 has dimension 1, expected 2"},
+    {"[\"\"]", &tei, 1, 0, "row 0 is empty"},
+    {"[[]]", &tei, 1, 0, "row 0 is empty"},
+    {"[[ ]]", &tei, 1, 2, "row 0 is empty"},
+    {"[\"AADAfw==\"]", &tei, 1, 0, "NaN or infinity in row 0"},
+    {"[\"AACA/w==\"]", &tei, 1, 1, "NaN or infinity in row 0"},
+    {"[[1e39]]", &tei, 1, 1, "row 0: element 0 is too large for float32"},
+    {"[[1,-3.5e38]]", &tei, 1, 2, "row 0: element 1 is too large for float32"},
+    {"[[1,null]]", &tei, 1, 2, "row 0: element 1 is not a number (byte 4)"},
+    {"[[NaN]]", &tei, 1, 1, "row 0: element 0 is not a number (byte 2)"},
+    {"[[-Infinity]]", &tei, 1, 1, "row 0: element 0 is not a JSON number (byte 3)"},
+    {"[[\"1\"]]", &tei, 1, 1, "row 0: element 0 is not a number (byte 2)"},
+    {"[[[1]]]", &tei, 1, 1, "row 0: element 0 is not a number (byte 2)"},
+    {"[[1,]]", &tei, 1, 1, "row 0: element 1 is not a number (byte 4)"},
+    {"[[,1]]", &tei, 1, 1, "row 0: element 0 is not a number (byte 2)"},
+    {"[[1 2]]", &tei, 1, 2, "row 0: no comma after element 0 (byte 4)"},
+    {"[[01]]", &tei, 1, 1, "row 0: no comma after element 0 (byte 3)"},
+    {"[[1.]]", &tei, 1, 1, "row 0: element 0 is not a JSON number (byte 4)"},
+    {"[[1}]", &tei, 1, 1, "row 0: no comma after element 0 (byte 3)"},
+    {"[null]", &tei, 1, 1, "row 0 is not a vector (byte 1)"},
+    {"[{}]", &tei, 1, 1, "row 0 is not a vector (byte 1)"},
+    {"[7]", &tei, 1, 1, "row 0 is not a vector (byte 1)"},
+    {"[\"AAC*Pw==\"]", &tei, 1, 1, "row 0 is not base64 (byte 5)"},
+    {"[\"AACAP\\n==\"]", &tei, 1, 1, "row 0 is not base64 (byte 8)"},
+    {"[\"AACAP\"]", &tei, 1, 1, "row 0 is not base64: its end is wrong"},
+    {"[\"AACAPw=\"]", &tei, 1, 1, "row 0 is not base64: its end is wrong"},
+    {"[\"AACAPw==AACAPw==\"]", &tei, 1, 2, "row 0 is not base64 (byte 10)"},
+    {"[[1]] x", &tei, 1, 1, "trailing bytes after the JSON document at byte 6"},
+    {"[[1]][]", &tei, 1, 1, "trailing bytes after the JSON document at byte 5"},
+    {"\xEF\xBB\xBF[[1]]", &tei, 1, 1, "a byte order mark before the JSON document"},
+    {"{\"data\":[[1]]}", &openai, 1, 1, "item 0 is not an object (byte 9)"},
+    {"{\"data\":[null]}", &openai, 1, 1, "item 0 is not an object (byte 9)"},
+    {"{\"data\":[{\"index\":0}]}", &openai, 1, 1, "item 0 has no \"embedding\""},
+    {"{\"data\":[{\"embedding\":[1]}]}", &openai, 1, 1, "item 0 has no \"index\""},
+    {"{\"data\":[{\"index\":0,\"embedding\":[1],\"embedding\":[2]}]}", &openai, 1, 1,
+     "item 0 has two vectors"},
+    {"{\"data\":[{\"index\":0,\"index\":1,\"embedding\":[1]}]}", &openai, 2, 1,
+     "item 0 has two indices"},
+    {"{\"data\":[{\"index\":1,\"embedding\":[1]},{\"embedding\":[2],\"index\":1}]}", &openai, 2, 1,
+     "duplicate index 1"},
+    {"{\"data\":[{\"index\":7,\"embedding\":[1]}]}", &openai, 4, 1,
+     "index 7 out of range: 4 were sent"},
+    {"{\"data\":[{\"index\":18446744073709551616,\"embedding\":[1]}]}", &openai, 4, 1,
+     "item 0: \"index\" is not a position"},
+    {"{\"data\":[{\"index\":-1,\"embedding\":[1]}]}", &openai, 4, 1,
+     "item 0: \"index\" is not a position (byte 18)"},
+    {"{\"data\":[{\"index\":1.0,\"embedding\":[1]}]}", &openai, 4, 1,
+     "item 0: \"index\" is not a position"},
+    {"{\"data\":[{\"index\":\"0\",\"embedding\":[1]}]}", &openai, 4, 1,
+     "item 0: \"index\" is not a position (byte 18)"},
+    {"{\"data\":[{\"index\":0,\"embedding\":null}]}", &openai, 1, 1,
+     "row 0 is not a vector (byte 32)"},
+    {"{\"data\":[],\"data\":[]}", &openai, 0, 0, "the list of vectors comes twice (byte 18)"},
+    {"{\"embeddings\":{\"float\":[[1]],\"base64\":[\"AACAPw==\"]}}", &cohere, 1, 1,
+     "the list of vectors comes twice (byte 38)"},
+    {"{\"e\":[[128]]}", &i8, 1, 1, "row 0: element 0 is not a whole number of -128 to 127"},
+    {"{\"e\":[[1,-1]]}", &u8, 1, 2, "row 0: element 1 is not a whole number of 0 to 255"},
+    {"{\"e\":[[0.5]]}", &u8, 1, 1, "row 0: element 0 is not a whole number of 0 to 255"},
+    {"{\"e\":[[256]]}", &bits, 1, 8, "row 0: element 0 is not a whole number of 0 to 255"},
+    {"{\"e\":[[1,2]]}", &bits, 1, 8, "row 0 has more than the expected dimension 8"},
+    {"{\"e\":[[1]]}", &bits, 1, 12, "row 0 has dimension 8, expected 12"},
+    {"{\"x\":" D32 "]", &openai, 1, 1, "nesting deeper than 32 at byte 36"},
+    {D32 "[", &openai, 1, 1, "nesting deeper than 32 at byte 32"},
+    {"{\"a\":1,}", &openai, 1, 1, "invalid JSON at byte 7"},
+    {"{\"a\" 1}", &openai, 1, 1, "invalid JSON at byte 5"},
+    {"{a:1}", &openai, 1, 1, "invalid JSON at byte 1"},
+    {"{,}", &openai, 1, 1, "invalid JSON at byte 1"},
+    {"{\"a\":[1,]}", &openai, 1, 1, "invalid JSON at byte 8"},
+    {"{\"a\":[1}", &openai, 1, 1, "invalid JSON at byte 7"},
+    {"{\"a\":{]", &openai, 1, 1, "invalid JSON at byte 6"},
+    {"{\"a\":01}", &openai, 1, 1, "invalid JSON at byte 6"},
+    {"{\"a\":1.}", &openai, 1, 1, "invalid JSON at byte 7"},
+    {"{\"a\":+1}", &openai, 1, 1, "invalid JSON at byte 5"},
+    {"{\"a\":tru}", &openai, 1, 1, "invalid JSON at byte 8"},
+    {"{\"a\":nulll}", &openai, 1, 1, "invalid JSON at byte 9"},
+    {"{\"a\":'x'}", &openai, 1, 1, "invalid JSON at byte 5"},
+    {"]", &openai, 1, 1, "invalid JSON at byte 0"},
+    {"// x", &openai, 1, 1, "invalid JSON at byte 0"},
+    {"{\"a\":\"\n\"}", &openai, 1, 1, "a control character in a string at byte 6"},
+    {"{\"a\":\"\\x\"}", &openai, 1, 1, "a wrong escape in a string at byte 7"},
+    {"{\"a\":\"\\u12g4\"}", &openai, 1, 1, "a wrong escape in a string at byte 10"},
+    {"{\"a\":\"\\ud800\"}", &openai, 1, 1, "a wrong escape in a string at byte 12"},
+    {"{\"a\":\"\\ud800\\n\"}", &openai, 1, 1, "a wrong escape in a string at byte 13"},
+    {"{\"a\":\"\\ud800\\ud800\"}", &openai, 1, 1, "a wrong escape in a string at byte 17"},
+    {"{\"a\":\"\\udc00\"}", &openai, 1, 1, "a wrong escape in a string at byte 11"},
+    {"{\"a\":\"\x80\"}", &openai, 1, 1, "a string is not UTF-8 at byte 6"},
+    {"{\"a\":\"\xC0\x80\"}", &openai, 1, 1, "a string is not UTF-8 at byte 6"},
+    {"{\"a\":\"\xED\xA0\x80\"}", &openai, 1, 1, "a string is not UTF-8 at byte 7"},
+    {"{\"a\":\"\xF4\x90\x80\x80\"}", &openai, 1, 1, "a string is not UTF-8 at byte 7"},
+    {"{\"a\":\"\xE2\x82\"}", &openai, 1, 1, "a string is not UTF-8 at byte 8"},
+    {"{\"\xFF\":1}", &openai, 1, 1, "a string is not UTF-8 at byte 2"},
+    /* inside items nothing is kept, but all is checked */
+    {"{\"data\":[{\"x\":\"\x80\"}]}", &openai, 1, 1, "a string is not UTF-8 at byte 15"},
+    {"{\"data\":[{\"x\":[1,]}]}", &openai, 1, 1, "invalid JSON at byte 17"},
+    {"{\"data\":[{\"x\":1e}]}", &openai, 1, 1, "invalid JSON at byte 16"},
+};
+
+#define BADS (sizeof(bads) / sizeof(*bads))
+
+static void check_bad(const struct bad *b, struct mp__decoder *d)
+{
+    assert_int_equal(mp__decoder_finish(d), MP__EDECODE);
+    if (strcmp(mp__decoder_error(d), b->error) != 0)
+        fail_msg("%s: \"%s\", wanted \"%s\"", b->text, mp__decoder_error(d), b->error);
+    /* It stays. */
+    assert_int_equal(mp__decoder_feed(d, "[]", 2), MP__EDECODE);
+    assert_string_equal(mp__decoder_error(d), b->error);
+}
+
+static void test_bad(void **state)
+{
+    struct sink s;
+    size_t i, cut, k, n;
+
+    (void)state;
+    for (i = 0; i < BADS; i++) {
+        n = strlen(bads[i].text);
+        for (cut = 0; cut <= n + 1; cut++) {
+            struct mp__decoder *d = start(&s, bads[i].shape, bads[i].items, bads[i].dim);
+
+            if (cut <= n) {
+                feed_copy(d, bads[i].text, cut);
+                feed_copy(d, bads[i].text + cut, n - cut);
+            } else {
+                for (k = 0; k < n; k++)
+                    feed_copy(d, bads[i].text + k, 1);
+            }
+            check_bad(&bads[i], d);
+            mp__decoder_free(d);
+        }
+    }
+}
+
+static void test_limits(void **state)
+{
+    struct sink s = {0};
+    struct mp__decoder_cfg cfg = {&tei, 1, 0, 4, 16, row, &s};
+    static const struct mp__shape deep = {"a.b.c.d.e.f.g", NULL, NULL, MP__F32};
+    static const struct mp__shape many = {"a|b|c|d|e", NULL, NULL, MP__F32};
+    struct mp__decoder *d = mp__decoder_new(&cfg);
+
+    (void)state;
+    assert_int_equal(whole(d, "[[1,2,3,4]]", 11), 0);
+    assert_int_equal(mp__decoder_dim(d), 4);
+    assert_int_equal(mp__decoder_reset(d, &cfg), 0);
+    assert_int_equal(whole(d, "[[1,2,3,4,5]]", 13), MP__EDECODE);
+    assert_string_equal(mp__decoder_error(d), "row 0 has more than 4 dimensions");
+    mp__decoder_reset(d, &cfg);
+    assert_int_equal(whole(d, "{\"a\":\"0123456789\"}", 18), MP__EDECODE);
+    assert_string_equal(mp__decoder_error(d),
+                        "the reply has more than 16 bytes besides its vectors");
+    mp__decoder_reset(d, &cfg);
+    s.fail = 1;
+    assert_int_equal(whole(d, "[[1]]", 5), MP_ENOMEM);
+    s.fail = 0;
+    cfg.shape = &deep;
+    assert_int_equal(mp__decoder_reset(d, &cfg), MP_EINVAL);
+    cfg.shape = &many;
+    assert_int_equal(mp__decoder_reset(d, &cfg), MP_EINVAL);
+    cfg.shape = &tei;
+    assert_int_equal(mp__decoder_reset(d, &cfg), 0);
+    assert_int_equal(whole(d, "[[1]]", 5), 0);
+    mp__decoder_free(d);
+    mp__decoder_free(NULL);
+}
+
+static void check_usage(const char *text, int64_t prompt, int64_t total, const char *model)
+{
+    struct sink s;
+    struct mp__decoder *d = start(&s, &openai, 0, 0);
+    int64_t p, t;
+    size_t n = 0;
+    const char *m;
+
+    assert_int_equal(whole(d, text, strlen(text)), 0);
+    mp__decoder_usage(d, &p, &t);
+    assert_int_equal(p, prompt);
+    assert_int_equal(t, total);
+    m = mp__decoder_model(d, &n);
+    if (model == NULL)
+        assert_null(m);
+    else
+        assert_true(n == strlen(model) && memcmp(m, model, n) == 0);
+    mp__decoder_free(d);
+}
+
+static void test_usage(void **state)
+{
+    (void)state;
+    check_usage("{\"data\":[]}", -1, -1, NULL);
+    check_usage(
+        "{\"usage\":{\"total_tokens\":12,\"prompt_tokens\":11},\"model\":\"a-b\",\"data\":[]}", 11,
+        12, "a-b");
+    check_usage("{\"data\":[],\"meta\":{\"billed_units\":{\"input_tokens\":3}}}", 3, -1, NULL);
+    check_usage("{\"data\":[],\"x\":{\"usage\":{\"prompt_tokens\":1}},\"usage\":null,\"model\":7}",
+                -1, -1, NULL);
+    check_usage(
+        "{\"data\":[],\"usage\":{\"prompt_tokens\":-3,\"total_tokens\":99999999999999999999}}", -1,
+        -1, NULL);
+}
+
+/* ---- generated replies: random values, shapes, white space, splits ----------------------------- */
+
+struct text {
+    char p[1 << 16];
+    size_t n;
+};
+
+__attribute__((format(printf, 2, 3))) static void put(struct text *t, const char *fmt, ...)
+{
+    static const char *const spaces[] = {"", "", "", " ", "\n  ", "\t\r\n"};
+    va_list ap;
+
+    va_start(ap, fmt);
+    t->n += (size_t)vsnprintf(t->p + t->n, sizeof(t->p) - t->n, fmt, ap);
+    va_end(ap);
+    t->n += (size_t)snprintf(t->p + t->n, sizeof(t->p) - t->n, "%s", spaces[below(6)]);
+    assert_true(t->n < sizeof(t->p) - 100);
+}
+
+static void put_rest(struct text *t, int depth)
+{
+    size_t i, n = below(4);
+
+    switch (below(depth > 4 ? 4 : 6)) {
+    case 0:
+        put(t, "%s", (const char *const[]){"true", "false", "null"}[below(3)]);
+        break;
+    case 1:
+        put(t, "%.*g", (int)below(9) + 1, (double)(int64_t)rnd() / 1e12);
+        break;
+    case 2:
+    case 3:
+        put(t, "\"%s\"",
+            (const char *const[]){"", "a\\\"b", "\\u00e9\\n", "\xE2\x82\xAC uro",
+                                  "plain old text of some length", "[{:,}]"}[below(6)]);
+        break;
+    case 4:
+        put(t, "[");
+        for (i = 0; i < n; i++) {
+            put(t, "%s", i != 0 ? "," : "");
+            put_rest(t, depth + 1);
+        }
+        put(t, "]");
+        break;
+    default:
+        put(t, "{");
+        for (i = 0; i < n; i++) {
+            put(t, "%s\"k%zu\"", i != 0 ? "," : "", i);
+            put(t, ":");
+            put_rest(t, depth + 1);
+        }
+        put(t, "}");
+    }
+}
+
+static void put_vector(struct text *t, float *v, uint32_t dim)
+{
+    char b64[MP__BASE64_ENCODED(MAX_DIM * 4) + 1];
+    uint32_t i;
+
+    for (i = 0; i < dim; i++)
+        v[i] = (float)((double)(int64_t)rnd() / (below(5) == 0 ? 1e25 : 1e19));
+    if (below(3) == 0) {
+        b64[mp__base64_encode(b64, v, dim * sizeof(float))] = '\0';
+        put(t, "\"%s\"", b64);
+        return;
+    }
+    put(t, "[");
+    for (i = 0; i < dim; i++) {
+        put(t, "%s", i != 0 ? "," : "");
+        put(t, "%.*g", (int)below(9) + 9, (double)v[i]);
+    }
+    put(t, "]");
+}
+
+static void put_item(struct text *t, float (*rows)[MAX_DIM], uint32_t index, uint32_t dim)
+{
+    int first = (int)below(2);
+
+    put(t, "{");
+    if (first)
+        put(t, "\"index\":%u,", index);
+    put(t, "\"object\":");
+    put_rest(t, 3);
+    put(t, ",\"embedding\":");
+    put_vector(t, rows[index], dim);
+    if (!first)
+        put(t, ",\"index\":%u", index);
+    put(t, "}");
+}
+
+static void same_document(struct mp__decoder *d, const struct text *t)
+{
+    size_t n;
+    const char *p = mp__decoder_rest(d, &n);
+    cJSON *want = cJSON_ParseWithLength(t->p, t->n), *got = cJSON_ParseWithLength(p, n);
+
+    assert_non_null(want);
+    assert_non_null(got);
+    cJSON_ReplaceItemInObjectCaseSensitive(want, "data", cJSON_CreateArray());
+    assert_true(cJSON_Compare(want, got, 1));
+    cJSON_Delete(want);
+    cJSON_Delete(got);
+}
+
+static void make_reply(struct text *t, float (*rows)[MAX_DIM], uint32_t items, uint32_t dim)
+{
+    uint32_t order[MAX_ITEMS], i, k, swap;
+
+    for (i = 0; i < items; i++)
+        order[i] = i;
+    for (i = items; i > 1; i--) {
+        k = (uint32_t)below(i);
+        swap = order[k];
+        order[k] = order[i - 1];
+        order[i - 1] = swap;
+    }
+    t->n = 0;
+    put(t, "{\"before\":");
+    put_rest(t, 0);
+    put(t, ",\"data\":[");
+    for (i = 0; i < items; i++) {
+        put(t, "%s", i != 0 ? "," : "");
+        put_item(t, rows, order[i], dim);
+    }
+    put(t, "],\"after\":");
+    put_rest(t, 0);
+    put(t, "}");
+}
+
+static void feed_pieces(struct mp__decoder *d, const struct text *t)
+{
+    size_t most = below(4) == 0 ? 4 : below(4) == 0 ? 100 : 2000, at, n;
+
+    for (at = 0; at < t->n; at += n) {
+        n = below(most) + 1;
+        n = n < t->n - at ? n : t->n - at;
+        feed_copy(d, t->p + at, n);
+    }
+}
+
+static void test_generated(void **state)
+{
+    static struct text t;
+    static float want[MAX_ITEMS][MAX_DIM];
+    struct sink s;
+    struct mp__decoder *d = start(&s, &openai, 0, 0);
+    uint32_t items, dim, i;
+    int round;
+
+    (void)state;
+    for (round = 0; round < 3000; round++) {
+        struct mp__decoder_cfg cfg = {&openai, 0, 0, 0, 0, row, &s};
+
+        mp__simd_limit((int)below(4));
+        items = cfg.items = (uint32_t)below(MAX_ITEMS) + 1;
+        dim = (uint32_t)below(MAX_DIM) + 1;
+        cfg.dim = below(2) ? dim : 0;
+        make_reply(&t, want, items, dim);
+        memset(&s, 0, sizeof(s));
+        assert_int_equal(mp__decoder_reset(d, &cfg), 0);
+        feed_pieces(d, &t);
+        if (mp__decoder_finish(d) != 0)
+            fail_msg("round %d: %s in %.*s", round, mp__decoder_error(d), (int)t.n, t.p);
+        for (i = 0; i < items; i++)
+            assert_memory_equal(s.rows[i], want[i], dim * sizeof(float));
+        same_document(d, &t);
+    }
+    mp__simd_limit(0);
+    mp__decoder_free(d);
+}
+
+/* Any damage may be refused or not, but not crash, and never depends on the chunks. */
+static void test_damaged(void **state)
+{
+    static const char spice[] = "[]{}\",:0e-.\\ntu\x80\xE2 ";
+    static struct text t;
+    static float want[MAX_ITEMS][MAX_DIM];
+    struct sink s, s2;
+    int round, refused = 0;
+
+    (void)state;
+    for (round = 0; round < 4000; round++) {
+        uint32_t items = (uint32_t)below(3) + 1, dim = (uint32_t)below(12) + 1;
+        struct mp__decoder *d, *d2;
+        size_t k, n, n2;
+        const char *p, *p2;
+
+        make_reply(&t, want, items, dim);
+        for (k = below(3) + 1; k > 0; k--)
+            t.p[below(t.n)] = below(4) ? spice[below(sizeof(spice))] : (char)rnd();
+        d = start(&s, &openai, items, 0);
+        d2 = start(&s2, &openai, items, 0);
+        feed_copy(d, t.p, t.n);
+        feed_pieces(d2, &t);
+        refused += mp__decoder_finish(d) != 0;
+        mp__decoder_finish(d2);
+        assert_string_equal(mp__decoder_error(d), mp__decoder_error(d2));
+        if (mp__decoder_finish(d) == 0) {
+            cJSON *j;
+
+            p = mp__decoder_rest(d, &n);
+            p2 = mp__decoder_rest(d2, &n2);
+            assert_int_equal(n, n2);
+            assert_memory_equal(p, p2, n);
+            j = cJSON_ParseWithLength(p, n);
+            assert_non_null(j);
+            cJSON_Delete(j);
+        }
+        mp__decoder_free(d);
+        mp__decoder_free(d2);
+    }
+    assert_true(refused > 2000);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_good),
+        cmocka_unit_test(test_every_split),
+        cmocka_unit_test(test_every_truncation),
+        cmocka_unit_test(test_bad),
+        cmocka_unit_test(test_limits),
+        cmocka_unit_test(test_usage),
+        cmocka_unit_test(test_generated),
+        cmocka_unit_test(test_damaged),
+    };
+
+    seed_start();
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
