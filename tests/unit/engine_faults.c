@@ -91,6 +91,7 @@ static struct mp_policy quick(void)
     p.retry.base = p.retry.throttle_base = 0.001;
     p.retry.reserve = p.retry.budget_cap = 10000;
     p.retry.max_attempts = 20;
+    p.retry.cap = 0.01;
     p.batch.size = 16;
     p.breaker.enabled = 0;
     return p;
