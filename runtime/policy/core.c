@@ -202,8 +202,8 @@ static int start_waiter(struct mpp_core *core, struct mpp_action *out)
             continue;
         }
         part = MPP_ENTRY(pool->waiters.next, struct mpp_part, queue);
-        if (part->endpoint->not_before > core->now) {
-            mpp_part_unadmit(part); /* its endpoint was paused while it waited */
+        if (!mpp_part_may_start(part)) {
+            mpp_part_unadmit(part);
             continue;
         }
         a = mpp_attempt_start(part, part->endpoint, 0);

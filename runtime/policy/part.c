@@ -103,6 +103,15 @@ void mpp_part_unadmit(struct mpp_part *part)
     mpp_part_ready(part, 1);
 }
 
+/* Its endpoint may have been paused or ejected while the part waited for a connection. */
+int mpp_part_may_start(const struct mpp_part *part)
+{
+    const struct mpp_endpoint *ep = part->endpoint;
+
+    return ep->not_before <= part->call->client->core->now &&
+           (ep->breaker.state == MPP_BREAKER_CLOSED || part->is_probe);
+}
+
 void mpp_part_leave(struct mpp_part *part)
 {
     struct mpp_call *call = part->call;
@@ -171,18 +180,16 @@ void mpp_part_end(struct mpp_part *part, enum mp_kind kind)
 
 void mpp_part_timer(struct mpp_part *part)
 {
-    mpp_time now = part->call->client->core->now;
-
     switch (part->state) {
     case MPP_BACKOFF:
         mpp_part_ready(part, 0);
         break;
     case MPP_WAITING:
         /* Behind a pause it waits for the server, not for a connection. */
-        if (part->endpoint->not_before > now)
-            mpp_part_unadmit(part);
-        else
+        if (mpp_part_may_start(part))
             mpp_part_end(part, MP_KIND_POOL_TIMEOUT);
+        else
+            mpp_part_unadmit(part);
         break;
     case MPP_RUNNING:
         mpp_hedge_due(part);

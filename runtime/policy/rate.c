@@ -140,9 +140,9 @@ static int has(struct mpp_bucket *b, double need, mpp_time now, mpp_time *wake)
             b->burst = need;
     }
     /* A hair of slack: sums of doubles must not wait for the last 1e-12 of a token. */
-    if (b->level >= need - 1e-6)
+    if (b->level >= need - 1e-6 - 2e-9 * b->rate)
         return 1;
-    at = mpp_after(now, (need - b->level) / b->rate) + 1000;
+    at = mpp_after(now, (need - b->level) / b->rate) + 1;
     if (at < *wake)
         *wake = at;
     return 0;

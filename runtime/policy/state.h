@@ -223,6 +223,7 @@ void mpp_part_free(struct mpp_part *part);
 void mpp_part_ready(struct mpp_part *part, int first); /* first: to the head of the queue */
 void mpp_part_admit(struct mpp_part *part, struct mpp_endpoint *ep);
 void mpp_part_unadmit(struct mpp_part *part); /* WAITING -> READY, nothing was sent */
+int mpp_part_may_start(const struct mpp_part *part);
 void mpp_part_leave(struct mpp_part *part); /* its slot of the call, after the last attempt */
 void mpp_part_backoff(struct mpp_part *part, mpp_time until);
 void mpp_part_end(struct mpp_part *part, enum mp_kind kind); /* from any state */

@@ -36,6 +36,7 @@ struct rig_attempt {
     mpp_time at;
     uint64_t first;
     uint32_t count, n; /* n: which attempt of the part */
+    double tokens;
 };
 
 struct rig {
@@ -138,7 +139,8 @@ static inline void rig_take(struct rig *r, const struct mpp_action *act)
                                   .fresh = act->fresh_connection, .live = 1, .at = r->now,
                                   .first = mpp_part_facts(act->part)->info.first,
                                   .count = mpp_part_facts(act->part)->info.count,
-                                  .n = mpp_part_facts(act->part)->attempts};
+                                  .n = mpp_part_facts(act->part)->attempts,
+                                  .tokens = mpp_part_facts(act->part)->info.tokens};
         if (++r->running > r->most_running)
             r->most_running = r->running;
         break;
