@@ -168,7 +168,7 @@ clean:
 	rm -rf $(BUILD)
 
 LUA_CDIR ?= $(PREFIX)/lib/lua/5.4
-install: all
+install: all $(BUILD)/moonpool.pc
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/pkgconfig \
 		$(DESTDIR)$(PREFIX)/include $(DESTDIR)$(LUA_CDIR) $(DESTDIR)$(PREFIX)/share/man/man1 \
 		$(DESTDIR)$(PREFIX)/share/bash-completion/completions
