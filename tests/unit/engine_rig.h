@@ -111,7 +111,6 @@ static void rig_closed(void *arg)
 
 static inline void rig_close(struct rig *rig)
 {
-    mp_result_free(rig->last);
     mp_engine_close(rig->engine, rig_closed, &rig->closed);
     for (int i = 0; i < 100000 && !rig->closed; i++)
         uv_run(&rig->loop, UV_RUN_ONCE);
@@ -119,6 +118,7 @@ static inline void rig_close(struct rig *rig)
     mp_http_server_close(rig->server, rig_closed, &rig->server_closed);
     uv_run(&rig->loop, UV_RUN_DEFAULT);
     assert_true(rig->server_closed);
+    mp_result_free(rig->last);
     assert_int_equal(uv_loop_close(&rig->loop), 0);
     assert_int_equal(rig_open_fds(), rig->fds);
 }
