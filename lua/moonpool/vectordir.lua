@@ -134,6 +134,7 @@ function vectordir.create(dir, opts)
     rows = 0,
     failed = 0,
     parts = {},
+    safe = { rows = 0, failed = 0, parts = 0 },
   }, Writer)
   write_index(dir, self:index(false))
   return self
@@ -268,6 +269,16 @@ local function errors_by_row(self, entries, matrix, errors)
   return by_row
 end
 
+-- Ctrl+C may come between any two instructions. What finish(false) goes back to is therefore set in
+-- one step, after everything that belongs to it was written.
+local function set_safe_point(self)
+  local part = self.parts[#self.parts]
+  self.safe = {
+    rows = self.rows, failed = self.failed, dim = self.dim, parts = #self.parts,
+    part_rows = part and part.rows, part_bytes = part and part.jsonl:offset(),
+  }
+end
+
 --- Appends rows. entries: list of {text=, id=, problem=}; matrix: their vectors in the same order, or
 --- nil; errors: list of {index=, error=}. A row with a problem or an error has no vector.
 function Writer:add(entries, matrix, errors)
@@ -296,6 +307,7 @@ function Writer:add(entries, matrix, errors)
     end
     i = last + 1
   end
+  set_safe_point(self)
 end
 
 local function close_parts(self)
@@ -304,10 +316,50 @@ local function close_parts(self)
   end
 end
 
---- Ends the directory. complete = false leaves it readable, but marked as unfinished.
+-- Removes the files of parts from number `from` on, known or not.
+local function remove_parts(self, from)
+  for i = from, math.huge do
+    local name = ("%s/part-%05d"):format(self.dir, i)
+    self.parts[i + 1] = nil
+    local npy, jsonl = os.remove(name .. ".npy"), os.remove(name .. ".jsonl")
+    if not npy and not jsonl then
+      return
+    end
+  end
+end
+
+local function go_back(self)
+  local safe = self.safe
+  self.rows, self.failed, self.dim = safe.rows, safe.failed, safe.dim
+  remove_parts(self, safe.parts)
+  for _, part in ipairs(self.parts) do
+    if not safe.dim and part.npy_name then
+      os.remove(self.dir .. "/" .. part.npy_name)
+      part.npy_name = nil
+    end
+  end
+  local part = self.parts[safe.parts]
+  if part then
+    part.rows = safe.part_rows
+    check(core.truncate(self.dir .. "/" .. part.jsonl_name, safe.part_bytes))
+    if part.npy_name then
+      check(core.npy_truncate(self.dir .. "/" .. part.npy_name, part.rows))
+    end
+  end
+end
+
+--- Ends the directory. complete = false, for a job that was cut short, leaves the rows up to the last
+--- whole batch, readable but marked as unfinished.
 function Writer:finish(complete)
+  if self.finished then
+    return
+  end
   close_parts(self)
+  if not complete then
+    go_back(self)
+  end
   write_index(self.dir, self:index(complete))
+  self.finished = true
 end
 
 -- ---- reading ----

@@ -16,7 +16,7 @@
 #include "binding/files.h"
 #include "binding/json.h"
 
-#define CHUNK ((size_t)256 * 1024)
+#define CHUNK            ((size_t)256 * 1024)
 #define MAX_LINE_DEFAULT (16 << 20)
 
 struct reader {

@@ -25,7 +25,7 @@ int mp__fd_ready(int fd, int direction);
 int mp__fd_wait(lua_State *L, struct mp__fd_slot *slot, int fd, int direction, lua_KContext ctx,
                 lua_KFunction k);
 int mp__fd_waiting(const struct mp__fd_slot *slot); /* a task is in such a wait */
-void mp__fd_unwatch(struct mp__fd_slot *slot); /* before fd is closed; wakes who waits */
+void mp__fd_unwatch(struct mp__fd_slot *slot);      /* before fd is closed; wakes who waits */
 
 int mp__push_errno(lua_State *L, const char *path); /* nil, "path: reason", errno */
 

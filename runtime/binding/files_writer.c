@@ -9,7 +9,7 @@
 #include "binding/files.h"
 #include "binding/json.h"
 
-#define FLUSH_AT ((size_t)64 * 1024)
+#define FLUSH_AT  ((size_t)64 * 1024)
 #define PIPE_SURE 4096 /* a ready pipe takes so much without blocking (PIPE_BUF) */
 
 struct writer {
@@ -17,7 +17,8 @@ struct writer {
     int own;
     int stream;
     struct mp__buf buf;
-    size_t done; /* bytes of buf already written */
+    size_t done;        /* bytes of buf already written */
+    lua_Integer offset; /* bytes taken since it was opened */
     struct mp__fd_slot slot;
 };
 
@@ -126,6 +127,7 @@ static int l_write(lua_State *L)
 
         if (mp__buf_add(&w->buf, s, n) != 0)
             return fail_buffer(L);
+        w->offset += (lua_Integer)n;
     }
     return drain(L, w, FLUSH_AT, AFTER_WRITE);
 }
@@ -135,6 +137,7 @@ static int l_json(lua_State *L)
 {
     struct writer *w = check_writer(L);
     struct mp_json_options opt = {.sort_keys = lua_toboolean(L, 3)};
+    size_t before = w->buf.n;
     char err[512];
 
     luaL_checkany(L, 2);
@@ -145,7 +148,15 @@ static int l_json(lua_State *L)
     }
     if (mp__buf_addc(&w->buf, '\n') != 0)
         return fail_buffer(L);
+    w->offset += (lua_Integer)(w->buf.n - before);
     return drain(L, w, FLUSH_AT, AFTER_WRITE);
+}
+
+/* w:offset() -> bytes written since it was opened, those in the buffer included. */
+static int l_offset(lua_State *L)
+{
+    lua_pushinteger(L, check_writer(L)->offset);
+    return 1;
 }
 
 static int l_flush(lua_State *L)
@@ -224,8 +235,8 @@ static int l_open_writer(lua_State *L)
 void mp__open_writer(lua_State *L)
 {
     static const luaL_Reg methods[] = {
-        {"write", l_write}, {"json", l_json},   {"flush", l_flush},
-        {"sync", l_sync},   {"close", l_close}, {NULL, NULL},
+        {"write", l_write}, {"json", l_json},     {"flush", l_flush}, {"sync", l_sync},
+        {"close", l_close}, {"offset", l_offset}, {NULL, NULL},
     };
 
     luaL_newmetatable(L, writer_type);

@@ -281,8 +281,9 @@ static int eight_special(const char *p)
     memcpy(&w, p, sizeof(w));
     quote = w ^ (ones * '"');
     slash = w ^ (ones * '\\');
-    return (((quote - ones) & ~quote) | ((slash - ones) & ~slash) | (w - ones * 0x20) | w) & tops ? 1
-                                                                                                 : 0;
+    return (((quote - ones) & ~quote) | ((slash - ones) & ~slash) | (w - ones * 0x20) | w) & tops
+               ? 1
+               : 0;
 }
 
 static int parse_string(struct decoder *d)

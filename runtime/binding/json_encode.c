@@ -129,7 +129,8 @@ static int add_string(struct encoder *e, const struct frame *f, const char *s, s
         return 0;
     if (rc != MP_EINVAL)
         return fail_put(e, f, rc);
-    snprintf(what, sizeof(what), "%sinvalid UTF-8 at byte %zu", is_key ? "a key has " : "", bad + 1);
+    snprintf(what, sizeof(what), "%sinvalid UTF-8 at byte %zu", is_key ? "a key has " : "",
+             bad + 1);
     return fail(e, f, what);
 }
 
@@ -325,7 +326,8 @@ static int encode_sorted(struct encoder *e, struct frame *f, int depth)
     return rc ? rc : add_char(e, f->up, '}');
 }
 
-static int encode_table_as(struct encoder *e, struct frame *f, int depth, int as_list, int as_object)
+static int encode_table_as(struct encoder *e, struct frame *f, int depth, int as_list,
+                           int as_object)
 {
     int first_is_one;
 

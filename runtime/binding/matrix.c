@@ -339,15 +339,14 @@ static int l_topk(lua_State *L)
 /* ---- table of contents ---- */
 
 static const luaL_Reg methods[] = {
-    {"rows", l_rows},           {"cols", l_cols}, {"row", l_row},       {"dot", l_dot},
-    {"normalize", l_normalize}, {"topk", l_topk}, {"bytes", l_bytes},   {"string", l_bytes},
+    {"rows", l_rows},           {"cols", l_cols}, {"row", l_row},     {"dot", l_dot},
+    {"normalize", l_normalize}, {"topk", l_topk}, {"bytes", l_bytes}, {"string", l_bytes},
     {"totable", l_totable},     {"free", l_free}, {NULL, NULL},
 };
 
 static const luaL_Reg meta[] = {
-    {"__gc", l_free},           {"__close", l_free}, {"__len", l_rows},
-    {"__tostring", l_tostring}, {"__eq", l_eq},      {"__newindex", l_newindex},
-    {NULL, NULL},
+    {"__gc", l_free}, {"__close", l_free},        {"__len", l_rows}, {"__tostring", l_tostring},
+    {"__eq", l_eq},   {"__newindex", l_newindex}, {NULL, NULL},
 };
 
 /* save_npy is a method that lives with the other .npy code: mp__open_npy sets it. */

@@ -188,13 +188,14 @@ static int l_row_newindex(lua_State *L)
 }
 
 static const luaL_Reg methods[] = {
-    {"totable", l_row_totable}, {"dot", l_row_dot},       {"bytes", l_row_bytes},
+    {"totable", l_row_totable}, {"dot", l_row_dot}, {"bytes", l_row_bytes},
     {"string", l_row_bytes},    {NULL, NULL},
 };
 
 static const luaL_Reg meta[] = {
-    {"__len", l_row_len}, {"__gc", l_row_gc},           {"__tostring", l_row_tostring},
-    {"__eq", l_row_eq},   {"__newindex", l_row_newindex}, {NULL, NULL},
+    {"__len", l_row_len},           {"__gc", l_row_gc},
+    {"__tostring", l_row_tostring}, {"__eq", l_row_eq},
+    {"__newindex", l_row_newindex}, {NULL, NULL},
 };
 
 void mp__open_matrix_row(lua_State *L)

@@ -8,9 +8,9 @@ local vectordir = require "moonpool.vectordir"
 local json = moonpool.json
 
 local dir
+-- In memory where there is such a place: hundreds of directories are made and synced.
 before_each(function()
-  dir = os.tmpname()
-  os.remove(dir)
+  dir = (core.stat "/dev/shm" and "/dev/shm" or "/tmp") .. "/moonpool-" .. core.random_hex(8)
   assert(core.mkdir(dir))
 end)
 after_each(function() os.execute("rm -rf '" .. dir .. "'") end)
@@ -292,6 +292,77 @@ describe("vectordir.create", function()
     assert.is_false(index.complete)
     assert.equal(1, index.rows)
     assert.equal(1, #matrix.load_npy(dir .. "/out/part-00000.npy"))
+  end)
+end)
+
+describe("a job that is cut short", function()
+  -- A hook raises after `count` instructions, wherever that is, as Ctrl+C does.
+  local function cut_short(count, opts)
+    local out = assert(vectordir.create(dir .. "/out", opts))
+    local ok = pcall(function()
+      debug.sethook(function()
+        debug.sethook()
+        error("cut", 0)
+      end, "", count)
+      for i = 0, 9 do
+        local entries, rows, errors = {}, {}, {}
+        for k = 1, 3 do
+          entries[k] = { text = ("row %d"):format(3 * i + k - 1) }
+          rows[k] = { 3 * i + k - 1, 1 }
+        end
+        if i < opts.bad then
+          errors = { { index = 1, error = "x" }, { index = 2, error = "x" }, { index = 3, error = "x" } }
+        end
+        out:add(entries, matrix.from(rows), errors)
+      end
+      debug.sethook()
+    end)
+    if not ok then
+      out:finish(false)
+    end
+    return ok
+  end
+
+  local function check_consistent()
+    local index = json.decode(read "out/index.json")
+    local row, files = 0, 1
+    for _, part in ipairs(index.parts) do
+      local list = records("out/" .. part.jsonl)
+      assert.equal(part.rows, #list)
+      assert.equal(part.first, row)
+      local m = part.npy and matrix.load_npy(dir .. "/out/" .. part.npy)
+      assert.equal(index.dim > 0, m ~= nil)
+      files = files + (m and 2 or 1)
+      for i, record in ipairs(list) do
+        assert.equal("row " .. row, record.text)
+        if m then
+          assert.equal(#list, #m)
+          assert.equal(record.error == json.null, m[i][1] == row)
+        end
+        row = row + 1
+      end
+    end
+    assert.equal(index.rows, row)
+    assert.equal(0, row % 3)
+    assert.is_false(index.complete)
+    assert.equal(files, #core.listdir(dir .. "/out"))
+  end
+
+  it("goes back to its last whole batch, wherever it was cut", function()
+    for _, bad in ipairs { 0, 2, 4 } do
+      local count = 1
+      repeat
+        local ended = cut_short(count, { shard_rows = 5, bad = bad })
+        if not ended then
+          check_consistent()
+        end
+        for _, name in ipairs(core.listdir(dir .. "/out")) do
+          os.remove(dir .. "/out/" .. name)
+        end
+        count = count + 41
+      until ended
+      assert.truthy(count > 500)
+    end
   end)
 end)
 

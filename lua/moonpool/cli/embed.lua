@@ -111,6 +111,13 @@ local function leave_unfinished(args, out, err)
   error(err, 0)
 end
 
+local function call_options(args)
+  return {
+    model = args.model, dimensions = args.dimensions, batch_size = args.batch_size,
+    max_concurrent_requests = args.max_concurrent,
+  }
+end
+
 --- args as parsed; client may be given (tests).
 function embed.run(args, client)
   local source, err = embedjob.source { input = args.input, field = args.field, id_field = args.id_field }
@@ -122,22 +129,18 @@ function embed.run(args, client)
   local out = create(args)
   local bar = not args.quiet and progress.new { total_bytes = source.reader:size() } or nil
   local started = core.now()
-  local ok, why = xpcall(embedjob.run, function(e)
+  local ok, why = xpcall(function()
+    embedjob.run(conn, source, out, { progress = bar, embed = call_options(args) })
+    out:finish(true)
+  end, function(e)
     return type(e) == "string" and debug.traceback(e, 2) or e
-  end, conn, source, out, {
-    progress = bar,
-    embed = {
-      model = args.model, dimensions = args.dimensions, batch_size = args.batch_size,
-      max_concurrent_requests = args.max_concurrent,
-    },
-  })
+  end)
   if bar then
     bar:clear()
   end
   if not ok then
     leave_unfinished(args, out, why)
   end
-  out:finish(true)
   report(args, out, conn:stats(), core.now() - started)
   return out.failed > 0 and 3 or 0
 end
