@@ -259,26 +259,19 @@ function mock:inference(req, x, dialect, handler)
   return self:count_in_flight(req, x, dialect, job)
 end
 
-local admin = {}
-
-function admin:stats(req, x)
-  return self:send(req, x, 200, core.json_encode(self:stats()))
-end
-
-function admin:reset(req, x)
-  self:reset()
-  return self:send(req, x, 200, "{}")
-end
-
-function admin:list_requests(req, x)
-  local n = tonumber((req.query or ""):match "n=(%d+)")
-  return self:send(req, x, 200, core.json_encode(core.json_array(self:requests(n))))
-end
-
+-- Routes about the mock itself; they are not counted.
 local admin_routes = {
-  ["GET /stats"] = admin.stats,
-  ["POST /stats/reset"] = admin.reset,
-  ["GET /requests"] = admin.list_requests,
+  ["GET /stats"] = function(self)
+    return self:stats()
+  end,
+  ["POST /stats/reset"] = function(self)
+    self:reset()
+    return {}
+  end,
+  ["GET /requests"] = function(self, req)
+    local n = tonumber((req.query or ""):match "n=(%d+)")
+    return core.json_array(self:requests(n))
+  end,
 }
 
 local function allowed(methods)
@@ -302,12 +295,12 @@ end
 
 function mock:handle(req)
   local method, path = req.method, req.path
-  self.serial = self.serial + 1
-  local x = { id = req:header "x-request-id" or ("mock-%d"):format(self.serial) }
   local special = admin_routes[method .. " " .. path]
   if special then
-    return special(self, req, x)
+    return core.server_reply(req, 200, "application/json", core.json_encode(special(self, req)))
   end
+  self.serial = self.serial + 1
+  local x = { id = req:header "x-request-id" or ("mock-%d"):format(self.serial) }
   self.recorder:add(req)
   local route = self.routes[path]
   local handler = route and route.methods[method == "HEAD" and "GET" or method]

@@ -29,52 +29,50 @@ function quota:advance()
   end
 end
 
--- Seconds until the window in which `used` is below the limit again.
+-- Seconds until the window in which something is left again.
 function quota:wait_for(used, limit)
-  local windows = math.max(1, math.ceil((used - limit) / limit + 1e-9))
-  return self.start + self.window + windows - core.now()
-end
-
-local function left(used, limit)
-  return ("%d"):format(math.max(0, math.floor(limit - used)))
+  local windows = math.floor(used / limit + 1e-9)
+  return self.start + self.window + math.max(1, windows) - core.now()
 end
 
 local function in_ms(seconds)
   return ("%dms"):format(math.max(0, math.ceil(seconds * 1000)))
 end
 
-local function describe(self, headers)
-  local reset = self.start + self.window + 1 - core.now()
-  if self.rpm > 0 then
-    headers["x-ratelimit-limit-requests"] = ("%d"):format(self.rpm)
-    headers["x-ratelimit-remaining-requests"] = left(self.requests, self.rpm / 60)
-    headers["x-ratelimit-reset-requests"] = in_ms(reset)
-  end
-  if self.tpm > 0 then
-    headers["x-ratelimit-limit-tokens"] = ("%d"):format(self.tpm)
-    headers["x-ratelimit-remaining-tokens"] = left(self.tokens, self.tpm / 60)
-    headers["x-ratelimit-reset-tokens"] = in_ms(reset)
-  end
+-- remaining is what is left of this second; reset, when something is left again.
+local function describe(self, headers, name, used, per_minute)
+  local limit = per_minute / 60
+  headers["x-ratelimit-limit-" .. name] = ("%d"):format(per_minute)
+  headers["x-ratelimit-remaining-" .. name] = ("%d"):format(math.max(0, math.floor(limit - used)))
+  headers["x-ratelimit-reset-" .. name] = in_ms(self:wait_for(used, limit))
+end
+
+local function left(used, per_minute)
+  return per_minute == 0 or used < per_minute / 60 - 1e-9
 end
 
 --- admit(tokens, headers): true, or false and what ran out ("requests" or "tokens"); fills headers.
 function quota:admit(tokens, headers)
   self:advance()
-  local per_second, tokens_per_second = self.rpm / 60, self.tpm / 60
-  local over, wait
-  if self.rpm > 0 and self.requests + 1 > per_second and self.requests > 0 then
-    over, wait = "requests", self:wait_for(self.requests + 1, per_second)
-  elseif self.tpm > 0 and self.tokens > 0 and self.tokens + tokens > tokens_per_second then
-    over, wait = "tokens", self:wait_for(self.tokens + math.min(tokens, tokens_per_second),
-      tokens_per_second)
-  else
+  local wait, over = 0, nil
+  if not left(self.tokens, self.tpm) then
+    wait, over = self:wait_for(self.tokens, self.tpm / 60), "tokens"
+  end
+  if not left(self.requests, self.rpm) then
+    wait, over = math.max(wait, self:wait_for(self.requests, self.rpm / 60)), "requests"
+  end
+  if not over then
     self.requests = self.requests + 1
     self.tokens = self.tokens + tokens
-  end
-  describe(self, headers)
-  if over then
+  else
     headers["retry-after-ms"] = ("%d"):format(math.max(1, math.ceil(wait * 1000)))
     headers["retry-after"] = ("%d"):format(math.max(1, math.ceil(wait)))
+  end
+  if self.rpm > 0 then
+    describe(self, headers, "requests", self.requests, self.rpm)
+  end
+  if self.tpm > 0 then
+    describe(self, headers, "tokens", self.tokens, self.tpm)
   end
   return not over, over
 end
