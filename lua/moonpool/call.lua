@@ -42,6 +42,9 @@ local common = {
 }
 M.common = common
 
+-- Options whose values no message shows.
+M.secrets = { api_key = true, primary_api_key_override = true }
+
 --- The rules of a call: the common ones and its own.
 function M.rules(own)
   local rules = {}
@@ -65,7 +68,7 @@ local defaults = {
 }
 
 local function check_preference(t, where, level)
-  options.check(where, t, preference_rules, level + 1, { primary_api_key_override = true })
+  options.check(where, t, preference_rules, level + 1, M.secrets)
   local limit = t.timeout_s
   if t.hedge_delay and limit and t.hedge_delay >= limit then
     error(("%s: hedge_delay: must be less than timeout_s"):format(where), level + 1)

@@ -5,6 +5,8 @@
 local core = require "moonpool.core"
 local client = require "moonpool.client"
 local embed = require "moonpool.embed"
+local options = require "moonpool.options"
+local R = options.rule
 
 local M = {}
 
@@ -76,7 +78,7 @@ local function finish(state, batch)
   local count = #batch.items
   local res, err
   if batch.op then
-    res, err = embed.result(state, core.call_wait(batch.op))
+    res, err = embed.result(state, batch.raw or core.call_wait(batch.op))
   else
     err = batch.failed
   end
@@ -102,21 +104,76 @@ end
 
 -- ---- the iterator ----------------------------------------------------------------------------------------
 
-local own = { ordered = true, text = true, field = true }
+local own = { ordered = R.boolean, text = R.func, field = R.string }
 
+-- Which of the batches in flight is to be given next. In the order of the source that is the first;
+-- otherwise a task waits for each of them, and the first to end is next.
+local function in_order()
+  return {
+    add = function() end,
+    next = function() return 1 end,
+    close = function() end,
+  }
+end
+
+local function as_they_end()
+  local scope, ended = core.open_scope(), core.waitlist()
+  local done = {}
+  return {
+    add = function(batch)
+      if not batch.op then
+        done[batch] = true
+        return
+      end
+      scope:spawn(function()
+        batch.raw = core.call_wait(batch.op)
+        done[batch] = true
+        ended:wake()
+      end)
+    end,
+    next = function(queue)
+      while true do
+        for i, batch in ipairs(queue) do
+          if done[batch] then
+            done[batch] = nil
+            return i
+          end
+        end
+        ended:wait()
+      end
+    end,
+    close = function() scope:close() end,
+  }
+end
+
+local function split_options(opts)
+  local mine, theirs = {}, {}
+  for name, value in pairs(opts or {}) do
+    local to = own[name] and mine or theirs
+    to[name] = value
+  end
+  return mine, theirs
+end
+
+-- Texts of a batch and batches in flight at once.
+local function sizes(state, opts)
+  local size = opts.batch_size or state.batch_size or 128
+  local limits = state.provider.embed and state.provider.embed.limits
+  if limits and limits.inputs and limits.inputs < size then size = limits.inputs end
+  return size, opts.max_concurrent_requests or state.max_concurrent_requests or 128
+end
+
+--- for batch in client:embed_each(source, opts): source is a list or an iterator (it may wait) of
+--- texts or records; batch = {first, count, items, matrix, errors, ok, usage, requests, ...}.
 function client.methods.embed_each(self, from, opts)
   local state = client.state(self, 2)
   local next_item = source_of(from)
-  opts = opts or {}
-  local call_opts = {}
-  for k, v in pairs(opts) do
-    if not own[k] then call_opts[k] = v end
-  end
-  local size = call_opts.batch_size or state.batch_size or 128
-  local limits = state.provider.embed and state.provider.embed.limits
-  if limits and limits.inputs and limits.inputs < size then size = limits.inputs end
-  local window = call_opts.max_concurrent_requests or state.max_concurrent_requests or 128
-  local text = text_of(opts)
+  local mine, theirs = split_options(opts)
+  options.check("embed_each", mine, own, 2)
+  embed.check(self, theirs, "embed_each", 2)
+  local size, window = sizes(state, theirs)
+  local text = text_of(mine)
+  local order = mine.ordered == false and as_they_end() or in_order()
   local queue, row, ended, failure = {}, 1, false, nil
 
   local function fill()
@@ -126,8 +183,9 @@ function client.methods.embed_each(self, from, opts)
       if #batch.items > 0 then
         batch.first = row
         row = row + #batch.items
-        start(self, batch, call_opts, state)
+        start(self, batch, theirs, state)
         queue[#queue + 1] = batch
+        order.add(batch)
       end
     end
   end
@@ -137,26 +195,14 @@ function client.methods.embed_each(self, from, opts)
       if batch.op then core.call_cancel(batch.op) end
     end
     queue, ended = {}, true
-  end
-
-  local function take()
-    local k = 1
-    if opts.ordered == false then
-      for i, batch in ipairs(queue) do
-        if not batch.op or core.call_done(batch.op) then
-          k = i
-          break
-        end
-      end
-    end
-    return table.remove(queue, k)
+    order.close()
   end
 
   local function step()
     if failure then return nil, failure end
     fill()
     if #queue == 0 then return nil end
-    local b, err = finish(state, take())
+    local b, err = finish(state, table.remove(queue, order.next(queue)))
     if not b then
       failure = err
       cancel()

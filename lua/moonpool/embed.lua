@@ -113,13 +113,22 @@ local function texts_of(input, level)
   return input
 end
 
+--- Raises for options that no embed call can take; returns the provider's description.
+function M.check(self, opts, where, level)
+  level = (level or 2) + 1
+  local prov = client.state(self, level).provider
+  if not prov.embed then
+    error(("%s: provider '%s' has no embed call"):format(where, prov.name), level)
+  end
+  options.check(where, opts, call.with_provider(rules, prov.embed), level, call.secrets)
+  return prov.embed
+end
+
 --- The spec of an embed call; also used by embed_each.
 function M.spec(self, opts, level)
   level = (level or 2) + 1
   local state = client.state(self, level)
-  local desc = state.provider.embed
-  if not desc then error(("embed: provider '%s' has no embed call"):format(state.provider.name), level) end
-  options.check("embed", opts, call.with_provider(rules, desc), level, { api_key = true, primary_api_key_override = true })
+  local desc = M.check(self, opts, "embed", level)
   local texts = texts_of(opts.input, level)
   local spec, o = call.spec(state, opts, limits_of(state, self, desc), "embed", level)
   if o.model == nil and state.options.model then

@@ -113,7 +113,7 @@ end
 
 function client.methods.batch_post(self, opts)
   local state = client.state(self, 2)
-  options.check("batch_post", opts, batch_rules, 2, { api_key = true, primary_api_key_override = true })
+  options.check("batch_post", opts, batch_rules, 2, call.secrets)
   local payloads = opts.payloads
   if payloads == nil then error("batch_post: payloads: missing", 2) end
   if #payloads == 0 then error("batch_post: payloads: must not be empty", 2) end
@@ -136,7 +136,7 @@ end
 --- One exchange: {data, status, headers, time, attempts}, or nil, err.
 function client.methods.request(self, opts)
   local state = client.state(self, 2)
-  options.check("request", opts, request_rules, 2, { api_key = true, primary_api_key_override = true })
+  options.check("request", opts, request_rules, 2, call.secrets)
   if opts.json ~= nil and opts.body ~= nil then error("request: json and body exclude each other", 2) end
   local has_body = opts.json ~= nil or opts.body ~= nil
   local method = opts.method or (has_body and "POST" or "GET")

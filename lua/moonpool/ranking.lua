@@ -55,6 +55,7 @@ local function scores(body, count, wanted, desc)
   end
   local seen, out = {}, {}
   for k, item in ipairs(list) do
+    if type(item) ~= "table" then return bad("item %d is no score", k) end
     local index, score = item[desc.reply.index], item[desc.reply.score]
     if math.type(index) ~= "integer" or index < 0 or index >= count then
       return bad("index %s of item %d is out of range", tostring(index), k)
@@ -78,6 +79,7 @@ local function labels(body, count, desc)
     if type(item) ~= "table" then return bad("result %d is no list of labels", i) end
     local row = {}
     for k, one in ipairs(item) do
+      if type(one) ~= "table" then return bad("result %d is no list of labels", i) end
       local label, score = one[desc.reply.label], one[desc.reply.score]
       if label == nil or type(score) ~= "number" then return bad("result %d has no label or score", i) end
       row[k] = { label = label, score = score }
@@ -171,8 +173,6 @@ local function describe(self, name, level)
   return state, desc
 end
 
-local secrets = { api_key = true, primary_api_key_override = true }
-
 local function with_model(state, o)
   if o.model or not state.options.model then return o end
   return setmetatable({ model = state.options.model }, { __index = o })
@@ -182,7 +182,7 @@ end
 
 function client.methods.rerank(self, opts)
   local state, desc = describe(self, "rerank", 2)
-  options.check("rerank", opts, call.with_provider(rerank_rules, desc), 2, secrets)
+  options.check("rerank", opts, call.with_provider(rerank_rules, desc), 2, call.secrets)
   local texts = opts.texts or opts.documents
   if opts.query == nil then error("rerank: query: missing", 2) end
   if texts == nil or #texts == 0 then error("rerank: texts: must not be empty", 2) end
@@ -251,7 +251,7 @@ end
 
 function client.methods.classify(self, opts)
   local state, desc = describe(self, "classify", 2)
-  options.check("classify", opts, call.with_provider(classify_rules, desc), 2, secrets)
+  options.check("classify", opts, call.with_provider(classify_rules, desc), 2, call.secrets)
   local rows, style = rows_of(opts.inputs, desc, 2)
   local spec, o = call.spec(state, opts, desc.limits, "classify", 2)
   spec.path = call.path(desc, o, state)
