@@ -100,6 +100,8 @@ int mpp_breaker_record(struct mpp_breaker *b, const struct mp_breaker_policy *po
                        enum mpp_breaker_vote vote, int was_probe, int may_open, mpp_time now,
                        uint64_t *rng)
 {
+    uint32_t at_least = 1;
+
     if (was_probe)
         b->probing = 0;
     if (vote == MPP_VOTE_NONE)
@@ -120,8 +122,9 @@ int mpp_breaker_record(struct mpp_breaker *b, const struct mp_breaker_policy *po
             open_now(b, policy, b->open_for * 2, now, rng);
         return was_probe;
     }
-    if (!may_open || !share_failed(b, policy->ratio,
-                                   b->consecutive >= policy->consecutive ? 1 : policy->min_requests))
+    if (b->consecutive < policy->consecutive)
+        at_least = policy->min_requests;
+    if (!may_open || !share_failed(b, policy->ratio, at_least))
         return 0;
     open_now(b, policy, policy->open, now, rng);
     return 1;

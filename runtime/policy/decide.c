@@ -128,8 +128,7 @@ static void retry(struct mpp_part *part, struct mpp_endpoint *ep, const struct m
             give_up(part, ep, outcome, MP_KIND_BUDGET);
             return;
         }
-        /* Waiting for a refill behind an address nobody ever answered at helps nobody. */
-        if (outcome->never_sent && !ep->reached && ep->client->n == 1) {
+        if (mpp_park_hopeless(ep)) {
             give_up(part, ep, outcome, outcome->kind);
             return;
         }

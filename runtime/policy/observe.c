@@ -95,6 +95,8 @@ void mpp_observe(struct mpp_attempt *a, const struct mpp_outcome *o, const struc
 
     if (o->status != 0)
         ep->reached = 1;
+    else if (o->never_sent && ep->knocked == 0)
+        ep->knocked = now;
     if (j->cls == MPP_OK)
         ep->stats.ok++;
     else if (j->cls != MPP_CANCELLED)

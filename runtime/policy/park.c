@@ -12,6 +12,10 @@
  *     So nothing waits for ever, and a total outage sees at most budget * requests + reserve
  *     retries plus one in ten seconds.
  * Those let go without a token are counted in stats.released.
+ *
+ * An address where no endpoint of the client has ever been reached, not in 10 s of trying, is not
+ * down but wrong: its parked parts end with their own error instead of waiting for an end of the
+ * outage. This is the one case in which an empty budget ends a job's part.
  */
 #include "policy/state.h"
 
@@ -23,6 +27,25 @@ static double first_wait(const struct mpp_endpoint *ep)
     double wait = policy->throttle_base > 0.05 ? policy->throttle_base : 0.05;
 
     return policy->cap > 0.05 && wait > policy->cap ? policy->cap : wait;
+}
+
+#define PATIENCE (10 * MPP_SECOND)
+
+int mpp_park_hopeless(struct mpp_endpoint *ep)
+{
+    const struct mpp_client *client = ep->client;
+    mpp_time first = MPP_NEVER;
+    uint32_t i;
+
+    for (i = 0; i < client->n; i++) {
+        const struct mpp_endpoint *other = &client->endpoints[i];
+
+        if (other->reached)
+            return 0;
+        if (other->knocked > 0 && other->knocked < first)
+            first = other->knocked;
+    }
+    return first != MPP_NEVER && client->core->now - first >= PATIENCE;
 }
 
 static void arm(struct mpp_endpoint *ep)
@@ -89,6 +112,11 @@ void mpp_park_trickle(struct mpp_endpoint *ep)
 
     if (most > 10 || !(most > 0.05))
         most = 10;
+    while (ep->nparked > 0 && mpp_park_hopeless(ep)) {
+        struct mpp_part *part = MPP_ENTRY(ep->parked.next, struct mpp_part, queue);
+
+        mpp_part_end(part, (enum mp_kind)part->last_kind);
+    }
     if (ep->nparked == 0)
         return;
     if (earned < 0.5) {

@@ -1,4 +1,4 @@
-/* prng.h - splitmix64 (Steele, Lea, Flood 2014): the core's only randomness, seeded from outside. */
+/* prng.h - splitmix64 (Steele, Lea, Flood 2014): the only randomness, seeded from outside. */
 #ifndef MP_POLICY_PRNG_H
 #define MP_POLICY_PRNG_H
 

@@ -44,7 +44,8 @@ struct mpp_rate {
 struct mpp_rate *mpp_rate_new(const char *key, const struct mp_rate_policy *policy, mpp_time now);
 void mpp_rate_free(struct mpp_rate *r);
 
-/* May `who` (NULL: somebody) reserve one request and `tokens` now? 1, or 0 with *wake lowered to when. */
+/* May `who` (NULL: somebody) reserve one request and `tokens` now? 1, or 0 with *wake lowered to
+ * when. */
 int mpp_rate_allows(struct mpp_rate *r, const void *who, double tokens, mpp_time now,
                     mpp_time *wake);
 void mpp_rate_reserve(struct mpp_rate *r, const void *who, double tokens, mpp_time now);

@@ -451,20 +451,22 @@ static void loop(struct sim_run *run)
 
     while (!run->nomem) {
         struct mpp_timer *t;
-        mpp_time at = mpp_wake_at(run->core);
+        mpp_time at;
+        int left = 0;
 
-        while (mpp_next(run->core, run->now, &act)) {
+        while (!left && mpp_next(run->core, run->now, &act)) {
             run->out->steps++;
             perform(run, &act);
+            left = run->sim->hasty > 0 && mpp_random01(&run->rng) < run->sim->hasty;
         }
         if (run->sim->seconds && run->now / MPP_SECOND != noted) {
             noted = run->now / MPP_SECOND;
             note_limit(run);
         }
         t = mpp_heap_first(&run->heap);
-        if (run->calls_open == 0 && run->on_the_way == 0 && !run->arrival.pos)
+        if (!left && run->calls_open == 0 && run->on_the_way == 0 && !run->arrival.pos)
             return;
-        at = mpp_wake_at(run->core);
+        at = left ? run->now + MPP_SECOND / 1000 : mpp_wake_at(run->core);
         if (t && t->at < at)
             at = t->at;
         if (at == MPP_NEVER || at > end) {

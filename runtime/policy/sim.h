@@ -59,6 +59,7 @@ struct mpp_sim {
     double pool_timeout;    /* s; 0: none */
     double cancel_share;    /* of the open load's calls, cancelled at a random moment */
     uint8_t drain_losers;
+    double hasty;           /* chance to leave mpp_next after an action and do something else */
     double max_time;        /* s, then the run is cut; 0: 100,000 */
     struct mpp_sim_second *seconds; /* the caller's; may be NULL */
     uint32_t nseconds;

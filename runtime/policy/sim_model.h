@@ -1,4 +1,4 @@
-/* sim_model.h - between the simulator's two files: the servers (sim_server.c) and the run (sim.c). */
+/* sim_model.h - between the simulator's files: the servers (sim_server.c), the run (sim.c). */
 #ifndef MP_POLICY_SIM_MODEL_H
 #define MP_POLICY_SIM_MODEL_H
 

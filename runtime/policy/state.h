@@ -56,6 +56,7 @@ struct mpp_endpoint {
     mpp_time throttled_at; /* last time; with throttled_once */
     uint8_t throttled_once;
     uint8_t reached;  /* has ever answered or accepted a connection */
+    mpp_time knocked; /* first failure while never reached; 0 none */
     struct mpp_budget budget, hedge;
     struct mpp_link parked;
     uint32_t nparked;
@@ -250,6 +251,7 @@ void mpp_park(struct mpp_part *part, struct mpp_endpoint *ep, mpp_time resume_at
 void mpp_unpark(struct mpp_part *part); /* takes it off the list only */
 void mpp_park_earned(struct mpp_endpoint *ep);
 void mpp_park_success(struct mpp_endpoint *ep);
+int mpp_park_hopeless(struct mpp_endpoint *ep); /* nobody has ever answered, for 10 s by now */
 void mpp_park_trickle(struct mpp_endpoint *ep);
 
 /* ---- split.c ---- */

@@ -421,6 +421,33 @@ static void empty_budget_fails_a_gateway_fast(void **state)
     rig_fini(&R);
 }
 
+/* Connection refused from the first moment on: the parked parts are told within 10 s and a bit. */
+static void an_address_that_never_answers_is_given_up(void **state)
+{
+    struct rig_call c;
+    struct mpp_outcome o = rig_outcome(MP_KIND_CONNECT, 0);
+    uint32_t i;
+    int k;
+
+    (void)state;
+    rig_init(&R, 1, 200);
+    rig_open(&R);
+    rig_call(&R, &c, 100, 1);
+    o.never_sent = 1;
+    for (k = 0; k < 120 && !c.done; k++) {
+        rig_wait(&R, 0.2);
+        for (i = 0; i < R.na; i++)
+            if (R.a[i].live)
+                rig_answer(&R, i, &o);
+    }
+    assert_int_equal(c.done, 1);
+    assert_int_equal(R.parts_failed, 100);
+    assert_int_equal(R.last_kind, MP_KIND_CONNECT);
+    assert_true(R.na <= 110 + 10 + 5);
+    assert_in_range(k, 45, 90);
+    rig_fini(&R);
+}
+
 static void a_refused_batch_is_cut_until_the_row_is_found(void **state)
 {
     struct rig_call c;
@@ -514,6 +541,7 @@ int main(void)
         cmocka_unit_test(first_attempts_release_parked_parts_in_order),
         cmocka_unit_test(parked_parts_trickle_and_return_after_an_outage),
         cmocka_unit_test(empty_budget_fails_a_gateway_fast),
+        cmocka_unit_test(an_address_that_never_answers_is_given_up),
         cmocka_unit_test(a_refused_batch_is_cut_until_the_row_is_found),
         cmocka_unit_test(a_wrong_request_does_not_become_one_a_row),
         cmocka_unit_test(cancel_before_a_split_is_told_ends_both_halves),

@@ -105,6 +105,7 @@ static void draw(uint64_t seed, struct mpp_sim *sim)
     sim->poison_share = chance(&rng, 0.15) ? between(&rng, 0, 0.02) : 0;
     sim->cancel_share = chance(&rng, 0.2) ? 0.3 : 0;
     sim->drain_losers = mpp_random(&rng) & 1;
+    sim->hasty = chance(&rng, 0.3) ? between(&rng, 0, 0.7) : 0;
 }
 
 static void ten_thousand_scenarios_keep_every_promise(void **state)
