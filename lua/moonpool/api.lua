@@ -5,6 +5,7 @@ require "moonpool.embed"
 require "moonpool.each"
 require "moonpool.post"
 require "moonpool.ranking"
+require "moonpool.stream"
 
 return {
   client = client.new,

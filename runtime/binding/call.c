@@ -12,34 +12,15 @@
 #include "binding/client.h"
 #include "binding/json.h"
 
-#define OP_TYPE "moonpool.core.op"
-
-struct op {
-    struct mp_wait wait;
-    struct mp_watch watch;
-    struct mp_rt *rt;
-    mp_engine *engine;
-    int refs;
-    int done;
-    int taken;
-    uint64_t ticket;
-    struct mp_result *result;
-    struct mp__buf body;       /* of the row being sent */
-    struct mp_header *headers; /* of the row being sent */
-    size_t nheaders, cap_headers;
-};
-
-struct op_box {
-    struct op *op;
-};
-
-static void op_unref(struct op *op)
+static void op_unref(struct mp_op *op)
 {
     if (--op->refs > 0)
         return;
     mp_token_unwatch(&op->watch);
     mp_result_free(op->result);
     mp__buf_free(&op->body);
+    mp__buf_free(&op->in);
+    mp__buf_free(&op->head);
     free(op->headers);
     free(op);
 }
@@ -48,7 +29,7 @@ static void op_unref(struct op *op)
 
 static void on_done(void *arg, const struct mp_result *result)
 {
-    struct op *op = arg;
+    struct mp_op *op = arg;
     op->result = mp_result_keep(result);
     op->done = 1;
     mp_token_unwatch(&op->watch);
@@ -63,15 +44,15 @@ static void on_done(void *arg, const struct mp_result *result)
 
 static void on_cancel(struct mp_wait *w)
 {
-    struct op *op = (struct op *)w; /* its first member */
+    struct mp_op *op = (struct mp_op *)w; /* its first member */
     if (!op->done && op->rt->engine != NULL)
         mp_cancel(op->engine, op->ticket);
 }
 
 static int l_op_gc(lua_State *L)
 {
-    struct op_box *box = luaL_checkudata(L, 1, OP_TYPE);
-    struct op *op = box->op;
+    struct mp_op_box *box = luaL_checkudata(L, 1, MP_OP_TYPE);
+    struct mp_op *op = box->op;
     box->op = NULL;
     if (op != NULL) {
         mp_token_unwatch(&op->watch);
@@ -83,7 +64,7 @@ static int l_op_gc(lua_State *L)
 
 static void on_token(struct mp_watch *watch)
 {
-    struct op *op = (struct op *)((char *)watch - offsetof(struct op, watch));
+    struct mp_op *op = (struct mp_op *)((char *)watch - offsetof(struct mp_op, watch));
     if (!op->done && op->rt->engine != NULL)
         mp_cancel(op->engine, op->ticket);
 }
@@ -92,7 +73,7 @@ static void on_token(struct mp_watch *watch)
 
 static int encode_row(lua_State *L)
 {
-    struct op *op = lua_touserdata(L, 1);
+    struct mp_op *op = lua_touserdata(L, 1);
     char err[256];
     op->body.n = 0;
     lua_rawgetp(L, LUA_REGISTRYINDEX, op);
@@ -124,7 +105,7 @@ static lua_State *hook_thread(struct mp_rt *rt)
     return H;
 }
 
-static int protected(struct op *op, lua_CFunction fn, uint64_t row)
+static int protected(struct mp_op *op, lua_CFunction fn, uint64_t row)
 {
     lua_State *H = hook_thread(op->rt);
     lua_settop(H, 0);
@@ -136,7 +117,7 @@ static int protected(struct op *op, lua_CFunction fn, uint64_t row)
 
 static int on_source(void *arg, uint64_t row, struct mp_str *out)
 {
-    struct op *op = arg;
+    struct mp_op *op = arg;
     if (protected(op, encode_row, row) != LUA_OK) {
         out->p = lua_tolstring(hook_thread(op->rt), -1, &out->n);
         return -1;
@@ -148,7 +129,7 @@ static int on_source(void *arg, uint64_t row, struct mp_str *out)
 
 static int read_row_headers(lua_State *L)
 {
-    struct op *op = lua_touserdata(L, 1);
+    struct mp_op *op = lua_touserdata(L, 1);
     op->nheaders = 0;
     lua_rawgetp(L, LUA_REGISTRYINDEX, op);
     lua_getfield(L, -1, "row_headers");
@@ -170,7 +151,7 @@ static int read_row_headers(lua_State *L)
 
 static const struct mp_header *on_row_headers(void *arg, uint64_t row, size_t *n)
 {
-    struct op *op = arg;
+    struct mp_op *op = arg;
     *n = 0;
     if (protected(op, read_row_headers, row) != LUA_OK)
         return NULL;
@@ -309,9 +290,9 @@ static void read_spec(lua_State *L, int spec, int anchor, struct mp_request *q,
 
 /* ---- the call ---- */
 
-static int push_result(lua_State *L, int status, lua_KContext ctx)
+int mp__op_result(lua_State *L, int status, lua_KContext ctx)
 {
-    struct op *op = (struct op *)ctx;
+    struct mp_op *op = (struct mp_op *)ctx;
     (void)status;
     struct mp_result_box *box = lua_newuserdatauv(L, sizeof(*box), 0);
     box->result = op->result;
@@ -320,12 +301,12 @@ static int push_result(lua_State *L, int status, lua_KContext ctx)
     return 1;
 }
 
-static struct op *op_new(lua_State *L, mp_engine *e)
+static struct mp_op *op_new(lua_State *L, mp_engine *e)
 {
-    struct op_box *box = lua_newuserdatauv(L, sizeof(*box), 1);
+    struct mp_op_box *box = lua_newuserdatauv(L, sizeof(*box), 1);
     box->op = NULL;
-    luaL_setmetatable(L, OP_TYPE);
-    struct op *op = calloc(1, sizeof(*op));
+    luaL_setmetatable(L, MP_OP_TYPE);
+    struct mp_op *op = calloc(1, sizeof(*op));
     if (op == NULL)
         luaL_error(L, "out of memory");
     op->rt = mp_rt(L);
@@ -369,7 +350,7 @@ static int l_call_start(lua_State *L)
     struct mp_request q = MP_INIT(struct mp_request);
     struct mp_vectors vectors;
     struct mp_timeouts timeouts;
-    struct op *op = op_new(L, box->rt->engine); /* at 3 */
+    struct mp_op *op = op_new(L, box->rt->engine); /* at 3 */
     lua_newtable(L);                            /* the anchor, at 4 */
     read_spec(L, 2, 4, &q, &vectors, &timeouts);
     lua_getfield(L, 2, "cancel_token");
@@ -383,6 +364,8 @@ static int l_call_start(lua_State *L)
     q.source_arg = op;
     q.done = on_done;
     q.arg = op;
+    if (mp__opt_bool(L, 2, "stream", 0))
+        mp__stream_into(&q);
     op->refs++;
     int rc = mp_submit(op->engine, &q, &op->ticket);
     if (rc != 0) {
@@ -401,28 +384,28 @@ static int l_call_start(lua_State *L)
 /* core.call_wait(op) -> result; once an op. If the waiting task is cancelled so is the call. */
 static int l_call_wait(lua_State *L)
 {
-    struct op_box *box = luaL_checkudata(L, 1, OP_TYPE);
-    struct op *op = box->op;
+    struct mp_op_box *box = luaL_checkudata(L, 1, MP_OP_TYPE);
+    struct mp_op *op = box->op;
     luaL_argcheck(L, op != NULL && !op->taken, 1, "its result was taken");
     if (op->done) {
         op->taken = 1;
-        return push_result(L, LUA_OK, (lua_KContext)op);
+        return mp__op_result(L, LUA_OK, (lua_KContext)op);
     }
     mp_wait_check(L);
     op->taken = 1;
-    return mp_wait_begin(L, &op->wait, (lua_KContext)op, push_result);
+    return mp_wait_begin(L, &op->wait, (lua_KContext)op, mp__op_result);
 }
 
 static int l_call_done(lua_State *L)
 {
-    struct op_box *box = luaL_checkudata(L, 1, OP_TYPE);
+    struct mp_op_box *box = luaL_checkudata(L, 1, MP_OP_TYPE);
     lua_pushboolean(L, box->op != NULL && box->op->done);
     return 1;
 }
 
 static int l_call_cancel(lua_State *L)
 {
-    struct op_box *box = luaL_checkudata(L, 1, OP_TYPE);
+    struct mp_op_box *box = luaL_checkudata(L, 1, MP_OP_TYPE);
     if (box->op != NULL)
         on_cancel(&box->op->wait);
     return 0;
@@ -435,7 +418,7 @@ void mp__open_call(lua_State *L)
                                          {"call_done", l_call_done},
                                          {"call_cancel", l_call_cancel},
                                          {NULL, NULL}};
-    luaL_newmetatable(L, OP_TYPE);
+    luaL_newmetatable(L, MP_OP_TYPE);
     lua_pushcfunction(L, l_op_gc);
     lua_setfield(L, -2, "__gc");
     lua_pop(L, 1);

@@ -389,4 +389,5 @@ void mp_open_client(lua_State *L)
     mp__open_policy(L);
     mp__open_result(L);
     mp__open_call(L);
+    mp__open_stream(L);
 }

@@ -23,6 +23,38 @@ struct mp_result_box {
     struct mp_result *result;
 };
 
+/* One call: counted, a reference is the userdata's, another the engine's while it runs. */
+struct mp_op {
+    struct mp_wait wait; /* first: mp_wait's cancel finds the op by it */
+    struct mp_watch watch;
+    struct mp_rt *rt;
+    mp_engine *engine;
+    int refs;
+    int done;
+    int taken;
+    uint64_t ticket;
+    struct mp_result *result;
+    struct mp__buf body;       /* of the row being sent */
+    struct mp_header *headers; /* of the row being sent */
+    size_t nheaders, cap_headers;
+    /* a streamed reply */
+    struct mp__buf in, head;
+    int status;
+    int waiting; /* somebody waits for the head or for bytes */
+    int held;    /* the engine was told to stop until mp_resume */
+};
+
+#define MP_OP_TYPE "moonpool.core.op"
+
+struct mp_op_box {
+    struct mp_op *op;
+};
+
+int mp__op_result(lua_State *L, int status, lua_KContext op); /* pushes it */
+void mp__stream_into(struct mp_request *q);
+void mp__open_stream(lua_State *L);
+void mp__push_headers(lua_State *L, const char *lines, size_t n);
+
 /* The runtime's engine, made on first use; raises when it cannot be. */
 mp_engine *mp_engine_of(lua_State *L);
 

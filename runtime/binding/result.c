@@ -134,7 +134,7 @@ static void put_header(lua_State *L, const char *line, const char *colon, const 
     lua_rawset(L, -3);
 }
 
-static void push_headers(lua_State *L, const char *p, size_t n)
+void mp__push_headers(lua_State *L, const char *p, size_t n)
 {
     const char *stop = p + n;
     lua_createtable(L, 0, 8);
@@ -206,7 +206,7 @@ static int l_result_exchange(lua_State *L)
     lua_setfield(L, -2, "hedge_won");
     put_int(L, "endpoint", x->endpoint + 1);
     put_text(L, "request_id", mp_exchange_request_id(x));
-    push_headers(L, x->data, x->head_len);
+    mp__push_headers(L, x->data, x->head_len);
     lua_setfield(L, -2, "headers");
     if (x->kind != MP_KIND_NONE) {
         push_error(L, x, mp_kind_name(x->kind), mp_exchange_message(x));
@@ -273,7 +273,7 @@ static int push_row(lua_State *L, const struct mp_exchange *x)
     put_text(L, "request_id", mp_exchange_request_id(x));
     if (x->hedges > 0)
         put_int(L, "hedges", x->hedges);
-    push_headers(L, mp_exchange_head(x), x->head_len);
+    mp__push_headers(L, mp_exchange_head(x), x->head_len);
     lua_setfield(L, -2, "headers");
     int bad = push_data(L, x, err, sizeof(err)) != 0;
     if (!bad)

@@ -69,6 +69,8 @@ void mp__attempt_free(struct mp__attempt *a)
 
 static void uncount(struct mp__attempt *a)
 {
+    if (a->call != NULL && a->call->streaming == a)
+        a->call->streaming = NULL;
     if (a->counted)
         a->client->n.running--;
     a->counted = 0;
@@ -196,10 +198,28 @@ static int decode(struct mp__attempt *a, const char *p, size_t n)
     return 1;
 }
 
+static void start_stream(struct mp__attempt *a)
+{
+    a->streamed = 1;
+    a->call->streaming = a;
+    a->call->head(a->call->arg, a->status, a->head.p != NULL ? a->head.p : "", a->head.n);
+}
+
+static int stream(struct mp__attempt *a, const char *p, size_t n)
+{
+    if (!a->streamed)
+        start_stream(a);
+    if (a->call->chunk(a->call->arg, p, n) != 0)
+        a->xfer.hold = 1;
+    return 0;
+}
+
 static int on_body(struct mp__xfer *x, const char *p, size_t n)
 {
     struct mp__attempt *a = (struct mp__attempt *)x;
     a->received += n;
+    if (a->call != NULL && a->call->chunk != NULL && a->status >= 200 && a->status <= 299)
+        return stream(a, p, n);
     if (a->received > a->engine->cfg.max_response_bytes)
         return stop(a, MP_KIND_TOO_LARGE, "the reply is larger than max_response_bytes");
     if (a->discard)
@@ -405,6 +425,8 @@ static mpp_time earlier(mpp_time a, mpp_time b)
 static mpp_time quiet_until(const struct mp__attempt *a, mpp_time now)
 {
     const struct mp_timeouts *t = &a->call->timeouts;
+    if (a->xfer.hold) /* it is us who do not read */
+        return MPP_NEVER;
     if (a->state == MP__NAMING || !a->xfer.connected)
         return mp__after(a->started, t->connect);
     double limit = a->xfer.sent || a->xfer.replied ? t->read : t->write;
@@ -444,6 +466,12 @@ static const char *limit_message(enum mp_kind kind)
         return "the server was silent longer than the read or attempt timeout; raise it if the "
                "model needs longer";
     }
+}
+
+void mp__attempt_resume(struct mp__attempt *a)
+{
+    mp__transport_resume(a->pool->transport, &a->xfer);
+    mpp_heap_set(&a->engine->timers, &a->timer, next_limit(a, mp__now()));
 }
 
 void mp__attempt_timer(struct mp__attempt *a)
@@ -580,6 +608,8 @@ static void judge(struct mp__attempt *a, const struct mp__xfer *x)
     }
     a->status = x->status;
     judge_status(a);
+    if (a->kind == MP_KIND_NONE && a->call->chunk != NULL && !a->streamed)
+        start_stream(a); /* an empty reply */
     if (a->kind != MP_KIND_NONE || !a->call->has_vectors)
         return;
     if (!a->decoding && open_decoder(a) != 0)
@@ -629,6 +659,8 @@ static void settle(struct mp__attempt *a)
         return;
     }
     o.tokens = used_tokens(a);
+    if (a->streamed) /* its reader has had the first bytes */
+        o.hints.should_retry = 0;
     o.splittable = part->count > 1 && a->call->mode == MP_BODY_JOIN &&
                    !(a->call->flags & (MP_NO_SPLIT | MP_ONE_REQUEST));
     unlink_running(a);

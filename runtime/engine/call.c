@@ -97,6 +97,8 @@ static int check_request(struct mp_engine *e, const struct mp_request *q)
         return mp__fail(MP_EINVAL, "rows: empty");
     if (q->mode == MP_BODY_JOIN && q->rows == NULL)
         return mp__fail(MP_EINVAL, "rows: missing");
+    if (q->chunk != NULL && (q->nrows != 1 || q->mode != MP_BODY_WHOLE || q->vectors != NULL))
+        return mp__fail(MP_EINVAL, "chunk: only for a call of one whole request");
     if (q->nrows > UINT32_MAX)
         return mp__fail(MP_EINVAL, "rows: more than %u", UINT32_MAX);
     int rc = check_method(q->method != NULL ? q->method : "POST");
@@ -217,6 +219,8 @@ static struct mp__call *call_new(struct mp_engine *e, const struct mp_request *q
     call->row_headers = q->row_headers;
     call->policy = q->policy != NULL ? q->policy : &q->client->policy;
     call->done = q->done;
+    call->head = q->head;
+    call->chunk = q->chunk;
     call->arg = q->arg;
     if (q->vectors != NULL) {
         call->vectors = *q->vectors;
@@ -280,6 +284,15 @@ void mp_cancel(mp_engine *e, uint64_t ticket)
         return;
     call->cancelled = 1;
     mpp_call_cancel(call->core, MP_KIND_CANCELLED, mp__now());
+    mp__wake(e);
+}
+
+void mp_resume(mp_engine *e, uint64_t ticket)
+{
+    struct mp__call *call = slot_find(e, ticket);
+    if (call == NULL || call->streaming == NULL)
+        return;
+    mp__attempt_resume(call->streaming);
     mp__wake(e);
 }
 

@@ -143,6 +143,9 @@ struct mp__call {
     const struct mp_header *(*row_headers)(void *arg, uint64_t row, size_t *n);
     mp_done_fn *done;
     void *arg;
+    void (*head)(void *arg, int status, const char *head, size_t head_len);
+    int (*chunk)(void *arg, const char *p, size_t n);
+    struct mp__attempt *streaming;
     struct mp_result *result;
     mpp_time created;
     uint64_t owned_bytes;
@@ -183,7 +186,7 @@ struct mp__attempt {
     enum mp_kind stop; /* why we stopped reading: TOO_LARGE, DECODE */
     int status;
     unsigned is_hedge : 1, discard : 1, header_done : 1, wrong_dim : 1, retryable : 1, decoding : 1;
-    unsigned first_byte : 1, counted : 1;
+    unsigned first_byte : 1, counted : 1, streamed : 1;
     uint16_t nheaders;
     uint64_t received;
     struct mpp_hints hints;
@@ -215,6 +218,7 @@ void mp__attempt_start(struct mp__part *part, const struct mpp_action *act);
 void mp__attempt_abort(struct mp__part *part, uint64_t id);
 void mp__attempt_timer(struct mp__attempt *a);
 void mp__attempt_free(struct mp__attempt *a);
+void mp__attempt_resume(struct mp__attempt *a); /* its streamed reply may go on */
 void mp__attempt_leave(struct mp__attempt *a); /* its part is over while it still runs */
 float *mp__call_row(struct mp__call *call, uint64_t row, uint32_t dim, const char **why);
 

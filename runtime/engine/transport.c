@@ -39,6 +39,10 @@ static size_t on_write(char *p, size_t size, size_t n, void *hp)
 {
     struct mp__xfer *x = ((struct mp__handle *)hp)->xfer;
     (void)size;
+    if (x->hold) { /* curl keeps these bytes and stops reading the socket */
+        x->paused = 1;
+        return CURL_WRITEFUNC_PAUSE;
+    }
     x->replied = 1;
     x->last_io = uv_now(x->lane->t->loop);
     if (x->on_body(x, p, n) != 0) {
@@ -382,6 +386,7 @@ int mp__transport_start(struct mp__transport *t, struct mp__xfer *x)
     x->lane = lane;
     x->connected = x->sent = x->replied = x->aborted = x->new_conn = 0;
     x->never_sent = x->refused = x->reset = 0;
+    x->hold = x->paused = 0;
     x->body_off = 0;
     x->last_io = uv_now(t->loop);
     h->xfer = x;
@@ -414,6 +419,19 @@ void mp__transport_cancel(struct mp__transport *t, struct mp__xfer *x)
 {
     if (x->running)
         detach(t, x);
+}
+
+void mp__transport_resume(struct mp__transport *t, struct mp__xfer *x)
+{
+    int was_paused = x->paused;
+    if (!x->running)
+        return;
+    x->hold = x->paused = 0;
+    x->last_io = uv_now(t->loop);
+    if (was_paused) {
+        curl_easy_pause(x->handle->easy, CURLPAUSE_CONT);
+        lane_flag(x->lane, 1);
+    }
 }
 
 static enum mp_kind timed_out(const struct mp__xfer *x)

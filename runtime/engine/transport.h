@@ -60,6 +60,8 @@ struct mp__xfer {
     void (*on_end)(struct mp__xfer *x); /* from the reap; may start and cancel others */
     /* kept by the transport */
     unsigned running : 1, connected : 1, sent : 1, replied : 1, aborted : 1, new_conn : 1;
+    unsigned hold : 1;   /* set in on_body: no more bytes before mp__transport_resume */
+    unsigned paused : 1; /* curl has been told */
     size_t body_off;
     uint64_t last_io; /* ms, uv_now of the last byte either way */
     struct mp__handle *handle;
@@ -85,6 +87,7 @@ void mp__transport_close(struct mp__transport *t, void (*closed)(void *arg), voi
 
 int mp__transport_start(struct mp__transport *t, struct mp__xfer *x); /* 0 or an enum mp_err */
 void mp__transport_cancel(struct mp__transport *t, struct mp__xfer *x); /* no reap follows */
+void mp__transport_resume(struct mp__transport *t, struct mp__xfer *x); /* on_body may run here */
 /* Lets curl act on what was started or is due now. */
 void mp__transport_kick(struct mp__transport *t);
 /* Calls on_end of each transfer that ended since. */

@@ -400,6 +400,12 @@ struct mp_request {
     const struct mp_timeouts *timeouts; /* NULL: the client's; zero fields: the client's */
     mp_done_fn *done; /* NULL: the result is fetched by mp_poll */
     void *arg;
+    /* A call of one row may take the bytes of a 2xx reply as they come instead of keeping them. The
+     * attempt is not repeated once `head` has run. Both run inside the transport: they may copy
+     * and flag, and call nothing of this header. chunk returns 0 to go on, or 1: taken, but no
+     * more before mp_resume (the server is then held back by its connection). */
+    void (*head)(void *arg, int status, const char *head, size_t head_len);
+    int (*chunk)(void *arg, const char *p, size_t n);
 };
 
 /* Takes the call in: MP_OK and its ticket, MP_EAGAIN at a bound, MP_EINVAL (mp_last_error()).
@@ -409,6 +415,9 @@ MP_API int mp_submit(mp_engine *engine, const struct mp_request *request, uint64
 /* Ends the call with CANCELLED, soon and by its ordinary completion. Idempotent, never blocks; an
  * unknown or finished ticket is ignored. */
 MP_API void mp_cancel(mp_engine *engine, uint64_t ticket);
+
+/* Lets a streamed reply go on; `chunk` may run before this returns. Unknown tickets are ignored. */
+MP_API void mp_resume(mp_engine *engine, uint64_t ticket);
 
 struct mp_completion {
     uint64_t ticket;
