@@ -1,7 +1,7 @@
 #include "policy/batch.h"
 
-int mpp_batch_fits(const struct mp_batch_policy *p, const struct mpp_batch_sum *sum,
-                   uint32_t rows, const struct mpp_cost *row)
+int mpp_batch_fits(const struct mp_batch_policy *p, const struct mpp_batch_sum *sum, uint32_t rows,
+                   const struct mpp_cost *row)
 {
     if (rows == 0)
         return 1;

@@ -23,9 +23,9 @@ struct mpp_breaker {
     uint8_t state;
     uint8_t probing; /* half open, and its probe is on its way */
     uint32_t consecutive;
-    mpp_time until;    /* open: not before */
-    double open_for;   /* s, of the last opening */
-    int64_t slice;     /* number of the newest slice */
+    mpp_time until;  /* open: not before */
+    double open_for; /* s, of the last opening */
+    int64_t slice;   /* number of the newest slice */
     uint32_t ok[MPP_BREAKER_SLICES], failed[MPP_BREAKER_SLICES];
     uint64_t opened; /* times */
 };

@@ -19,14 +19,14 @@ struct mpp_concurrency {
     uint32_t mode, max, min;
     double limit;
     uint8_t slow_start;
-    uint8_t reached;   /* in this window */
-    uint8_t pressure;  /* in this window */
+    uint8_t reached;  /* in this window */
+    uint8_t pressure; /* in this window */
     mpp_time window_start;
     double rtt_sum, raw_sum;
     uint32_t rtt_n, faults, done;
-    double past_mean, past_var; /* EWMA over windows, alpha 0.4 */
-    double rtt;                 /* EWMA of raw latency, for the window's length */
-    double best;                /* least normalised window mean */
+    double past_mean, past_var;           /* EWMA over windows, alpha 0.4 */
+    double rtt;                           /* EWMA of raw latency, for the window's length */
+    double best;                          /* least normalised window mean */
     double sum_limit, sum_done, sum_time; /* since the last comparison */
     uint32_t windows;
     double mark_limit, mark_rate; /* of the comparison before */

@@ -27,12 +27,12 @@
 #include "policy/hints.h"
 
 typedef int64_t mpp_time;
-#define MPP_NEVER INT64_MAX
+#define MPP_NEVER  INT64_MAX
 #define MPP_SECOND INT64_C(1000000000)
 
 struct mpp_core;
-struct mpp_pool;     /* connection slots, shared by clients */
-struct mpp_client;   /* endpoints + default policy */
+struct mpp_pool;   /* connection slots, shared by clients */
+struct mpp_client; /* endpoints + default policy */
 struct mpp_call;
 struct mpp_part;
 
@@ -47,27 +47,27 @@ enum mpp_class {
 };
 
 struct mpp_outcome {
-    enum mp_kind kind; /* MP_KIND_NONE: a 2xx whose body decoded */
-    int status;        /* 0: no response */
-    uint8_t never_sent; /* the request certainly did not reach the server (connect phase) */
-    uint8_t splittable; /* rows > 1 and the dialect allows cutting this part in two */
+    enum mp_kind kind;      /* MP_KIND_NONE: a 2xx whose body decoded */
+    int status;             /* 0: no response */
+    uint8_t never_sent;     /* the request certainly did not reach the server (connect phase) */
+    uint8_t splittable;     /* rows > 1 and the dialect allows cutting this part in two */
     struct mpp_hints hints; /* from the response's headers; mpp_hints_init'ed when there are none */
-    int64_t tokens;    /* usage.total_tokens, -1 unknown */
-    uint64_t body_bytes; /* decoded bytes received */
+    int64_t tokens;         /* usage.total_tokens, -1 unknown */
+    uint64_t body_bytes;    /* decoded bytes received */
 };
 
 /* ---- actions ---- */
 
 enum mpp_action_type {
-    MPP_START = 1, /* send attempt `attempt` of `part` to endpoint `endpoint` */
-    MPP_ABORT,     /* stop attempt `attempt`; no mpp_attempt_done is expected for it */
-    MPP_PART_DONE, /* `part` ended: kind (NONE = ok), winner attempt; the part is freed by the next
+    MPP_START = 1,  /* send attempt `attempt` of `part` to endpoint `endpoint` */
+    MPP_ABORT,      /* stop attempt `attempt`; no mpp_attempt_done is expected for it */
+    MPP_PART_DONE,  /* `part` ended: kind (NONE = ok), winner attempt; the part is freed by the next
                       mpp_next call, take what you need from it now */
     MPP_PART_SPLIT, /* `part` was refused; from now on it covers its first `keep` rows, and `other`
                       is a new part (user = NULL until the receiver sets it) with the rest */
-    MPP_CALL_DONE, /* every part of `call` ended; kind tells whether it was cut short
+    MPP_CALL_DONE,  /* every part of `call` ended; kind tells whether it was cut short
                       (TOTAL_TIMEOUT, CANCELLED, CLOSED) ; the call is freed by the next mpp_next */
-    MPP_PROBE      /* send a health check to endpoint `endpoint` of `client` */
+    MPP_PROBE       /* send a health check to endpoint `endpoint` of `client` */
 };
 
 struct mpp_action {
@@ -76,7 +76,7 @@ struct mpp_action {
     struct mpp_call *call;
     struct mpp_part *part;
     struct mpp_part *other;
-    uint64_t attempt; /* never 0, never reused */
+    uint64_t attempt;  /* never 0, never reused */
     uint32_t endpoint; /* index in the client's list */
     uint32_t keep;
     enum mp_kind kind;
@@ -87,13 +87,13 @@ struct mpp_action {
 /* ---- parts, filled by next_part ---- */
 
 struct mpp_part_info {
-    uint64_t first;  /* of the call's rows; opaque to the core but for splitting */
-    uint32_t count;  /* rows, >= 1 */
+    uint64_t first;      /* of the call's rows; opaque to the core but for splitting */
+    uint32_t count;      /* rows, >= 1 */
     uint32_t size_class; /* floor(log2(tokens or bytes)) + 1; 0 is fine */
     uint64_t bytes;
-    double tokens;   /* estimate, for the rate buckets */
+    double tokens; /* estimate, for the rate buckets */
     void *user;
-    uint8_t last;    /* 1: next_part need not be asked again; saves a call, 0 is always right */
+    uint8_t last; /* 1: next_part need not be asked again; saves a call, 0 is always right */
 };
 
 /* Fills *out with the call's next part: 1 filled, 0 no more parts ever, -1 none now (call
@@ -126,7 +126,7 @@ struct mpp_view { /* what a hook may look at; valid during the hook only */
     double deadline_left; /* s, < 0: none */
     double delay;         /* what the default would do */
     double budget_level;
-    uint32_t in_flight;   /* on that endpoint */
+    uint32_t in_flight; /* on that endpoint */
 };
 
 enum mpp_verdict { MPP_DEFAULT = 0, MPP_YES, MPP_NO };
@@ -161,14 +161,14 @@ struct mpp_pool *mpp_pool_new(struct mpp_core *core, uint32_t max_running);
 void mpp_pool_unref(struct mpp_pool *pool); /* clients hold references */
 
 struct mpp_endpoint_cfg {
-    double weight;         /* >= 0; default 1 */
-    uint8_t idempotent;    /* hedging allowed */
-    uint8_t health_check;  /* active checks wanted */
-    double health_interval; /* s, 10 */
-    double health_timeout;  /* s, 6 */
-    uint32_t health_retries; /* 2, 0.2 s apart */
+    double weight;              /* >= 0; default 1 */
+    uint8_t idempotent;         /* hedging allowed */
+    uint8_t health_check;       /* active checks wanted */
+    double health_interval;     /* s, 10 */
+    double health_timeout;      /* s, 6 */
+    uint32_t health_retries;    /* 2, 0.2 s apart */
     uint8_t timeout_is_no_vote; /* default 1 */
-    const char *rate_key;  /* credential + model; NULL: own bucket */
+    const char *rate_key;       /* credential + model; NULL: own bucket */
 };
 
 struct mpp_client_cfg {
@@ -192,7 +192,7 @@ struct mpp_call_cfg {
     mpp_time deadline;              /* absolute; MPP_NEVER */
     double pool_timeout;            /* s; <= 0 none */
     uint8_t idempotent;
-    int32_t pinned_endpoint;        /* -1: route freely */
+    int32_t pinned_endpoint; /* -1: route freely */
     mpp_next_part_fn *next_part;
     void *user;
 };
@@ -222,16 +222,16 @@ mpp_time mpp_wake_at(const struct mpp_core *core);
 struct mpp_endpoint_stats {
     uint64_t attempts, retries, hedges, hedges_won, hedges_wasted;
     uint64_t ok, failed, throttled;
-    uint64_t parked;         /* times a part waited for the retry budget */
-    uint64_t unbudgeted;     /* retries that cost no budget: 429s with a server delay */
-    uint64_t released;       /* parked parts let go without a token: trickle, or after success */
+    uint64_t parked;     /* times a part waited for the retry budget */
+    uint64_t unbudgeted; /* retries that cost no budget: 429s with a server delay */
+    uint64_t released;   /* parked parts let go without a token: trickle, or after success */
     uint64_t splits, breaker_opened, hook_calls;
     double budget_level, hedge_level;
     double rpm_level, tpm_level; /* tokens in the buckets, < 0: no limit */
-    uint32_t in_flight, limit; /* limit 0: none */
-    double p50, p90, p95, p99; /* s, of acceptable replies */
-    double paused_for;       /* s left of a server's delay */
-    uint8_t breaker;         /* 0 closed, 1 open, 2 half open */
+    uint32_t in_flight, limit;   /* limit 0: none */
+    double p50, p90, p95, p99;   /* s, of acceptable replies */
+    double paused_for;           /* s left of a server's delay */
+    uint8_t breaker;             /* 0 closed, 1 open, 2 half open */
     uint8_t healthy;
     double tokens_per_byte;
 };

@@ -66,8 +66,8 @@ static void give_up(struct mpp_part *part, struct mpp_endpoint *ep,
 }
 
 static enum mpp_verdict ask_retry(struct mpp_part *part, struct mpp_endpoint *ep,
-                                  const struct mpp_outcome *outcome,
-                                  const struct mpp_judgement *j, double *delay)
+                                  const struct mpp_outcome *outcome, const struct mpp_judgement *j,
+                                  double *delay)
 {
     const struct mpp_hooks *hooks = part->call->client->hooks;
     struct mpp_view view;

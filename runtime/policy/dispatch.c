@@ -96,8 +96,8 @@ static enum tried_call try_call(struct mpp_call *call, mpp_time *wake)
         return TOOK;
     }
     if (call->policy->retry.fail_fast && mpp_all_broken(client)) {
-        mpp_part_end(part, part->facts.attempts ? (enum mp_kind)part->last_kind
-                                                : MP_KIND_BREAKER_OPEN);
+        mpp_part_end(part,
+                     part->facts.attempts ? (enum mp_kind)part->last_kind : MP_KIND_BREAKER_OPEN);
         return ENDED;
     }
     return SHUT;

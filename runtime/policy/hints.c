@@ -163,9 +163,9 @@ static int rfc3339(struct scan s, double *out)
     double fraction = 0, unit = 1;
 
     if (!fixed(&s, 2, &hi) || !fixed(&s, 2, &y) || !take(&s, '-') || !fixed(&s, 2, &mo) ||
-        !take(&s, '-') || !fixed(&s, 2, &d) ||
-        !(take(&s, 'T') || take(&s, 't') || take(&s, ' ')) || !fixed(&s, 2, &h) ||
-        !take(&s, ':') || !fixed(&s, 2, &mi) || !take(&s, ':') || !fixed(&s, 2, &sec))
+        !take(&s, '-') || !fixed(&s, 2, &d) || !(take(&s, 'T') || take(&s, 't') || take(&s, ' ')) ||
+        !fixed(&s, 2, &h) || !take(&s, ':') || !fixed(&s, 2, &mi) || !take(&s, ':') ||
+        !fixed(&s, 2, &sec))
         return 0;
     if (take(&s, '.'))
         for (; digit(&s); s.p++) {

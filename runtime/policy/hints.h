@@ -14,9 +14,9 @@
 #include <stdint.h>
 
 struct mpp_hints {
-    double retry_after;  /* s, < 0: none. retry-after-ms wins over retry-after; for a 429 without
+    double retry_after; /* s, < 0: none. retry-after-ms wins over retry-after; for a 429 without
                             either, the reset of the exhausted limit */
-    int should_retry;    /* 1, 0, or -1: not said */
+    int should_retry;   /* 1, 0, or -1: not said */
     double limit_requests, remaining_requests, reset_requests; /* < 0: not said; reset in s */
     double limit_tokens, remaining_tokens, reset_tokens;
     uint8_t rank; /* private: 2 retry-after-ms was seen, 1 retry-after */
@@ -25,8 +25,8 @@ struct mpp_hints {
 void mpp_hints_init(struct mpp_hints *hints);
 
 /* One header; the name in any case. wall_now: unix time, for dates. Returns 1 if it was of use. */
-int mpp_hints_header(struct mpp_hints *hints, const char *name, size_t name_len,
-                     const char *value, size_t value_len, double wall_now);
+int mpp_hints_header(struct mpp_hints *hints, const char *name, size_t name_len, const char *value,
+                     size_t value_len, double wall_now);
 
 /* After the last header of a reply with that status: for a 429 that names no delay itself,
  * retry_after becomes the reset of the exhausted limit. mpp_judge does it too, so forgetting it

@@ -8,7 +8,7 @@ struct mpp_link {
     struct mpp_link *next, *prev; /* both NULL: on no list */
 };
 
-#define MPP_ENTRY(link, type, member) ((type *)(void *)((char *)(link) - offsetof(type, member)))
+#define MPP_ENTRY(link, type, member) ((type *)(void *)((char *)(link)-offsetof(type, member)))
 
 static inline void mpp_list_init(struct mpp_link *head)
 {

@@ -21,7 +21,7 @@ struct mpp_bucket {
     double rate;  /* a second; 0: no limit */
     double burst, level;
     double largest; /* of one reservation */
-    mpp_time at;  /* level is of then */
+    mpp_time at;    /* level is of then */
 };
 
 struct mpp_rate {

@@ -159,8 +159,8 @@ static uint32_t least(const struct mpp_client *client, const uint8_t *ok, uint64
     for (k = 0; k < client->n; k++) {
         uint32_t i = (uint32_t)((ticket + k) % client->n);
 
-        if (ok[i] && (best == UINT32_MAX || load(&client->endpoints[i], quick) <
-                                                load(&client->endpoints[best], quick)))
+        if (ok[i] && (best == UINT32_MAX ||
+                      load(&client->endpoints[i], quick) < load(&client->endpoints[best], quick)))
             best = i;
     }
     return best;

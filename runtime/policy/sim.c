@@ -157,8 +157,12 @@ static void new_call(struct sim_run *run)
 {
     const struct mpp_sim *sim = run->sim;
     struct sim_call *c = mpp_slab_get(&run->calls);
-    struct mpp_call_cfg cfg = {.client = run->client, .deadline = MPP_NEVER, .idempotent = 1,
-                               .pinned_endpoint = -1, .next_part = next_part, .user = c,
+    struct mpp_call_cfg cfg = {.client = run->client,
+                               .deadline = MPP_NEVER,
+                               .idempotent = 1,
+                               .pinned_endpoint = -1,
+                               .next_part = next_part,
+                               .user = c,
                                .pool_timeout = sim->pool_timeout,
                                .max_concurrent = sim->rate > 0 ? 1 : sim->concurrency};
 
@@ -205,8 +209,7 @@ static void check_start(struct sim_run *run, const struct mpp_action *act)
         violated(run, "sent before the server's delay was over");
     if (run->on_the_way > pool)
         violated(run, "more running than the pool has connections");
-    if (p->concurrency.mode == MP_CONC_FIXED &&
-        run->running[act->endpoint] > p->concurrency.limit)
+    if (p->concurrency.mode == MP_CONC_FIXED && run->running[act->endpoint] > p->concurrency.limit)
         violated(run, "more running than the endpoint's limit");
     if (f->attempts > p->retry.max_attempts && !act->is_hedge)
         violated(run, "more attempts than allowed");
@@ -518,8 +521,8 @@ static void check_budgets(struct sim_run *run)
                                         p->retry.budget * (double)run->out->first +
                                         (double)(run->out->unbudgeted + run->out->released) + 1e-6)
         violated(run, "retries beyond the budget");
-    if ((double)run->out->hedges > p->hedge.reserve * run->sim->nservers +
-                                       p->hedge.budget * (double)run->out->first + 1e-6)
+    if ((double)run->out->hedges >
+        p->hedge.reserve * run->sim->nservers + p->hedge.budget * (double)run->out->first + 1e-6)
         violated(run, "hedges beyond the budget");
     if (run->ended != run->rows_born)
         violated(run, "rows without an end");
@@ -543,8 +546,8 @@ static int open_run(struct sim_run *run)
 {
     const struct mpp_sim *sim = run->sim;
     struct mpp_endpoint_cfg eps[MPP_SIM_SERVERS];
-    struct mpp_client_cfg cfg = {.policy = &sim->policy, .hooks = sim->hooks, .endpoints = eps,
-                                 .nendpoints = sim->nservers};
+    struct mpp_client_cfg cfg = {
+        .policy = &sim->policy, .hooks = sim->hooks, .endpoints = eps, .nendpoints = sim->nservers};
     uint32_t i;
 
     memset(eps, 0, sizeof(eps));

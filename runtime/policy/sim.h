@@ -16,11 +16,11 @@
 enum mpp_sim_outage { MPP_SIM_REFUSE = 0, MPP_SIM_503, MPP_SIM_SILENT, MPP_SIM_429 };
 
 struct mpp_sim_server {
-    double weight;       /* 0: 1 */
-    double median;       /* s of service; 0: 0.02 */
-    double sigma;        /* of its logarithm */
-    double per_row;      /* s more a row */
-    double stall_share;  /* of the requests, which take `stall` s more */
+    double weight;      /* 0: 1 */
+    double median;      /* s of service; 0: 0.02 */
+    double sigma;       /* of its logarithm */
+    double per_row;     /* s more a row */
+    double stall_share; /* of the requests, which take `stall` s more */
     double stall;
     double error_share;
     int error_status;    /* 0: 500 */
@@ -44,23 +44,23 @@ struct mpp_sim {
     uint64_t seed;
     struct mp_policy policy;
     const struct mpp_hooks *hooks;
-    uint32_t pool;        /* connections; 0: 256 */
+    uint32_t pool; /* connections; 0: 256 */
     uint32_t nservers;
     struct mpp_sim_server servers[MPP_SIM_SERVERS];
-    double rate;          /* arrivals a second; 0: closed load */
-    uint32_t concurrency; /* of the closed load's call; 0: 128 */
-    uint64_t parts;       /* at most; 0: no limit, then duration must be given */
-    double duration;      /* s during which new parts appear; 0: no limit */
-    uint32_t rows;        /* a part; 0: 1 */
-    double tokens;        /* a row */
-    double poison_share;  /* of the rows, which make their request a 422 */
+    double rate;            /* arrivals a second; 0: closed load */
+    uint32_t concurrency;   /* of the closed load's call; 0: 128 */
+    uint64_t parts;         /* at most; 0: no limit, then duration must be given */
+    double duration;        /* s during which new parts appear; 0: no limit */
+    uint32_t rows;          /* a part; 0: 1 */
+    double tokens;          /* a row */
+    double poison_share;    /* of the rows, which make their request a 422 */
     double attempt_timeout; /* s; 0: 60 */
     double total_timeout;   /* s, of a call; 0: none */
     double pool_timeout;    /* s; 0: none */
     double cancel_share;    /* of the open load's calls, cancelled at a random moment */
     uint8_t drain_losers;
-    double hasty;           /* chance to leave mpp_next after an action and do something else */
-    double max_time;        /* s, then the run is cut; 0: 100,000 */
+    double hasty;    /* chance to leave mpp_next after an action and do something else */
+    double max_time; /* s, then the run is cut; 0: 100,000 */
     struct mpp_sim_second *seconds; /* the caller's; may be NULL */
     uint32_t nseconds;
 };
@@ -70,12 +70,12 @@ struct mpp_sim_result {
     uint64_t rows_ok, rows_failed;
     uint64_t attempts, first, retries, hedges, aborted, throttled, splits;
     uint64_t unbudgeted, released, parked;
-    uint64_t kinds[MP_KIND_COUNT]; /* of failed parts */
+    uint64_t kinds[MP_KIND_COUNT];   /* of failed parts */
     double p50, p90, p99, p999, max; /* s, of ok parts */
-    double tokens;      /* answered with success */
-    double makespan;    /* s until the last call ended */
-    uint64_t steps;     /* calls of mpp_next */
-    uint64_t trace;     /* hash of every action */
+    double tokens;                   /* answered with success */
+    double makespan;                 /* s until the last call ended */
+    uint64_t steps;                  /* calls of mpp_next */
+    uint64_t trace;                  /* hash of every action */
     uint64_t violations;
     char violation[128];
 };

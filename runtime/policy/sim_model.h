@@ -6,10 +6,10 @@
 #include "policy/list.h"
 #include "policy/sim.h"
 
-struct sim_request { /* an attempt as its server sees it */
-    struct mpp_link link;     /* in server->waiting */
-    struct mpp_link running;  /* all that are on their way */
-    struct mpp_timer timer;   /* its end, by answer or by time-out */
+struct sim_request {         /* an attempt as its server sees it */
+    struct mpp_link link;    /* in server->waiting */
+    struct mpp_link running; /* all that are on their way */
+    struct mpp_timer timer;  /* its end, by answer or by time-out */
     uint64_t id;
     uint32_t endpoint;
     uint32_t rows;

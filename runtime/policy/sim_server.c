@@ -16,7 +16,7 @@ static double normal(uint64_t *rng) /* Box and Muller */
 static void answer(struct sim_request *q, int status, double retry_after)
 {
     q->outcome.status = status;
-    q->outcome.kind = status < 300 ? MP_KIND_NONE
+    q->outcome.kind = status < 300    ? MP_KIND_NONE
                       : status == 429 ? MP_KIND_RATE_LIMITED
                                       : MP_KIND_HTTP;
     if (retry_after > 0)
@@ -63,8 +63,7 @@ static int out_of_quota(struct sim_run *run, struct sim_server *s, struct sim_re
     if (cfg->quota_tells > 1 && cfg->rpm > 0) {
         q->outcome.hints.limit_requests = cfg->rpm;
         q->outcome.hints.remaining_requests = cfg->rpm / 60 * width - s->used_requests;
-        q->outcome.hints.reset_requests =
-            width - fmod(mpp_seconds(sim_now(run)), width) + 1e-3;
+        q->outcome.hints.reset_requests = width - fmod(mpp_seconds(sim_now(run)), width) + 1e-3;
     }
     return 0;
 }

@@ -24,8 +24,8 @@
 #include "policy/time.h"
 
 #define MPP_MAX_ENDPOINTS 256
-#define MPP_LOOK_AHEAD 64
-#define MPP_AGE_LIMIT  (2 * MPP_SECOND)
+#define MPP_LOOK_AHEAD    64
+#define MPP_AGE_LIMIT     (2 * MPP_SECOND)
 
 enum mpp_timer_kind { MPP_T_CALL = 1, MPP_T_PART, MPP_T_CLIENT, MPP_T_TRICKLE, MPP_T_HEALTH };
 
@@ -50,7 +50,7 @@ struct mpp_endpoint {
     struct mpp_client *client;
     uint32_t index;
     struct mpp_endpoint_cfg cfg;
-    uint32_t used;    /* running attempts and admitted parts that wait for a connection */
+    uint32_t used; /* running attempts and admitted parts that wait for a connection */
     uint32_t running;
     mpp_time not_before;
     mpp_time throttled_at; /* last time; with throttled_once */
@@ -60,10 +60,10 @@ struct mpp_endpoint {
     struct mpp_budget budget, hedge;
     struct mpp_link parked;
     uint32_t nparked;
-    uint32_t streak;  /* acceptable replies in a row */
+    uint32_t streak; /* acceptable replies in a row */
     struct mpp_timer trickle;
     double trickle_wait;
-    uint8_t trickling; /* the last release was by the clock */
+    uint8_t trickling;         /* the last release was by the clock */
     uint64_t first_at_trickle; /* stats.first when the trickle was armed */
     struct mpp_breaker breaker;
     struct mpp_concurrency concurrency;
@@ -71,10 +71,10 @@ struct mpp_endpoint {
     struct mpp_hists hists;
     struct mpp_health health;
     double tokens_per_byte;
-    double latency;      /* EWMA of acceptable replies, s; 0 unknown */
+    double latency; /* EWMA of acceptable replies, s; 0 unknown */
     mpp_time latency_at;
     struct mpp_endpoint_stats stats; /* its counters; the rest is filled when asked */
-    uint64_t first; /* first attempts */
+    uint64_t first;                  /* first attempts */
 };
 
 struct mpp_pool {
@@ -94,11 +94,11 @@ struct mpp_client {
     void *user;
     struct mpp_endpoint *endpoints;
     uint32_t n;
-    struct mpp_link ring;  /* calls */
-    struct mpp_link calls; /* all of them */
+    struct mpp_link ring;   /* calls */
+    struct mpp_link calls;  /* all of them */
     struct mpp_link hedges; /* parts whose hedge is due and waits for a slot */
     struct mpp_link strays; /* attempts left to drain after their part ended */
-    struct mpp_link link;  /* in core->ring */
+    struct mpp_link link;   /* in core->ring */
     struct mpp_timer wake;
     uint32_t admitted;
     uint32_t ncalls, nattempts;
@@ -122,8 +122,8 @@ struct mpp_call {
     int32_t pinned, stuck_to; /* endpoints; -1 none */
     uint16_t refused_status;
     uint16_t refused, refused_most; /* refusals since the last success, see split.c */
-    uint8_t more;     /* next_part may have more */
-    uint8_t dry;      /* but not before mpp_call_ready */
+    uint8_t more;                   /* next_part may have more */
+    uint8_t dry;                    /* but not before mpp_call_ready */
     uint8_t ended, told;
     uint8_t succeeded, idempotent;
     uint8_t kind;
@@ -149,11 +149,11 @@ struct mpp_part {
     struct mpp_timer timer; /* BACKOFF: resume; WAITING: pool timeout; RUNNING: hedge */
     struct mpp_attempt *run[2];
     struct mpp_endpoint *endpoint; /* of the admission or the last attempt */
-    struct mpp_part *half; /* SPLIT: the new one */
+    struct mpp_part *half;         /* SPLIT: the new one */
     mpp_time ready_since;
     mpp_time resume_at;
     double hedge_wait; /* s */
-    uint64_t tried; /* endpoints 0..63 */
+    uint64_t tried;    /* endpoints 0..63 */
     uint64_t winner;
     uint32_t keep;
     uint32_t faults; /* transient failures since it got its present rows */
@@ -171,7 +171,7 @@ enum mpp_attempt_state { MPP_A_FREE = 0, MPP_A_RUNNING, MPP_A_ABORTING };
 
 struct mpp_attempt {
     struct mpp_link stray;
-    struct mpp_note note; /* abort */
+    struct mpp_note note;  /* abort */
     struct mpp_part *part; /* NULL: a stray */
     struct mpp_endpoint *endpoint;
     mpp_time started;
@@ -189,10 +189,10 @@ struct mpp_core {
     struct mpp_heap heap;
     struct mpp_slab calls, parts, attempts;
     struct mpp_link outbox;
-    struct mpp_link ring;  /* clients */
-    struct mpp_link pools; /* with waiters and room */
-    struct mpp_link asking; /* calls (by note.link) without parts: is there more? */
-    struct mpp_link rates; /* with a key */
+    struct mpp_link ring;       /* clients */
+    struct mpp_link pools;      /* with waiters and room */
+    struct mpp_link asking;     /* calls (by note.link) without parts: is there more? */
+    struct mpp_link rates;      /* with a key */
     struct mpp_part *told_part; /* freed by the next mpp_next */
     struct mpp_call *told_call;
     struct mpp_core_stats stats;
@@ -215,7 +215,7 @@ void mpp_call_after_part(struct mpp_call *call); /* one of its parts ended */
 void mpp_call_free(struct mpp_call *call);
 int mpp_call_has_work(const struct mpp_call *call);
 int mpp_call_ask(struct mpp_call *call, struct mpp_part **out); /* next_part, see there */
-void mpp_call_done(struct mpp_call *call, enum mp_kind kind); /* tells it, once */
+void mpp_call_done(struct mpp_call *call, enum mp_kind kind);   /* tells it, once */
 void mpp_call_end(struct mpp_call *call, enum mp_kind kind);
 
 /* ---- part.c ---- */
@@ -267,7 +267,7 @@ void mpp_hedge_forget(struct mpp_part *part);
 int mpp_endpoint_open(struct mpp_endpoint *ep, const struct mpp_part *part, double tokens,
                       mpp_time *wake);
 int mpp_endpoint_sound(const struct mpp_endpoint *ep); /* healthy and its breaker closed */
-int mpp_all_broken(const struct mpp_client *client); /* every breaker is open */
+int mpp_all_broken(const struct mpp_client *client);   /* every breaker is open */
 /* NULL: none now; *wake lowered to when. */
 struct mpp_endpoint *mpp_route(struct mpp_part *part, int is_hedge, mpp_time *wake);
 

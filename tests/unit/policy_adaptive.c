@@ -228,8 +228,8 @@ static void open_hooked(const struct mpp_hooks *hooks)
     struct mpp_client_cfg cfg;
 
     rig_init(&R, 1, 64);
-    cfg = (struct mpp_client_cfg){.pool = R.pool, .policy = &R.policy, .endpoints = R.eps,
-                                  .nendpoints = 1, .hooks = hooks};
+    cfg = (struct mpp_client_cfg){
+        .pool = R.pool, .policy = &R.policy, .endpoints = R.eps, .nendpoints = 1, .hooks = hooks};
     R.client = mpp_client_new(R.core, &cfg);
 }
 

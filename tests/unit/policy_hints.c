@@ -48,10 +48,25 @@ static void delay_notations(void **state)
 
 static void rubbish_is_absent(void **state)
 {
-    static const char *const bad[] = {"",     "-1",   "0",    "soon",      "1e9999", "nan",  "inf",
-                                      "12 s", "1,5",  "--3",  "3x",        "6m0",    "s",    ".",
-                                      "2026-13-01T00:00:00Z", "2026-03-01", "Sun, 32 Mar 2026",
-                                      "Sun, 01 Mar 2020 12:00:30 GMT", "99999999999999999999999"};
+    static const char *const bad[] = {"",
+                                      "-1",
+                                      "0",
+                                      "soon",
+                                      "1e9999",
+                                      "nan",
+                                      "inf",
+                                      "12 s",
+                                      "1,5",
+                                      "--3",
+                                      "3x",
+                                      "6m0",
+                                      "s",
+                                      ".",
+                                      "2026-13-01T00:00:00Z",
+                                      "2026-03-01",
+                                      "Sun, 32 Mar 2026",
+                                      "Sun, 01 Mar 2020 12:00:30 GMT",
+                                      "99999999999999999999999"};
     size_t i;
 
     (void)state;
@@ -154,8 +169,14 @@ static void should_retry_is_true_or_false(void **state)
 
 static void other_headers_are_none_of_its_business(void **state)
 {
-    static const char *const names[] = {"content-type", "", "x", "x-ratelimit-", "ratelimit-x",
-                                        "retry-afte",   "retry-afterwards", "x-ratelimit-limit-"};
+    static const char *const names[] = {"content-type",
+                                        "",
+                                        "x",
+                                        "x-ratelimit-",
+                                        "ratelimit-x",
+                                        "retry-afte",
+                                        "retry-afterwards",
+                                        "x-ratelimit-limit-"};
     size_t i;
 
     (void)state;

@@ -189,7 +189,7 @@ static void backoff_holds_no_slot(void **state)
     cfg.max_concurrent = 1;
     c.call = mpp_call_new(&cfg, R.now);
     rig_run(&R);
-    rig_delay(&R, 0, 503, 0); /* 0 is no delay */
+    rig_delay(&R, 0, 503, 0);  /* 0 is no delay */
     assert_int_equal(R.na, 2); /* the second part goes while the first backs off */
     assert_int_equal(R.a[1].first, 1);
     rig_fini(&R);
@@ -460,8 +460,8 @@ static void a_refused_batch_is_cut_until_the_row_is_found(void **state)
     rig_run(&R);
     for (i = 0; i < R.na; i++) {
         int poison = R.a[i].first <= 37 && R.a[i].first + R.a[i].count > 37;
-        struct mpp_outcome o = poison ? rig_outcome(MP_KIND_HTTP, 422)
-                                      : rig_outcome(MP_KIND_NONE, 200);
+        struct mpp_outcome o =
+            poison ? rig_outcome(MP_KIND_HTTP, 422) : rig_outcome(MP_KIND_NONE, 200);
 
         o.splittable = R.a[i].count > 1;
         refused += (uint32_t)poison;

@@ -19,11 +19,11 @@
 struct rig_call {
     struct rig *rig;
     struct mpp_call *call;
-    uint32_t left;  /* parts to give */
-    uint32_t rows;  /* of each */
+    uint32_t left; /* parts to give */
+    uint32_t rows; /* of each */
     double tokens;
-    uint64_t next;  /* row */
-    int dry;        /* answer -1 */
+    uint64_t next; /* row */
+    int dry;       /* answer -1 */
     int done;
     enum mp_kind kind;
 };
@@ -72,8 +72,8 @@ static inline void rig_init(struct rig *r, uint32_t endpoints, uint32_t pool)
 
 static inline void rig_open(struct rig *r)
 {
-    struct mpp_client_cfg cfg = {.pool = r->pool, .policy = &r->policy, .endpoints = r->eps,
-                                 .nendpoints = r->n};
+    struct mpp_client_cfg cfg = {
+        .pool = r->pool, .policy = &r->policy, .endpoints = r->eps, .nendpoints = r->n};
 
     r->client = mpp_client_new(r->core, &cfg);
     assert_non_null(r->client);
@@ -103,8 +103,12 @@ static inline struct mpp_call_cfg rig_cfg(struct rig *r, struct rig_call *c, uin
     c->rig = r;
     c->left = parts;
     c->rows = rows;
-    return (struct mpp_call_cfg){.client = r->client, .deadline = MPP_NEVER, .pool_timeout = 10,
-                                 .idempotent = 1, .pinned_endpoint = -1, .next_part = rig_part,
+    return (struct mpp_call_cfg){.client = r->client,
+                                 .deadline = MPP_NEVER,
+                                 .pool_timeout = 10,
+                                 .idempotent = 1,
+                                 .pinned_endpoint = -1,
+                                 .next_part = rig_part,
                                  .user = c};
 }
 
@@ -134,9 +138,13 @@ static inline void rig_take(struct rig *r, const struct mpp_action *act)
     case MPP_START:
         assert_true(r->na < RIG_MAX);
         a = &r->a[r->na++];
-        *a = (struct rig_attempt){.id = act->attempt, .part = act->part,
-                                  .endpoint = act->endpoint, .is_hedge = act->is_hedge,
-                                  .fresh = act->fresh_connection, .live = 1, .at = r->now,
+        *a = (struct rig_attempt){.id = act->attempt,
+                                  .part = act->part,
+                                  .endpoint = act->endpoint,
+                                  .is_hedge = act->is_hedge,
+                                  .fresh = act->fresh_connection,
+                                  .live = 1,
+                                  .at = r->now,
                                   .first = mpp_part_facts(act->part)->info.first,
                                   .count = mpp_part_facts(act->part)->info.count,
                                   .n = mpp_part_facts(act->part)->attempts,

@@ -303,8 +303,7 @@ static void ordinary_luck_does_not_open_it(void **state)
     for (i = 0; i < 40; i++, t += MPP_SECOND / 100)
         mpp_breaker_record(&b, &p.breaker, MPP_VOTE_ALIVE, 0, 1, t, &rng);
     for (i = 0; i < 10; i++, t += MPP_SECOND / 100)
-        assert_int_equal(
-            mpp_breaker_record(&b, &p.breaker, MPP_VOTE_GATEWAY, 0, 1, t, &rng), 0);
+        assert_int_equal(mpp_breaker_record(&b, &p.breaker, MPP_VOTE_GATEWAY, 0, 1, t, &rng), 0);
     for (i = 0; i < 31; i++, t += MPP_SECOND / 100)
         if (mpp_breaker_record(&b, &p.breaker, MPP_VOTE_GATEWAY, 0, 1, t, &rng))
             break;
@@ -386,8 +385,8 @@ static void a_hook_decides(void **state)
 
     (void)state;
     rig_init(&R, 3, 64);
-    cfg = (struct mpp_client_cfg){.pool = R.pool, .policy = &R.policy, .endpoints = R.eps,
-                                  .nendpoints = 3, .hooks = &hooks};
+    cfg = (struct mpp_client_cfg){
+        .pool = R.pool, .policy = &R.policy, .endpoints = R.eps, .nendpoints = 3, .hooks = &hooks};
     R.client = mpp_client_new(R.core, &cfg);
     picks(&c, 20, count);
     assert_int_equal(count[1], 20);
