@@ -179,8 +179,8 @@ static void read_config(lua_State *L, struct mp_http_config *c)
 static int fail(lua_State *L, const char *address, int err)
 {
     lua_pushnil(L);
-    const char *why = err == UV_EINVAL ? "not an address (host:port or unix:/path)"
-                                       : uv_strerror(err);
+    const char *why =
+        err == UV_EINVAL ? "not an address (host:port or unix:/path)" : uv_strerror(err);
     lua_pushfstring(L, "cannot listen on %s: %s", address, why);
     mp_push_error(L, err == UV_EINVAL ? "invalid" : "connect", lua_tostring(L, -1));
     lua_remove(L, -2);
@@ -271,8 +271,8 @@ static int l_server_stats(lua_State *L)
     set_count(L, "timeouts", st.timeouts);
     set_count(L, "bytes_in", st.bytes_in);
     set_count(L, "bytes_out", st.bytes_out);
-    static const char *const names[6] = {NULL, NULL, "status_2xx", "status_3xx", "status_4xx",
-                                         "status_5xx"};
+    static const char *const names[6] = {NULL,         NULL,         "status_2xx",
+                                         "status_3xx", "status_4xx", "status_5xx"};
     for (int i = 2; i < 6; i++)
         set_count(L, names[i], st.status[i]);
     return 1;
@@ -341,9 +341,12 @@ static int l_server_next(lua_State *L)
 void mp_open_server(lua_State *L)
 {
     static const luaL_Reg functions[] = {
-        {"server_open", l_server_open},       {"server_close", l_server_close},
-        {"server_stop", l_server_stop},       {"server_address", l_server_address},
-        {"server_stats", l_server_stats},     {"server_next", l_server_next},
+        {"server_open", l_server_open},
+        {"server_close", l_server_close},
+        {"server_stop", l_server_stop},
+        {"server_address", l_server_address},
+        {"server_stats", l_server_stats},
+        {"server_next", l_server_next},
         {NULL, NULL},
     };
     luaL_newmetatable(L, MP__SERVER);

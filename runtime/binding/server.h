@@ -16,7 +16,7 @@
 
 struct mp__srv {
     struct mp_rt *rt;
-    struct mp_http_server *http; /* NULL once closing */
+    struct mp_http_server *http;    /* NULL once closing */
     struct mp_http_request **queue; /* ring of those that no worker has yet; NULL: left meanwhile */
     size_t head, queued, cap;
     struct mp_link idle;  /* mp_node.link of workers that wait */
@@ -44,7 +44,7 @@ struct mp__srv *mp__check_server(lua_State *L, int idx);
 /* server_request.c */
 int mp__push_request(lua_State *L, int server, struct mp_http_request *http);
 struct mp__req *mp__check_request(lua_State *L, int idx); /* raises when it is over */
-void mp__request_over(struct mp__req *r); /* before the call that ends http */
+void mp__request_over(struct mp__req *r);                 /* before the call that ends http */
 void mp__request_again(struct mp__req *r, struct mp_http_request *http); /* it did not end it */
 void mp__open_request(lua_State *L);
 

@@ -18,7 +18,8 @@
 
 enum format { FLOAT, BASE64, INT8, UINT8, BINARY, UBINARY };
 
-static const char *const formats[] = {"float", "base64", "int8", "uint8", "binary", "ubinary", NULL};
+static const char *const formats[] = {"float",  "base64",  "int8", "uint8",
+                                      "binary", "ubinary", NULL};
 
 /* ---- one vector as text: each writes at out and returns the end ---- */
 
@@ -83,7 +84,7 @@ struct job {
     uint32_t dim;  /* of the model */
     uint32_t dims; /* asked for: the first so many, scaled to length 1 again */
     int format;
-    int objects;   /* {"object":"embedding","index":0,"embedding":...} around each */
+    int objects; /* {"object":"embedding","index":0,"embedding":...} around each */
     float *v;
 };
 
@@ -106,8 +107,8 @@ static void add_item(luaL_Buffer *b, const struct job *j, lua_Integer i)
     char *start = luaL_prepbuffsize(b, room);
     char *out = start;
     if (j->objects)
-        out += snprintf(out, 100, "{\"object\":\"embedding\",\"index\":%lld,\"embedding\":",
-                        (long long)i - 1);
+        out += snprintf(
+            out, 100, "{\"object\":\"embedding\",\"index\":%lld,\"embedding\":", (long long)i - 1);
     out = put_vector(out, j->v, j->dims, j->format);
     if (j->objects)
         *out++ = '}';
@@ -182,8 +183,9 @@ static int l_mock_scores(lua_State *L)
 
 static const char liked[] = "good great excellent best love lovely wonderful perfect happy nice "
                             "amazing fast helpful recommend enjoy beautiful useful fantastic";
-static const char disliked[] = "bad terrible awful worst hate horrible broken poor sad slow useless "
-                               "disappointing waste fail failed wrong ugly annoying boring";
+static const char disliked[] =
+    "bad terrible awful worst hate horrible broken poor sad slow useless "
+    "disappointing waste fail failed wrong ugly annoying boring";
 
 /* mock_sentiment(text): how positive it sounds, 0..1: nearer to which of two heaps of words. The
  * heaps' vectors are the upvalue, zero until first used. */

@@ -22,8 +22,8 @@ enum mp__clock { MP__C_IDLE, MP__C_HEAD, MP__C_BODY, MP__C_WRITE, MP__C_LINGER, 
 #define MP__C_NONE MP__C_COUNT
 
 enum mp__conn_state {
-    MP__S_IDLE,   /* between requests */
-    MP__S_HEAD,   /* some of a head is here */
+    MP__S_IDLE, /* between requests */
+    MP__S_HEAD, /* some of a head is here */
     MP__S_BODY,
     MP__S_READY,  /* a whole request, not yet handed out */
     MP__S_WORK,   /* the handler has it */
@@ -60,17 +60,17 @@ struct mp__conn {
     uint8_t clock_kind;    /* enum mp__clock */
     uint8_t state;         /* enum mp__conn_state */
     uint8_t reading;
-    uint8_t feeding;    /* inside the parse loop: who finishes a request must not start another */
+    uint8_t feeding; /* inside the parse loop: who finishes a request must not start another */
     uint8_t keep_alive;
-    uint8_t gone;       /* the client was seen leaving */
+    uint8_t gone; /* the client was seen leaving */
     uint8_t is_tcp;
     uint8_t handle_open;
-    uint8_t req_out;    /* a handler holds req: the struct must stay */
-    uint8_t is_head;    /* the method is HEAD */
-    uint8_t streaming;  /* 1: chunked; 2: up to the connection's end */
-    uint8_t full;       /* mp_http_write said 1 */
-    uint8_t shut;       /* the shutdown request is out */
-    uint8_t in_field;   /* the parser is inside a header's name */
+    uint8_t req_out;   /* a handler holds req: the struct must stay */
+    uint8_t is_head;   /* the method is HEAD */
+    uint8_t streaming; /* 1: chunked; 2: up to the connection's end */
+    uint8_t full;      /* mp_http_write said 1 */
+    uint8_t shut;      /* the shutdown request is out */
+    uint8_t in_field;  /* the parser is inside a header's name */
     uint8_t wants_continue;
 
     llhttp_t parser;
@@ -118,8 +118,8 @@ struct mp_http_server {
     char read_buf[MP__READ_SIZE];
 };
 
-#define MP__CONN_OF(link, field) \
-    ((struct mp__conn *)(void *)((char *)(link) - offsetof(struct mp__conn, field)))
+#define MP__CONN_OF(link, field)                                                                   \
+    ((struct mp__conn *)(void *)((char *)(link)-offsetof(struct mp__conn, field)))
 
 static inline void mp__link_init(struct mp__link *l)
 {

@@ -360,7 +360,8 @@ describe("mock options", function()
     assert.equal(401, err.status)
     assert.is_nil(err.body:find("-key", 1, true))
     local with <close> = moonpool.client { base_url = mock.url, api_key = "sesame-key", retry = false }
-    assert.equal(200, with:request({ method = "POST", path = "/v1/embeddings", json = { input = "a" } }).status)
+    local res = with:request { method = "POST", path = "/v1/embeddings", json = { input = "a" } }
+    assert.equal(200, res.status)
     local log = core.json_encode(mock:requests())
     assert.is_nil(log:find("sesame", 1, true))
     assert.truthy(log:find("Bearer ***", 1, true))

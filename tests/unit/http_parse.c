@@ -91,7 +91,8 @@ static void the_next_request_waits_for_the_reply(void **state)
     fixture_init(&f);
     fixture_start(&f, park);
     int fd = client_new(&f);
-    client_say(&f, fd, "GET /1 HTTP/1.1\r\nHost: a\r\n\r\nGET /2 HTTP/1.1\r\nHost: a\r\n\r\nGET /3");
+    client_say(&f, fd,
+               "GET /1 HTTP/1.1\r\nHost: a\r\n\r\nGET /2 HTTP/1.1\r\nHost: a\r\n\r\nGET /3");
     WAIT_FOR(&f, f.parked != NULL);
     client_say(&f, fd, " HTTP/1.1\r\nHost: a\r\n\r\n");
     for (int i = 1; i <= 3; i++) {
@@ -118,8 +119,10 @@ struct bad {
 };
 
 static const struct bad bad_requests[] = {
-    {400, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"},
-    {400, "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n"},
+    {400, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: "
+          "chunked\r\n\r\n0\r\n\r\n"},
+    {400, "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nContent-Length: "
+          "5\r\n\r\n0\r\n\r\n"},
     {400, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello"},
     {400, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: +5\r\n\r\nhello"},
     {400, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5, 5\r\n\r\nhello"},
@@ -182,7 +185,8 @@ static const struct good good_requests[] = {
     {"OPTIONS * HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", "OPTIONS *?- 2[]"},
     {"GET /?a=%20b%3F HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", "GET /?a=%20b%3F 2[]"},
     {"DELETE /x HTTP/1.1\r\nHost:\r\nConnection: close\r\n\r\n", "DELETE /x?- 2[]"},
-    {"POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 0\r\n\r\n", "POST /?- 3[]"},
+    {"POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 0\r\n\r\n",
+     "POST /?- 3[]"},
     {"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, close\r\nUpgrade: h2c\r\n\r\n",
      "GET /?- 3[]"},
     {"POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -287,8 +291,9 @@ static void oversize_bodies_get_413(void **state)
     assert_int_equal(one_shot(&f, text, n, &in), 413);
     assert_int_equal(f.seen, 0);
     /* Exactly the limit is fine. */
-    size_t at = fill(text, n, "POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n"
-                              "Content-Length: 1000\r\n\r\n");
+    size_t at = fill(text, n,
+                     "POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n"
+                     "Content-Length: 1000\r\n\r\n");
     assert_int_equal(one_shot(&f, text, at + 1000, &in), 200);
     free(text);
     fixture_end(&f);
@@ -302,8 +307,9 @@ static void a_body_in_one_byte_chunks_is_no_attack(void **state)
     start_echo(&f);
     size_t n = 0, size = 1000000;
     char *text = malloc(size);
-    n += (size_t)snprintf(text, size, "POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n"
-                                      "Transfer-Encoding: chunked\r\n\r\n");
+    n += (size_t)snprintf(text, size,
+                          "POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n"
+                          "Transfer-Encoding: chunked\r\n\r\n");
     for (int i = 0; i < 100000; i++)
         n += (size_t)snprintf(text + n, size - n, "1\r\n%c\r\n", 'a' + i % 26);
     n += (size_t)snprintf(text + n, size - n, "0\r\n\r\n");
@@ -320,15 +326,17 @@ static void continue_is_said_only_to_who_waits(void **state)
     struct inbox in = {0};
     start_echo(&f);
     int fd = client_new(&f);
-    client_say(&f, fd, "POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-Continue\r\n"
-                       "Content-Length: 2\r\n\r\n");
+    client_say(&f, fd,
+               "POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-Continue\r\n"
+               "Content-Length: 2\r\n\r\n");
     read_until(&f, fd, &in, "100 Continue\r\n\r\n");
     assert_int_equal(f.seen, 0);
     client_say(&f, fd, "ok");
     read_until(&f, fd, &in, "[ok]");
     close(fd);
-    const char *at_once = "POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nConnection: close\r\n"
-                          "Content-Length: 2\r\n\r\nok";
+    const char *at_once =
+        "POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nConnection: close\r\n"
+        "Content-Length: 2\r\n\r\nok";
     assert_int_equal(one_shot(&f, at_once, strlen(at_once), &in), 200);
     const char *too_large = "POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\n"
                             "Content-Length: 99999999999\r\n\r\n";

@@ -149,13 +149,13 @@ static inline void wait_readable(int fd)
     poll(&pfd, 1, 1);
 }
 
-#define WAIT_FOR(f, condition)                                    \
-    do {                                                          \
-        uint64_t until_ = uv_hrtime() + PATIENCE_MS * 1000000ull; \
-        while (!(condition)) {                                    \
-            turn(f);                                              \
-            assert_true(uv_hrtime() < until_);                    \
-        }                                                         \
+#define WAIT_FOR(f, condition)                                                                     \
+    do {                                                                                           \
+        uint64_t until_ = uv_hrtime() + PATIENCE_MS * 1000000ull;                                  \
+        while (!(condition)) {                                                                     \
+            turn(f);                                                                               \
+            assert_true(uv_hrtime() < until_);                                                     \
+        }                                                                                          \
     } while (0)
 
 static inline void read_until(struct fixture *f, int fd, struct inbox *in, const char *text)
