@@ -11,6 +11,8 @@ EXTRA   ?=
 
 VERSION := $(shell sed -n 's/^\#define MP_VERSION_STRING "\(.*\)"/\1/p' runtime/include/moonpool.h)
 
+# Only the binding: the engine and its libraries need no libcrypto of their own.
+CRYPTO_LIBS  := $(shell $(PKG_CONFIG) --libs libcrypto 2>/dev/null)
 LUA_CFLAGS   := $(shell $(PKG_CONFIG) --cflags lua5.4 2>/dev/null)
 DEPS_CFLAGS  := $(shell $(PKG_CONFIG) --cflags libcurl libuv libcjson 2>/dev/null)
 DEPS_LIBS    := $(shell $(PKG_CONFIG) --libs libcurl libuv libcjson 2>/dev/null) -lpthread -lm
@@ -62,7 +64,7 @@ $(BUILD)/obj/host/%.o: CFLAGS_EXTRA := $(LUA_CFLAGS) $(LLHTTP_CFLAGS)
 $(BUILD)/obj/http/%.o: CFLAGS_EXTRA := $(LLHTTP_CFLAGS)
 
 libraries:
-	@test -e "$(LUA_STATIC)" && $(PKG_CONFIG) --exists libcurl libuv libcjson || \
+	@test -e "$(LUA_STATIC)" && $(PKG_CONFIG) --exists libcurl libuv libcjson libcrypto || \
 		{ echo "make: libraries are missing; ./scripts/setup installs them" >&2; exit 1; }
 
 $(BUILD)/obj/%.o: runtime/%.c | libraries
@@ -98,10 +100,10 @@ $(EMBED_OBJ): $(BUILD)/embedded.c
 
 $(BUILD)/moonpool: $(host_OBJ) $(binding_OBJ) $(http_OBJ) $(ENGINE_OBJ) $(EMBED_OBJ)
 	$(CC) $(CFLAGS_ALL) -pie -o $@ $^ -Wl,-E -Wl,--whole-archive $(LUA_STATIC) -Wl,--no-whole-archive \
-		$(LLHTTP_LIBS) $(DEPS_LIBS) -ldl $(HARDEN_L) $(LDFLAGS)
+		$(LLHTTP_LIBS) $(DEPS_LIBS) $(CRYPTO_LIBS) -ldl $(HARDEN_L) $(LDFLAGS)
 
 $(BUILD)/moonpool.so: $(binding_OBJ) $(http_OBJ) $(ENGINE_OBJ) $(EMBED_OBJ)
-	$(CC) $(CFLAGS_ALL) -shared -o $@ $^ $(LLHTTP_LIBS) $(DEPS_LIBS) $(HARDEN_L) \
+	$(CC) $(CFLAGS_ALL) -shared -o $@ $^ $(LLHTTP_LIBS) $(DEPS_LIBS) $(CRYPTO_LIBS) $(HARDEN_L) \
 		-Wl,-z,nodelete $(LDFLAGS)
 
 SOVERSION := 0
@@ -129,7 +131,7 @@ LINK_engine := $(BUILD)/libmoonpool.a $(BUILD)/http.a
 LINK_http   := $(BUILD)/http.a $(BUILD)/codec.a
 LINK_binding := $(BUILD)/binding.a $(BUILD)/http.a $(BUILD)/libmoonpool.a $(EMBED_OBJ)
 $(BUILD)/tests/binding_%: LUA_TEST_CFLAGS = $(LUA_CFLAGS)
-$(BUILD)/tests/binding_%: LUA_TEST_LIBS = $(LUA_STATIC) -ldl
+$(BUILD)/tests/binding_%: LUA_TEST_LIBS = $(LUA_STATIC) $(CRYPTO_LIBS) -ldl
 
 define unit_rule
 $(BUILD)/tests/$(1)_%: tests/unit/$(1)_%.c $(LINK_$(1)) $(wildcard tests/unit/*.h)

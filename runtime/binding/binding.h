@@ -104,5 +104,6 @@ void mp_open_server(lua_State *L);
 void mp_open_client(lua_State *L);
 void mp_open_system(lua_State *L);
 void mp_open_error(lua_State *L);
+void mp_open_hmac(lua_State *L);
 
 #endif

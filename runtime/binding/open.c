@@ -121,6 +121,7 @@ MP_API int luaopen_moonpool_core(lua_State *L)
     mp_open_files(L);
     mp_open_server(L);
     mp_open_client(L);
+    mp_open_hmac(L);
     add_searcher(L);
     return 1;
 }
