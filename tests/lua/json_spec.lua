@@ -147,7 +147,7 @@ describe("json.decode", function()
   end)
 
   it("survives every cut and every changed byte of a document", function()
-    local document = [==[{"a":[1,-2.5e3,"x\u00e9\n\ud83d\ude00",null,true,false,{}],"b":{"c":[[]]},"ü":"€"}]==]
+    local document = [==[{"a":[1,-2e3,"x\u00e9\n\ud83d\ude00",null,true,false,{}],"b":{"c":[[]]},"ü":"€"}]==]
     assert.is_table(json.decode(document))
     for i = 0, #document - 1 do
       refused(document:sub(1, i))
