@@ -121,7 +121,7 @@ function M.timeouts(value, where, level)
   return t
 end
 
-local function timeouts_of(o, where, level)
+local function timeouts_of(client, o, where, level)
   local t = M.timeouts(o.timeout, where, level + 1)
   if o.timeout_s and t.attempt == nil then
     t.attempt = o.timeout_s
@@ -130,6 +130,8 @@ local function timeouts_of(o, where, level)
   local total = o.total_timeout
   if total == nil then total = o.total_timeout_s end
   if total ~= nil then t.total = total end
+  -- Said here too: the core lets a task's deadline stand in for a total that is not given.
+  if t.total == nil then t.total = client.total_timeout end
   return t
 end
 
@@ -185,7 +187,7 @@ function M.spec(client, opts, limits, where, level)
   if key then client.auth_header(key, headers) end
   return {
     headers = headers,
-    timeouts = timeouts_of(o, where, level),
+    timeouts = timeouts_of(client, o, where, level),
     policy = policy_of(client, o, limits or {}, where, level),
     max_concurrent = o.max_concurrent_requests or client.max_concurrent_requests,
     cancel_token = o.cancel_token or client.cancel_token,

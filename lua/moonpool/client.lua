@@ -270,6 +270,7 @@ function M.new(o)
   self.batch_chars, self.batch_tokens, self.batch_bytes = batch.chars, batch.tokens, batch.bytes
   local timeouts = call.timeouts(o.timeout, "client", 2)
   if o.total_timeout ~= nil then timeouts.total = o.total_timeout end
+  self.total_timeout = timeouts.total
   local cfg = {
     endpoints = endpoints_config(o, prov, self, 2),
     headers = headers_with_agent(o, prov, 2),
