@@ -335,6 +335,12 @@ describe("mock", function()
     end)
   end)
 
+  it("answers each dialect under its own name too", function()
+    assert.same(vector "a", select(2, post("/openai/v1/embeddings", { input = "a" })).data[1].embedding)
+    assert.same(vector "a", select(2, post("/tei/embed", { inputs = "a" }))[1])
+    assert.equal(200, (post("/cohere/v2/rerank", { query = "q", documents = { "a" } })))
+  end)
+
   it("gives one vector a text through every dialect and call", function()
     local texts = { "one text", "another, longer text: with punctuation!", "ünïcödé ✓" }
     local all = {}

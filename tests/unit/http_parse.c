@@ -344,6 +344,46 @@ static void continue_is_said_only_to_who_waits(void **state)
     fixture_end(&f);
 }
 
+static uint64_t dice(uint64_t *state)
+{
+    *state = *state * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
+    return *state >> 33;
+}
+
+/* Garbled requests in random pieces: the server must answer or hang up, and be well afterwards. */
+static void garbled_requests_do_no_harm(void **state)
+{
+    (void)state;
+    static const char *const seeds[] = {
+        HEAD "hello" HEAD "world",
+        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+        "GET /a HTTP/1.0\r\nConnection: keep-alive\r\nExpect: 100-continue\r\n\r\n" HEAD "x",
+    };
+    static const char bytes[] = "\r\n :;,\t0159afz/\0\xff%";
+    uint64_t rng = 20240607;
+    struct fixture f;
+    struct mp_http_stats stats;
+    start_echo(&f);
+    for (int i = 0; i < 3000; i++) {
+        char text[512];
+        size_t n = strlen(seeds[i % 3]);
+        memcpy(text, seeds[i % 3], n);
+        for (uint64_t k = 1 + dice(&rng) % 4; k > 0; k--)
+            text[dice(&rng) % n] = bytes[dice(&rng) % (sizeof(bytes) - 1)];
+        int fd = client_new(&f);
+        size_t cut = dice(&rng) % n;
+        client_send(&f, fd, text, cut);
+        client_send(&f, fd, text + cut, n - cut);
+        close(fd);
+    }
+    WAIT_FOR(&f, (mp_http_server_stats(f.server, &stats), stats.open == 0));
+    assert_int_equal(stats.accepted, 3000);
+    assert_int_equal(stats.working, 0);
+    assert_true(stats.malformed > 300);
+    assert_true(f.seen > 300);
+    fixture_end(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -358,6 +398,7 @@ int main(void)
         cmocka_unit_test(oversize_bodies_get_413),
         cmocka_unit_test(a_body_in_one_byte_chunks_is_no_attack),
         cmocka_unit_test(continue_is_said_only_to_who_waits),
+        cmocka_unit_test(garbled_requests_do_no_harm),
     };
     return cmocka_run_group_tests_name("http_parse", tests, NULL, NULL);
 }

@@ -13,7 +13,11 @@ local task = require "moonpool.task"
 
 local M = {}
 
--- In order: the first dialect that has a path answers it.
+-- A dialect is a module: routes = {[path] = {METHOD = handler}}, patterns = {{pattern, methods}} for
+-- paths with names in them, error(status, message) and fault(status), its error bodies, and
+-- bad_body(why). handler(mock, body, x) returns a job {rows=, tokens=, reply = function(order)}, or nil,
+-- status and body. The first dialect in this list that has a path answers it; each answers all of its
+-- own under /NAME too (/tei/embed), where two want the same.
 local dialects = { "openai", "tei", "cohere" }
 
 local rule = options.rule
@@ -283,6 +287,16 @@ local function allowed(methods)
   return table.concat(list, ", ")
 end
 
+local function match_pattern(self, path)
+  for _, dialect in ipairs(self.dialects) do
+    for _, entry in ipairs(dialect.patterns or {}) do
+      if path:find(entry[1]) then
+        return { dialect = dialect, methods = entry[2] }
+      end
+    end
+  end
+end
+
 function mock:unknown(req, x, route)
   if route then
     return self:send(req, x, 405, route.dialect.error(405, "method not allowed"),
@@ -300,9 +314,10 @@ function mock:handle(req)
     return core.server_reply(req, 200, "application/json", core.json_encode(special(self, req)))
   end
   self.serial = self.serial + 1
-  local x = { id = req:header "x-request-id" or ("mock-%d"):format(self.serial) }
+  local given = req:header "x-request-id"
+  local x = { id = given and given:match "^[%w._:-]+$" or ("mock-%d"):format(self.serial) }
   self.recorder:add(req)
-  local route = self.routes[path]
+  local route = self.routes[path] or match_pattern(self, path)
   local handler = route and route.methods[method == "HEAD" and "GET" or method]
   if not handler then
     return self:unknown(req, x, route)
@@ -329,7 +344,9 @@ local function make_routes(self)
     local dialect = require("moonpool.mock." .. name)
     self.dialects[i] = dialect
     for path, methods in pairs(dialect.routes) do
-      self.routes[path] = self.routes[path] or { dialect = dialect, methods = methods }
+      local route = { dialect = dialect, methods = methods }
+      self.routes[path] = self.routes[path] or route
+      self.routes["/" .. name .. path] = route
     end
   end
 end
