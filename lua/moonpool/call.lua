@@ -1,9 +1,11 @@
 -- call.lua - what all calls have in common: their options, from the user's names (and the seeds'
 -- names) to the spec that the core takes; and errors and results back.
+local common_errors = require "moonpool.provider.errors"
 local core = require "moonpool.core"
 local json = require "moonpool.json"
 local options = require "moonpool.options"
 local policy = require "moonpool.policy"
+local task = require "moonpool.task"
 local R = options.rule
 
 local M = {}
@@ -222,22 +224,66 @@ function M.fields(desc, opts, extra)
   return fields
 end
 
-local option_rules = {
-  string = R.string, number = R.not_negative, boolean = R.boolean, table = R.table, any = R.any,
-}
-
 --- Rules with the provider's own options added.
 function M.with_provider(rules, desc)
-  if not desc.options then return rules end
-  local all = {}
-  for k, v in pairs(rules) do all[k] = v end
-  for name, kind in pairs(desc.options) do all[name] = option_rules[kind] or R.any end
-  return all
+  return options.extended(rules, desc.options)
 end
 
 function M.path(desc, opts, client)
   if type(desc.path) == "function" then return desc.path(opts, client.options) end
   return desc.path
+end
+
+-- The limits that the server itself tells (TEI's /info), asked for by the first call of a client; a
+-- server that cannot be reached is asked again by the next one.
+local function discovered(client, self)
+  if not client.discovered then
+    client.discovering = client.discovering or task.semaphore(1)
+    client.discovering:with(function()
+      if client.discovered then return end
+      client.discovered = client.provider.discover(function(o)
+        o.retry, o.timeout = false, { attempt = 5 }
+        return self:request(o)
+      end)
+    end)
+  end
+  return client.discovered
+end
+
+--- What one request of a call may carry: the provider's limits, and what its server says.
+function M.limits(client, self, desc, o)
+  local limits = desc.limits
+  if type(limits) == "function" then limits = limits(o) end
+  if not client.provider.discover then return limits or {} end
+  local all = {}
+  for k, v in pairs(limits or {}) do all[k] = v end
+  for k, v in pairs(discovered(client, self) or {}) do all[k] = v end
+  return all
+end
+
+--- The rows of a call and their style. Texts as they are; if the provider takes other values too and
+--- one is there, all become JSON.
+function M.rows(list, desc, where, level)
+  local plain = true
+  for i = 1, #list do
+    local v = list[i]
+    if type(v) ~= "string" then
+      local why = desc.items and type(v) == "table" and desc.items(v)
+      if why == nil and desc.items and type(v) == "table" then
+        plain = false
+      else
+        error(("%s[%d]: %s, got a %s"):format(where, i, why or "string expected", type(v)), level + 1)
+      end
+    end
+  end
+  if plain then return list, desc.style end
+  local rows = {}
+  for i = 1, #list do
+    local text, why = json.encode(list[i])
+    if not text then error(("%s[%d]: %s"):format(where, i, tostring(why)), level + 1) end
+    rows[i] = text
+  end
+  return rows, "json"
 end
 
 -- ---- running ----------------------------------------------------------------------------------------
@@ -250,6 +296,14 @@ function M.run(client, spec)
 end
 
 M.error = core.error
+
+--- An error of this client, completed: what the provider reads from the reply's body, and no key in
+--- it even where the server repeats one.
+function M.explain(client, err)
+  common_errors.complete(err, client.provider)
+  common_errors.redact(err, client.keys)
+  return err
+end
 
 local cut_short = {
   cancelled = "cancelled", total_timeout = "the call's total timeout passed",
@@ -271,6 +325,7 @@ function M.errors(client, r, info)
     if x.error then
       x.error.endpoint = client.urls[x.error.endpoint_index]
       x.error.endpoint_index = nil
+      M.explain(client, x.error)
       for i = x.first, x.first + x.count - 1 do list[#list + 1] = { index = i, error = x.error } end
       first = first or x.error
     end
@@ -289,12 +344,19 @@ function M.failure(info, errors, first, partial)
   return nil, err
 end
 
+--- core.result_info with what is needed later to read the exchanges.
+function M.info(client, r)
+  local info = core.result_info(r)
+  info.explain = function(err) return M.explain(client, err) end
+  return info
+end
+
 --- requests[k] of a result, read when asked for.
 function M.requests(r, info)
   local list = {}
   for k = 1, info.exchanges do
     local x = core.result_exchange(r, k)
-    x.error = x.error and tostring(x.error) or nil
+    x.error = x.error and tostring(info.explain(x.error)) or nil
     list[k] = x
   end
   return list

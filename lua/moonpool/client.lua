@@ -31,10 +31,7 @@ local rules = {
   accept_encoding = R.either(R.off, R.string), request_id_header = R.either(R.off, R.string),
   request_id_prefix = R.string, idempotency_header = R.string, deadline_headers = R.boolean,
   rate_key = R.string, total_timeout = R.duration, strict = R.boolean,
-  -- provider settings
-  api_version = R.string, deployment = R.string, model = R.text, region = R.string,
-  model_id = R.string, chain_id = R.string, environment = R.string, deployment_id = R.string,
-  webhook_secrets = R.table,
+  model = R.text, auth_scheme = R.text,
   -- the seeds' names
   max_retries = R.whole, retry_delay = R.positive, verify_ssl = R.either(R.boolean, R.string),
   proxies = R.table, client_wrapper = R.any, endpoint_pool = R.table,
@@ -108,9 +105,8 @@ local function endpoint_list(o, prov, level)
     if total <= 0 then error("client: endpoints: the weights are all 0", level + 1) end
     return list
   end
-  local base = o.base_url
-  if not base and prov.base then base = prov.base(o) end
-  base = base or (prov.base_env and os.getenv(prov.base_env)) or prov.base_url
+  local base = o.base_url or (prov.base and prov.base(o)) or (prov.base_env and os.getenv(prov.base_env))
+    or prov.base_url
   if not base then error("client: base_url: missing", level + 1) end
   return { { base_url = base } }
 end
@@ -193,11 +189,34 @@ local function prefix_of(o)
     or os.getenv "PERFORMANCE_CLIENT_REQUEST_ID_PREFIX"
 end
 
-local function make_auth(prov)
-  local auth = prov.auth
+local function auth_of(prov, o, level)
+  local auth, scheme = prov.auth, o.auth_scheme
+  if not scheme then return auth end
+  local found = auth and auth.schemes and auth.schemes[scheme:lower()]
+  if not found then
+    error(("client: auth_scheme: provider '%s' has no scheme '%s'"):format(prov.name, scheme), level + 1)
+  end
+  return found
+end
+
+local KEYS_KEPT = 32 -- keys may change; the last ones are remembered to keep them out of messages
+
+local function remember(keys, key)
+  for _, known in ipairs(keys) do
+    if known == key then return end
+  end
+  keys[#keys + 1] = key
+  if #keys > KEYS_KEPT then table.remove(keys, 1) end
+end
+
+-- Adds the header of a key to a list of headers.
+local function make_auth(prov, auth, keys)
   return function(k, headers)
     local text = key_text(k, "api_key", 3)
     if not auth or not text then return end
+    local why = prov.key_check and prov.key_check(text)
+    if why then error("api_key: " .. why, 4) end
+    remember(keys, text)
     headers[#headers + 1] = auth.header
     headers[#headers + 1] = auth.format:format(text)
   end
@@ -213,7 +232,6 @@ local function endpoints_config(o, prov, self, level)
     if type(k) == "function" and ep.api_key == nil then
       self.dynamic_key = k
     elseif k then
-      if prov.key_check and type(k) == "string" then prov.key_check(k, level + 1) end
       self.auth_header(k, headers)
     end
     list[i] = {
@@ -225,6 +243,17 @@ local function endpoints_config(o, prov, self, level)
     self.urls[i] = shown_url(ep.base_url)
   end
   return list
+end
+
+-- What the provider presets; policies only where the caller names no preset.
+local function with_defaults(o, prov)
+  local all = {}
+  for name, value in pairs(o) do all[name] = value end
+  for name, value in pairs(prov.defaults or {}) do
+    local is_policy = type(value) == "table" and o.preset ~= nil
+    if o[name] == nil and not is_policy then all[name] = value end
+  end
+  return all
 end
 
 local secrets = { api_key = true, proxy = true, proxies = true, webhook_secrets = true }
@@ -258,10 +287,12 @@ end
 --- moonpool.client {...}
 function M.new(o)
   if type(o) == "string" then o = { base_url = o } end
-  options.check("client", o, rules, 2, secrets)
-  local prov = provider.get(o.provider, 2)
-  local self = { provider = prov, urls = {}, options = o }
-  self.auth_header = make_auth(prov)
+  local prov = provider.get(type(o) == "table" and o.provider or nil, 2)
+  options.check("client", o, options.extended(rules, prov.options), 2, secrets)
+  prov = prov.choose and prov.choose(o) or prov
+  o = with_defaults(o, prov)
+  local self = { provider = prov, urls = {}, options = o, keys = {} }
+  self.auth_header = make_auth(prov, auth_of(prov, o, 2), self.keys)
   self.policy = client_policy(o, 2)
   self.max_concurrent_requests = o.max_concurrent_requests
   self.cancel_token = o.cancel_token

@@ -3,6 +3,7 @@
 -- At most `max_concurrent_requests` batches are in flight; the source is asked for more only when one
 -- of them has been taken, so a slow consumer slows the source and memory does not grow.
 local core = require "moonpool.core"
+local call = require "moonpool.call"
 local client = require "moonpool.client"
 local embed = require "moonpool.embed"
 local options = require "moonpool.options"
@@ -71,6 +72,7 @@ local function start(self, batch, opts, state)
   if #batch.texts == 0 then return end
   opts.input = batch.texts
   local spec = embed.spec(self, opts, 4)
+  if spec.no_split then error("embed_each: these options need all inputs in one request", 4) end
   batch.op, batch.failed = core.call_start(state.core, spec)
 end
 
@@ -156,10 +158,11 @@ local function split_options(opts)
 end
 
 -- Texts of a batch and batches in flight at once.
-local function sizes(state, opts)
+local function sizes(state, self, opts)
   local size = opts.batch_size or state.batch_size or 128
-  local limits = state.provider.embed and state.provider.embed.limits
-  if limits and limits.inputs and limits.inputs < size then size = limits.inputs end
+  local desc = state.provider.embed
+  local limits = desc and call.limits(state, self, desc, opts) or {}
+  if limits.inputs and limits.inputs < size then size = limits.inputs end
   return size, opts.max_concurrent_requests or state.max_concurrent_requests or 128
 end
 
@@ -171,7 +174,7 @@ function client.methods.embed_each(self, from, opts)
   local mine, theirs = split_options(opts)
   options.check("embed_each", mine, own, 2)
   embed.check(self, theirs, "embed_each", 2)
-  local size, window = sizes(state, theirs)
+  local size, window = sizes(state, self, theirs)
   local text = text_of(mine)
   local order = mine.ordered == false and as_they_end() or in_order()
   local queue, row, ended, failure = {}, 1, false, nil

@@ -72,7 +72,7 @@ function meta.__tostring(res)
 end
 
 function M.result(state, r)
-  local info = core.result_info(r)
+  local info = call.info(state, r)
   local errors, first = {}, nil
   if info.rows_ok < info.rows then errors, first = call.errors(state, r, info) end
   local res = setmetatable({
@@ -93,24 +93,27 @@ end
 
 -- ---- call ----------------------------------------------------------------------------------------------
 
--- Limits that the server itself tells (TEI's /info), asked for once a client.
-local function limits_of(state, self, desc)
-  local discover = state.provider.discover
-  if not discover then return desc.limits or {} end
-  if not state.limits then
-    local limits = {}
-    for k, v in pairs(desc.limits or {}) do limits[k] = v end
-    for k, v in pairs(discover(function(o) return self:request(o) end) or {}) do limits[k] = v end
-    state.limits = limits
-  end
-  return state.limits
-end
-
 local function texts_of(input, level)
   if type(input) == "string" then return { input } end
   if type(input) ~= "table" then error("embed: input: a string or a list of strings is needed", level + 1) end
   if #input == 0 then error("embed: input: must not be empty", level + 1) end
+  if type(input[1]) == "number" then return { input } end -- one input of token ids
   return input
+end
+
+-- Inputs that must stay together and are too many: refused, for splitting would change the vectors.
+local function check_whole(rows, limits, where)
+  if limits.inputs and #rows > limits.inputs then
+    return call.error("too_large", ("%s: %d inputs must stay in one request, which takes %d"):format(where, #rows,
+      limits.inputs))
+  end
+  local bytes = 0
+  for i = 1, #rows do bytes = bytes + #rows[i] end
+  -- A token has 4 bytes on average; at 8 it is beyond doubt too much, the rest the server decides.
+  if limits.tokens and bytes > 8 * limits.tokens then
+    return call.error("too_large", ("%s: %d bytes of input must stay in one request, which takes %d tokens"):format(
+      where, bytes, limits.tokens))
+  end
 end
 
 --- Raises for options that no embed call can take; returns the provider's description.
@@ -124,35 +127,41 @@ function M.check(self, opts, where, level)
   return prov.embed
 end
 
---- The spec of an embed call; also used by embed_each.
+--- The spec of an embed call; also used by embed_each. spec.refused: why it must not be sent.
 function M.spec(self, opts, level)
   level = (level or 2) + 1
   local state = client.state(self, level)
   local desc = M.check(self, opts, "embed", level)
-  local texts = texts_of(opts.input, level)
-  local spec, o = call.spec(state, opts, limits_of(state, self, desc), "embed", level)
-  if o.model == nil and state.options.model then
-    o = setmetatable({ model = state.options.model }, { __index = o, __pairs = nil })
-  end
+  local rows, style = call.rows(texts_of(opts.input, level), desc, "embed: input", level)
+  local model = opts.model or state.options.model
+  local limits = call.limits(state, self, desc, setmetatable({ model = model }, { __index = opts }))
+  local spec, o = call.spec(state, opts, limits, "embed", level)
+  if o.model == nil and model then o = setmetatable({ model = model }, { __index = o }) end
   local fields = call.fields(desc, o)
   if desc.encoding and fields[desc.encoding] == nil then
     fields[desc.encoding] = o.encoding_format or "base64"
   end
   if desc.prepare then desc.prepare(fields, o, state.options) end
   spec.path = call.path(desc, o, state)
-  spec.rows, spec.row_style = texts, desc.style
+  spec.rows, spec.row_style = rows, style
   spec.prefix, spec.suffix = call.frame(desc.rows, fields)
   local shape = desc.shape and desc.shape(fields, o) or desc.reply
   spec.vectors = {
     list = shape.list, vector = shape.vector, index = shape.index, dtype = shape.dtype,
     dimensions = o.dimensions,
   }
-  if desc.split == false then spec.one_request, spec.no_split = true, true end
+  local split = desc.split
+  if type(split) == "function" then split = split(fields, o) end
+  if split == false then
+    spec.one_request, spec.no_split = true, true
+    spec.refused = check_whole(rows, limits, "embed")
+  end
   return spec, state
 end
 
 function client.methods.embed(self, opts)
   local spec, state = M.spec(self, opts, 2)
+  if spec.refused then return nil, spec.refused end
   local r, err = call.run(state, spec)
   if not r then return nil, err end
   return M.result(state, r)

@@ -105,6 +105,24 @@ R.off = function(v)
   if v ~= false then return "false expected" end
 end
 
+local kinds = {
+  string = R.string, number = R.not_negative, count = R.count, boolean = R.boolean, table = R.table,
+  text = R.text, any = R.any,
+}
+
+--- `rules` with `extra` (name -> kind) added. A kind is a name of the list above, a list of allowed
+--- values, or a rule.
+function M.extended(rules, extra)
+  if not extra then return rules end
+  local all = {}
+  for name, rule in pairs(rules) do all[name] = rule end
+  for name, kind in pairs(extra) do
+    if type(kind) == "table" then kind = R.one_of(table.unpack(kind)) end
+    all[name] = type(kind) == "function" and kind or kinds[kind] or R.any
+  end
+  return all
+end
+
 local function shown(v)
   local t = type(v)
   if t == "string" then return #v > 40 and "a string" or ("'%s'"):format(v) end

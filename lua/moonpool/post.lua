@@ -74,6 +74,7 @@ local function build(state, r)
   for _, e in ipairs(errors) do
     e.error.endpoint = state.urls[e.error.endpoint_index]
     e.error.endpoint_index = nil
+    call.explain(state, e.error)
   end
   if info.kind then
     local err = call.error(info.kind, info.kind == "cancelled" and "cancelled"

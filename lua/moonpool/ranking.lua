@@ -123,10 +123,15 @@ end
 local rerank_meta, classify_meta = result_meta "moonpool.rerank", result_meta "moonpool.classification"
 
 local function add_usage(usage, doc)
-  local u = type(doc) == "table" and doc.usage
-  if type(u) ~= "table" or type(u.total_tokens) ~= "number" then return usage end
-  usage = usage or { total_tokens = 0 }
-  usage.total_tokens = usage.total_tokens + u.total_tokens
+  if type(doc) ~= "table" then return usage end
+  local u = doc.usage or type(doc.meta) == "table" and doc.meta.billed_units -- Cohere's place
+  if type(u) ~= "table" then return usage end
+  for _, name in ipairs { "prompt_tokens", "total_tokens", "search_units" } do
+    if type(u[name]) == "number" then
+      usage = usage or {}
+      usage[name] = (usage[name] or 0) + u[name]
+    end
+  end
   return usage
 end
 
@@ -135,7 +140,7 @@ end
 local function collect(state, spec, take)
   local r, err = call.run(state, spec)
   if not r then return nil, err end
-  local info = core.result_info(r)
+  local info = call.info(state, r)
   local errors, first = {}, nil
   if info.rows_ok < info.rows then errors, first = call.errors(state, r, info) end
   local good, usage = 0, nil
@@ -186,10 +191,12 @@ function client.methods.rerank(self, opts)
   local texts = opts.texts or opts.documents
   if opts.query == nil then error("rerank: query: missing", 2) end
   if texts == nil or #texts == 0 then error("rerank: texts: must not be empty", 2) end
-  local spec, o = call.spec(state, opts, desc.limits, "rerank", 2)
+  local rows, style = call.rows(texts, desc, "rerank: texts", 2)
+  local limits = call.limits(state, self, desc, opts)
+  local spec, o = call.spec(state, opts, limits, "rerank", 2)
   local extra = { [desc.query] = opts.query }
   local batch = opts.batch_size or state.batch_size or 128
-  local alone = #texts <= math.min(batch, desc.limits and desc.limits.inputs or batch)
+  local alone = #texts <= math.min(batch, limits.inputs or batch)
     and not (opts.max_chars_per_request or opts.max_tokens_per_request or opts.max_bytes_per_request)
   local wanted = alone and desc.top_n and opts.top_n or nil
   if wanted then
@@ -197,7 +204,7 @@ function client.methods.rerank(self, opts)
     spec.one_request, spec.no_split = true, true -- it would be answered as two lists
   end
   spec.path = call.path(desc, o, state)
-  spec.rows, spec.row_style = texts, desc.style
+  spec.rows, spec.row_style = rows, style
   spec.prefix, spec.suffix = call.frame(desc.rows, call.fields(desc, with_model(state, o), extra))
   local all = {}
   local res, err = collect(state, spec, function(body, first, count)
@@ -253,7 +260,7 @@ function client.methods.classify(self, opts)
   local state, desc = describe(self, "classify", 2)
   options.check("classify", opts, call.with_provider(classify_rules, desc), 2, call.secrets)
   local rows, style = rows_of(opts.inputs, desc, 2)
-  local spec, o = call.spec(state, opts, desc.limits, "classify", 2)
+  local spec, o = call.spec(state, opts, call.limits(state, self, desc, opts), "classify", 2)
   spec.path = call.path(desc, o, state)
   spec.rows, spec.row_style = rows, style
   spec.prefix, spec.suffix = call.frame(desc.rows, call.fields(desc, with_model(state, o)))

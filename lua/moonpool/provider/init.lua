@@ -1,13 +1,26 @@
 -- provider - adapters: what differs from service to service, as data. The codec stays generic.
 --
 -- A provider is a table:
---   name, base_url, key_env = {...}            where it lives and where its key is looked for
---   auth = { header = "Authorization", format = "Bearer %s" }
+--   name, base_url, base_env                   where it lives; base = function(client options, given)
+--                                              makes the base URL, or remakes a given one
+--   key_env = {...}, key_check = function(key) where its key is looked for; what is wrong with it
+--   auth = { header = "Authorization", format = "Bearer %s", schemes = {name = {header, format}} }
+--   options = {name = kind}, defaults = {...}  options of the client that it adds; and presets
+--   choose = function(client options)          another provider in its place, or nil
 --   embed = { path, rows = "input", style = "string" | "wrapped", fields = {option = json field},
---             fixed = {json field = value}, encoding = "base64" or nil, reply = {list, vector, index},
---             limits = {inputs, tokens, bytes, chars}, split = true }
+--             options = {name = kind}, fixed = {json field = value}, encoding = json field or nil,
+--             reply = {list, vector, index, dtype}, limits = {inputs, tokens, bytes, chars},
+--             items = function(value) -> what is wrong with an input that is no text,
+--             prepare = function(fields, options), shape = function(fields, options) -> reply,
+--             split = false: all inputs in one request, or function(fields, options) -> boolean }
 --   rerank, classify likewise; replies described by {list, index, score, text, label}
--- A path may be a function (options, client options). See lua/README.md for writing your own.
+--   discover = function(request) -> limits that the server tells; {} if it tells none, nil if it is
+--             not there
+--   error = function(err, body as a value)     completes an error with what its body says
+--   methods = {name = function(client, ...)}   more methods of the client
+-- A kind is "string", "number", "boolean", "table", "any", a list of allowed values, or a function
+-- (value) -> what is wrong. A path may be a function (options, client options), limits a function
+-- (options). See lua/README.md for writing your own.
 local options = require "moonpool.options"
 local R = options.rule
 
@@ -17,17 +30,17 @@ local builtin = { "openai", "azure", "tei", "cohere", "voyage", "jina", "baseten
 
 local kinds = {
   path = R.either(R.string, R.func), rows = R.string, style = R.one_of("string", "wrapped"),
-  fields = R.table, fixed = R.table, encoding = R.string, encodings = R.table, reply = R.table,
-  limits = R.table, split = R.boolean, query = R.string, top_n = R.string, shape = R.func,
-  options = R.table, prepare = R.func, pairs = R.boolean,
+  fields = R.table, fixed = R.table, encoding = R.string, reply = R.table, items = R.func,
+  limits = R.either(R.table, R.func), split = R.either(R.boolean, R.func), query = R.string,
+  top_n = R.string, shape = R.func, options = R.table, prepare = R.func, pairs = R.boolean,
 }
 
 local rules = {
   name = R.string, base_url = R.string, key_env = R.table, auth = R.either(R.off, R.table),
   embed = R.table, rerank = R.table, classify = R.table, methods = R.table, discover = R.func,
   headers = R.table, request_id_header = R.string, options = R.table, base_env = R.string,
-  deadline_headers = R.boolean, key_check = R.func, error = R.func, timeouts = R.table,
-  http_version = R.any, base = R.func,
+  deadline_headers = R.boolean, key_check = R.func, error = R.func, defaults = R.table,
+  base = R.func, choose = R.func,
 }
 
 local function check(p, level)

@@ -1,0 +1,49 @@
+-- provider.errors - what a reply's body says about an error besides its words, and no keys in it.
+local json = require "moonpool.json"
+
+local M = {}
+
+local MAX_BODY = 16384
+
+-- Where services put the name of an error: OpenAI, Azure and Bayt in error.code, TEI in error_type,
+-- Baseten in error_code.
+local names = { "code", "error_code", "error_type", "type" }
+
+local function code_of(doc)
+  local e = type(doc.error) == "table" and doc.error or doc
+  for _, name in ipairs(names) do
+    if type(e[name]) == "string" then return e[name] end
+  end
+end
+
+--- Gives err its `code` from its body, and lets the provider complete it.
+function M.complete(err, provider)
+  local body = err.body
+  if type(body) ~= "string" or #body > MAX_BODY or not body:find "^%s*{" then return end
+  local doc = json.decode(body)
+  if type(doc) ~= "table" then return end
+  err.code = code_of(doc)
+  if provider.error then provider.error(err, doc) end
+end
+
+local function replace(text, secret)
+  local from, to = text:find(secret, 1, true)
+  while from do
+    text = text:sub(1, from - 1) .. "***" .. text:sub(to + 1)
+    from, to = text:find(secret, from + 3, true)
+  end
+  return text
+end
+
+--- Takes the keys out of an error's texts: some servers repeat the key they refuse.
+function M.redact(err, keys)
+  for _, key in ipairs(keys) do
+    if #key >= 4 then
+      for _, name in ipairs { "message", "body", "code" } do
+        if type(err[name]) == "string" then err[name] = replace(err[name], key) end
+      end
+    end
+  end
+end
+
+return M
