@@ -3,15 +3,19 @@
 local moonpool = require "moonpool"
 local binary = assert(os.getenv "MOONPOOL", "run by scripts/test")
 
--- Starts the command and returns its url, a function that ends it by SIGTERM, and the pipe.
+-- Starts the command; an object with its url, which ends the command by SIGTERM when closed.
 local function start(command)
   local pipe = assert(io.popen(("echo $$; exec '%s' %s"):format(binary, command)))
   local pid = assert(pipe:read "l")
-  local url = assert((pipe:read "l" or "nothing"):match "^listening on (.+)$")
-  return url, function()
-    os.execute("kill -TERM " .. pid)
-    return pipe:close()
-  end, pid
+  local started = { url = (pipe:read "l" or "nothing"):match "^listening on (.+)$" }
+  function started.stop()
+    if pipe then
+      os.execute("kill -TERM " .. pid)
+      pipe:close()
+      pipe = nil
+    end
+  end
+  return setmetatable(started, { __close = started.stop })
 end
 
 local function output(command)
@@ -30,29 +34,26 @@ end
 
 describe("moonpool mock", function()
   it("says where it listens, answers, and ends on a signal", function()
-    local url, stop = start "mock --port 0 --dim 8 --model little"
-    assert.matches("^http://127%.0%.0%.1:%d+$", url)
+    local mock <close> = start "mock --port 0 --dim 8 --model little"
+    assert.matches("^http://127%.0%.0%.1:%d+$", mock.url)
     do
-      local client <close> = moonpool.client { base_url = url }
+      local client <close> = moonpool.client { base_url = mock.url }
       local res = assert(client:embed { input = { "a", "b" }, model = "m" })
       assert.equal(8, #res[1])
       assert.equal("little", client:request({ path = "/info" }).data.model_id)
     end
-    stop()
-    local client <close> = moonpool.client { base_url = url, retry = false }
+    mock.stop()
+    local client <close> = moonpool.client { base_url = mock.url, retry = false }
     local _, err = client:request { path = "/health" }
     assert.equal("connect", err.kind)
   end)
 
   it("takes its faults from the command line", function()
-    local url, stop = start("mock --port 0 --error 429:1:retry-after-ms=1 --latency lognormal:1ms,0.2 "
+    local mock <close> = start("mock --port 0 --error 429:1:retry-after-ms=1 --latency lognormal:1ms,0.2 "
       .. "--slow 0.5:1ms --chunk 1 --shuffle --seed 7")
-    do
-      local client <close> = moonpool.client { base_url = url, retry = false }
-      local _, err = client:request { method = "POST", path = "/embed", json = { inputs = "a" } }
-      assert.equal(429, err.status)
-    end
-    stop()
+    local client <close> = moonpool.client { base_url = mock.url, retry = false }
+    local _, err = client:request { method = "POST", path = "/embed", json = { inputs = "a" } }
+    assert.equal(429, err.status)
   end)
 
   it("refuses wrong options with status 2", function()
@@ -63,11 +64,10 @@ describe("moonpool mock", function()
   end)
 
   it("says that its port is taken, with status 1", function()
-    local url, stop = start "mock --port 0"
-    local text = output("mock --port " .. url:match "%d+$")
+    local mock <close> = start "mock --port 0"
+    local text = output("mock --port " .. mock.url:match "%d+$")
     assert.matches("address already in use", text, 1, true)
     assert.matches(" status 1\n$", text)
-    stop()
   end)
 
   it("has help", function()
@@ -86,12 +86,9 @@ describe("moonpool serve", function()
     ]]
     local dir = io.popen "mktemp -d":read "l"
     for _, where in ipairs { "127.0.0.1:0", "unix:" .. dir .. "/s" } do
-      local url, stop = start(("serve --listen %s %s hello"):format(where, script))
-      do
-        local client <close> = moonpool.client { base_url = url }
-        assert.same({ word = "hello", path = "/x" }, client:request({ path = "/x" }).data)
-      end
-      stop()
+      local server <close> = start(("serve --listen %s %s hello"):format(where, script))
+      local client <close> = moonpool.client { base_url = server.url }
+      assert.same({ word = "hello", path = "/x" }, client:request({ path = "/x" }).data)
     end
     os.remove(script)
     assert.is_true(os.remove(dir)) -- the socket file is gone
