@@ -201,11 +201,11 @@ end
 
 local KEYS_KEPT = 32 -- keys may change; the last ones are remembered to keep them out of messages
 
-local function remember(keys, key)
+local function remember(keys, text)
   for _, known in ipairs(keys) do
-    if known == key then return end
+    if known == text then return end
   end
-  keys[#keys + 1] = key
+  keys[#keys + 1] = text
   if #keys > KEYS_KEPT then table.remove(keys, 1) end
 end
 
@@ -284,6 +284,46 @@ local function headers_with_agent(o, prov, level)
   return options.headers("client", o.headers, level + 1, headers)
 end
 
+-- What calls read of the client's options.
+local function keep_settings(self, o)
+  local batch = type(o.batch) == "table" and o.batch or {}
+  self.batch_size = o.batch_size or batch.size or (type(o.batch) == "number" and o.batch) or nil
+  self.batch_chars, self.batch_tokens, self.batch_bytes = batch.chars, batch.tokens, batch.bytes
+  self.max_concurrent_requests = o.max_concurrent_requests
+  self.cancel_token = o.cancel_token
+end
+
+local function timeouts_of(self, o, level)
+  local timeouts = call.timeouts(o.timeout, "client", level + 1)
+  if o.total_timeout ~= nil then timeouts.total = o.total_timeout end
+  self.total_timeout, self.read_timeout = timeouts.total, timeouts.read
+  return timeouts
+end
+
+local function own_or(value, default)
+  if value == false then return "" end
+  return value or default
+end
+
+local function core_config(self, o, prov, level)
+  local deadlines = o.deadline_headers
+  if deadlines == nil then deadlines = prov.deadline_headers end
+  local cfg = {
+    endpoints = endpoints_config(o, prov, self, level + 1),
+    headers = headers_with_agent(o, prov, level + 1),
+    timeouts = timeouts_of(self, o, level + 1), policy = self.policy, pool = pool_of(o, level + 1),
+    http_version = (o.http_version == "2" or o.http_version == 2) and 2 or 1,
+    accept_encoding = own_or(o.accept_encoding),
+    request_id_header = own_or(o.request_id_header, prov.request_id_header),
+    request_id_prefix = prefix_of(o), idempotency_header = o.idempotency_header,
+    deadline_headers = deadlines,
+    rate_key = o.rate_key or (type(o.rate) == "table" and o.rate.key) or nil,
+  }
+  proxies(o, cfg, level + 1)
+  tls(o, cfg, level + 1)
+  return cfg
+end
+
 --- moonpool.client {...}
 function M.new(o)
   if type(o) == "string" then o = { base_url = o } end
@@ -294,28 +334,8 @@ function M.new(o)
   local self = { provider = prov, urls = {}, options = o, keys = {} }
   self.auth_header = make_auth(prov, auth_of(prov, o, 2), self.keys)
   self.policy = client_policy(o, 2)
-  self.max_concurrent_requests = o.max_concurrent_requests
-  self.cancel_token = o.cancel_token
-  local batch = type(o.batch) == "table" and o.batch or {}
-  self.batch_size = o.batch_size or batch.size or (type(o.batch) == "number" and o.batch) or nil
-  self.batch_chars, self.batch_tokens, self.batch_bytes = batch.chars, batch.tokens, batch.bytes
-  local timeouts = call.timeouts(o.timeout, "client", 2)
-  if o.total_timeout ~= nil then timeouts.total = o.total_timeout end
-  self.total_timeout = timeouts.total
-  local cfg = {
-    endpoints = endpoints_config(o, prov, self, 2),
-    headers = headers_with_agent(o, prov, 2),
-    timeouts = timeouts, policy = self.policy, pool = pool_of(o, 2),
-    http_version = (o.http_version == "2" or o.http_version == 2) and 2 or 1,
-    accept_encoding = o.accept_encoding == false and "" or o.accept_encoding,
-    request_id_header = o.request_id_header == false and "" or o.request_id_header or prov.request_id_header,
-    request_id_prefix = prefix_of(o), idempotency_header = o.idempotency_header,
-    deadline_headers = o.deadline_headers == nil and prov.deadline_headers or o.deadline_headers,
-    rate_key = o.rate_key or (type(o.rate) == "table" and o.rate.key) or nil,
-  }
-  proxies(o, cfg, 2)
-  tls(o, cfg, 2)
-  local ok, made = pcall(core.client_new, cfg)
+  keep_settings(self, o)
+  local ok, made = pcall(core.client_new, core_config(self, o, prov, 2))
   if not ok then error("client: " .. tostring(made):gsub("^.-:%d+: ", ""), 2) end
   self.core = made
   local client = setmetatable({}, meta)

@@ -104,15 +104,15 @@ end
 -- Inputs that must stay together and are too many: refused, for splitting would change the vectors.
 local function check_whole(rows, limits, where)
   if limits.inputs and #rows > limits.inputs then
-    return call.error("too_large", ("%s: %d inputs must stay in one request, which takes %d"):format(where, #rows,
-      limits.inputs))
+    return call.error("too_large", ("%s: %d inputs must stay in one request, which takes %d")
+      :format(where, #rows, limits.inputs))
   end
   local bytes = 0
   for i = 1, #rows do bytes = bytes + #rows[i] end
   -- A token has 4 bytes on average; at 8 it is beyond doubt too much, the rest the server decides.
   if limits.tokens and bytes > 8 * limits.tokens then
-    return call.error("too_large", ("%s: %d bytes of input must stay in one request, which takes %d tokens"):format(
-      where, bytes, limits.tokens))
+    return call.error("too_large", ("%s: %d bytes of input must stay in one request of %d tokens")
+      :format(where, bytes, limits.tokens))
   end
 end
 
