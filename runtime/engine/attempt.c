@@ -536,6 +536,8 @@ static void on_name(struct mp__waiter *w)
         char text[256];
         snprintf(text, sizeof(text), "could not resolve host %.120s: %s; check base_url and DNS",
                  ep->name->host, ep->name->failure);
+        if (ep->name->missing)
+            a->hints.should_retry = 0;
         fail_now(a, MP_KIND_CONNECT, text);
         return;
     }

@@ -40,6 +40,7 @@ struct mp__name {
     uint64_t version;    /* grows with every change of addresses */
     mpp_time fresh_until;
     unsigned looking : 1;
+    unsigned missing : 1; /* failure: there is no such name, asking again is no use */
     struct mp__waiter waiters; /* ring head */
 };
 

@@ -26,6 +26,7 @@ struct answer {
     char *host;
     char *addresses;
     const char *failure; /* gai_strerror's, static */
+    int missing;         /* the name servers say that there is no such name */
 };
 
 struct shared { /* outlives the engine while a thread still hangs */
@@ -102,6 +103,7 @@ static struct answer *look_up(const char *host)
         return NULL;
     a->host = strdup(host);
     int rc = getaddrinfo(host, NULL, &hints, &list);
+    a->missing = rc == EAI_NONAME || rc == EAI_NODATA;
     if (rc != 0)
         a->failure = gai_strerror(rc);
     else
@@ -174,6 +176,7 @@ static void take_answer(struct mp__name *name, struct answer *a, mpp_time now)
     } else {
         /* Known addresses outlive a failing name server. */
         name->failure = name->addresses == NULL ? a->failure : NULL;
+        name->missing = name->failure != NULL && a->missing;
         name->fresh_until = now + RETRY_SECONDS * MPP_SECOND;
     }
     while (name->waiters.next != &name->waiters) {
@@ -278,6 +281,7 @@ int mp__name_wait(struct mp__name *name, struct mp__waiter *w, mpp_time now)
             name->looking = 1;
         } else if (name->addresses == NULL) {
             name->failure = "no thread for the look-up";
+            name->missing = 0;
             return 1;
         }
     }

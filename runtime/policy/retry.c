@@ -54,8 +54,8 @@ void mpp_judge(const struct mp_retry_policy *policy, const struct mpp_outcome *o
         out->retry = (uint8_t)(policy->transport && decode_faults == 0);
         out->cls = out->retry ? MPP_TRANSIENT : MPP_FATAL;
     } else if (transport_fault(o)) {
-        out->retry = policy->transport;
-        out->cls = MPP_TRANSIENT;
+        out->retry = (uint8_t)(policy->transport && o->hints.should_retry != 0);
+        out->cls = out->retry || !policy->transport ? MPP_TRANSIENT : MPP_FATAL;
     } else if (o->status >= 300 && (o->kind == MP_KIND_HTTP || o->kind == MP_KIND_RATE_LIMITED)) {
         judge_status(policy, o, out);
     }

@@ -131,6 +131,8 @@ static void test_unknown_name(void **state)
     const struct mp_exchange *x = &rig.last->exchanges[0];
     assert_int_equal(x->kind, MP_KIND_CONNECT);
     assert_non_null(strstr(mp_exchange_message(x), "could not resolve host none.test"));
+    assert_int_equal(x->attempts, 1); /* a name that does not exist is not asked for again */
+    assert_false(x->retryable);
     rig_close(&rig);
 }
 

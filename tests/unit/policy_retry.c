@@ -58,6 +58,10 @@ static void x_should_retry_wins_over_the_table(void **state)
     o.hints.should_retry = 0;
     mpp_judge(&p.retry, &o, 0, &j);
     assert_int_equal(j.retry, 0);
+    o.kind = MP_KIND_CONNECT;
+    o.status = 0;
+    mpp_judge(&p.retry, &o, 0, &j);
+    assert_int_equal(j.retry, 0);
 }
 
 static void backoff_is_full_jitter_below_its_cap(void **state)
