@@ -702,16 +702,19 @@ static void on_end(struct mp__xfer *x)
 
 static void halt(struct mp__attempt *a)
 {
+    struct mp_client *client = a->part == NULL ? a->client : NULL; /* a draining one holds it */
     uncount(a);
     mp__waiter_unlink(&a->waiter);
     mp__transport_cancel(a->pool->transport, &a->xfer);
     unlink_running(a);
     mp__attempt_free(a);
+    if (client != NULL)
+        mp__client_unref(client);
 }
 
-void mp__attempt_abort(struct mp__part *part, uint64_t id)
+void mp__attempt_abort(struct mp__attempt *list, uint64_t id)
 {
-    for (struct mp__attempt *a = part->running; a != NULL; a = a->next)
+    for (struct mp__attempt *a = list; a != NULL; a = a->next)
         if (a->id == id) {
             halt(a);
             return;

@@ -106,6 +106,9 @@ static int check_config(const struct mp_client_config *c)
 {
     if (c->endpoints == NULL || c->nendpoints == 0)
         return mp__fail(MP_EINVAL, "endpoints: at least one is needed");
+    for (size_t i = 0; i < c->nendpoints; i++)
+        if (!(c->endpoints[i].weight >= 0))
+            return mp__fail(MP_EINVAL, "endpoints: weight: cannot be negative");
     if (c->http_version != 0 && c->http_version != 1 && c->http_version != 2)
         return mp__fail(MP_EINVAL, "http_version: must be 1 or 2");
     int rc = check_headers(c->headers, c->nheaders, "headers");
@@ -286,9 +289,13 @@ static int start_in_core(struct mp_client *c, const struct mp_client_config *cfg
     struct mpp_endpoint_cfg *eps = calloc(c->nendpoints, sizeof(*eps));
     if (eps == NULL)
         return MP_ENOMEM;
+    double weights = 0;
+    for (uint32_t i = 0; i < c->nendpoints; i++)
+        weights += cfg->endpoints[i].weight;
     for (uint32_t i = 0; i < c->nendpoints; i++) {
         const struct mp_endpoint_config *in = &cfg->endpoints[i];
-        eps[i].weight = in->weight > 0 ? in->weight : 1;
+        eps[i].weight = weights > 0 ? in->weight : 1;
+        eps[i].idempotent = 1; /* whether a call may be hedged is the call's to say */
         eps[i].health_check = in->health_path != NULL;
         eps[i].health_interval = in->health_interval > 0 ? in->health_interval : 10;
         eps[i].health_timeout = in->health_timeout > 0 ? in->health_timeout : 6;
@@ -298,6 +305,7 @@ static int start_in_core(struct mp_client *c, const struct mp_client_config *cfg
     }
     k.pool = c->pool->slots;
     k.policy = &c->policy;
+    k.hooks = cfg->hooks;
     k.endpoints = eps;
     k.nendpoints = c->nendpoints;
     k.user = c;

@@ -70,7 +70,7 @@ void mp__engine_live(struct mp_engine *e)
 
 /* ---- the turn ---- */
 
-static void perform(const struct mpp_action *act)
+static void perform(struct mp_engine *e, const struct mpp_action *act)
 {
     struct mp__part *part = NULL;
     switch (act->type) {
@@ -78,9 +78,11 @@ static void perform(const struct mpp_action *act)
         mp__attempt_start(mp__part_of(act->part), act);
         break;
     case MPP_ABORT:
-        part = mp__part_of(act->part);
+        part = act->part != NULL ? mp__part_of(act->part) : NULL;
         if (part != NULL)
-            mp__attempt_abort(part, act->attempt);
+            mp__attempt_abort(part->running, act->attempt);
+        else
+            mp__attempt_abort(e->draining, act->attempt);
         break;
     case MPP_PART_DONE:
         part = mp__part_of(act->part);
@@ -126,7 +128,7 @@ static int work(struct mp_engine *e, mpp_time start)
         for (unsigned i = 0; more && now - start < MP__TURN_NS; i++) {
             more = mpp_next(e->core, now, &act);
             if (more)
-                perform(&act);
+                perform(e, &act);
             if ((i & 15) == 15 || (more && act.type == MPP_START))
                 now = mp__now();
         }
@@ -241,7 +243,8 @@ mp_engine *mp_engine_new_on_loop(uv_loop_t *loop, const struct mp_config *config
     if (e == NULL)
         return NULL;
     take_config(&e->cfg, config);
-    struct mpp_config core = {.seed = e->cfg.seed, .max_calls = e->cfg.max_calls};
+    struct mpp_config core = {
+        .seed = e->cfg.seed, .max_calls = e->cfg.max_calls, .drain_losers = 1};
     e->loop = loop;
     e->pid = getpid();
     e->rng = e->cfg.seed;

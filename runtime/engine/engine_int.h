@@ -216,7 +216,7 @@ struct mp__part *mp__part_of(struct mpp_part *part);
 struct mp__hdr *mp__call_chain(struct mp__call *call, uint32_t endpoint, int with_body);
 
 void mp__attempt_start(struct mp__part *part, const struct mpp_action *act);
-void mp__attempt_abort(struct mp__part *part, uint64_t id);
+void mp__attempt_abort(struct mp__attempt *list, uint64_t id);
 void mp__attempt_timer(struct mp__attempt *a);
 void mp__attempt_free(struct mp__attempt *a);
 void mp__attempt_resume(struct mp__attempt *a); /* its streamed reply may go on */

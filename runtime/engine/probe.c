@@ -38,7 +38,8 @@ static void finish(struct mp__xfer_probe *p, int healthy)
 static void on_end(struct mp__xfer *x)
 {
     int ok = x->kind == MP_KIND_NONE && x->status >= 200 && x->status <= 299;
-    finish((struct mp__xfer_probe *)x, ok);
+    int late = x->kind == MP_KIND_CONNECT_TIMEOUT || x->kind == MP_KIND_READ_TIMEOUT;
+    finish((struct mp__xfer_probe *)x, late ? -1 : ok);
 }
 
 static void on_limit(uv_timer_t *timer)

@@ -261,7 +261,7 @@ struct mp_tls_config {
 
 struct mp_endpoint_config {
     const char *base_url; /* http(s)://host[:port][/prefix], or unix:/path[:/prefix] */
-    double weight;        /* default 1 */
+    double weight;        /* share of the traffic, all 0: equal shares; 0 among others: a spare */
     const struct mp_header *headers; /* this endpoint's only, for example its key */
     size_t nheaders;
     const char *health_path; /* set: active health checks by GET */
@@ -288,6 +288,7 @@ struct mp_client_config {
     const char *idempotency_header; /* NULL: none; the key is the same for all attempts of a part */
     uint8_t deadline_headers;       /* send Request-Timeout-Ms and Request-Deadline-Ms */
     const char *rate_key;
+    const void *hooks; /* for the binding: struct mpp_hooks, kept by reference */
 };
 
 /* MP_EINVAL: mp_last_error() names the field. */
