@@ -114,8 +114,6 @@ void mpp_observe(struct mpp_attempt *a, const struct mpp_outcome *o, const struc
     vote(a, o);
     if (j->cls == MPP_OK)
         mpp_park_success(ep);
-    else if (j->retry)
-        ep->streak = 0;
 }
 
 void mpp_observe_aborted(struct mpp_attempt *a)

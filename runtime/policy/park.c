@@ -3,10 +3,10 @@
  *
  * They are let go
  *  1. for a token each, as first attempts at the endpoint earn some;
- *  2. without a token, two for each acceptable reply, once ten replies in a row were acceptable: a
- *     failure rate under a tenth is not an outage, and the backlog is ordinary work. Also when the
- *     streak began with a trickle (3), so that a healed endpoint wins its parked parts back in a
- *     few round trips, doubling;
+ *  2. without a token, four for each acceptable reply: an endpoint that answers one request in
+ *     four keeps its backlog moving, one in two wins it back in a few round trips, and an endpoint
+ *     that answers nothing releases nothing. A job's concurrency bounds its load, so here the
+ *     budget has to stop outages only, not a server that fails often;
  *  3. without a token, one at a time by the clock, but only while first attempts earn less than
  *     half a token in that time: after 1, 2, 4, 8, 10, 10 ... s (never above the policy's cap).
  *     So nothing waits for ever, and a total outage sees at most budget * requests + reserve
@@ -19,7 +19,7 @@
  */
 #include "policy/state.h"
 
-#define STREAK 10
+#define RELEASES 4 /* parts a good reply lets go */
 
 static double first_wait(const struct mpp_endpoint *ep)
 {
@@ -74,10 +74,8 @@ void mpp_unpark(struct mpp_part *part)
     struct mpp_endpoint *ep = part->endpoint;
 
     mpp_list_remove(&part->queue);
-    if (--ep->nparked == 0) {
+    if (--ep->nparked == 0)
         mpp_heap_clear(&ep->client->core->heap, &ep->trickle);
-        ep->trickling = 0;
-    }
 }
 
 static void release(struct mpp_endpoint *ep)
@@ -98,8 +96,7 @@ void mpp_park_success(struct mpp_endpoint *ep)
 {
     int n;
 
-    ep->streak++;
-    for (n = 0; n < 2 && ep->nparked > 0 && (ep->streak >= STREAK || ep->trickling); n++) {
+    for (n = 0; n < RELEASES && ep->nparked > 0; n++) {
         ep->stats.released++;
         release(ep);
     }
@@ -121,7 +118,6 @@ void mpp_park_trickle(struct mpp_endpoint *ep)
         return;
     if (earned < 0.5) {
         ep->stats.released++;
-        ep->trickling = 1;
         ep->trickle_wait = ep->trickle_wait * 2 < most ? ep->trickle_wait * 2 : most;
         release(ep);
     }

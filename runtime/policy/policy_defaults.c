@@ -42,6 +42,8 @@ static void retry_defaults(struct mp_retry_policy *retry)
         mp_status_set(retry->on, status, 1);
 }
 
+/* No breaker: a job waits for its server either way, and the budget already keeps an outage cheap;
+ * an open breaker would only stop a server that fails half of its requests from serving the rest. */
 static void job_defaults(struct mp_policy *policy)
 {
     retry_defaults(&policy->retry);
@@ -52,7 +54,6 @@ static void job_defaults(struct mp_policy *policy)
     policy->concurrency.max = 256;
     policy->concurrency.min = 1;
     policy->batch.size = 128;
-    policy->breaker.enabled = 1;
     policy->breaker.consecutive = 5;
     policy->breaker.ratio = 0.5;
     policy->breaker.min_requests = 20;
@@ -70,6 +71,7 @@ static void interactive(struct mp_policy *policy)
     policy->retry.cap = 8;
     policy->retry.max_server_delay = 20;
     policy->retry.fail_fast = 1;
+    policy->breaker.enabled = 1;
 }
 
 static void gateway(struct mp_policy *policy)
@@ -78,6 +80,7 @@ static void gateway(struct mp_policy *policy)
     policy->retry.cap = 2;
     policy->retry.max_server_delay = 5;
     policy->retry.fail_fast = 1;
+    policy->breaker.enabled = 1;
     policy->route.mode = MP_ROUTE_P2C;
 }
 
@@ -85,7 +88,6 @@ static void none(struct mp_policy *policy)
 {
     policy->retry.max_attempts = 1;
     policy->retry.respect_retry_after = 0;
-    policy->breaker.enabled = 0;
     policy->route.eject = 0;
 }
 

@@ -60,10 +60,8 @@ struct mpp_endpoint {
     struct mpp_budget budget, hedge;
     struct mpp_link parked;
     uint32_t nparked;
-    uint32_t streak; /* acceptable replies in a row */
     struct mpp_timer trickle;
     double trickle_wait;
-    uint8_t trickling;         /* the last release was by the clock */
     uint64_t first_at_trickle; /* stats.first when the trickle was armed */
     struct mpp_breaker breaker;
     struct mpp_concurrency concurrency;

@@ -405,6 +405,35 @@ static void parked_parts_trickle_and_return_after_an_outage(void **state)
     rig_fini(&R);
 }
 
+/* A server that refuses two requests of three is no outage: its backlog keeps moving. */
+static void half_broken_server_keeps_its_backlog_moving(void **state)
+{
+    struct rig_call c;
+    uint32_t i, turn = 0;
+    mpp_time start;
+
+    (void)state;
+    rig_init(&R, 1, 64);
+    R.policy.retry.max_attempts = 20;
+    R.policy.retry.cap = 1;
+    rig_open(&R);
+    rig_call(&R, &c, 300, 1);
+    rig_run(&R);
+    start = R.now;
+    while (!c.done && R.now - start < 300 * MPP_SECOND) {
+        for (i = 0; i < R.na; i++)
+            if (R.a[i].live && turn++ % 3 == 2)
+                rig_ok(&R, i);
+            else if (R.a[i].live)
+                rig_status(&R, i, 503);
+        rig_wait(&R, 0.02);
+    }
+    assert_int_equal(R.parts_ok, 300);
+    print_message("300 parts after %.1f s\n", (double)(R.now - start) / MPP_SECOND);
+    assert_true(R.now - start < 60 * MPP_SECOND);
+    rig_fini(&R);
+}
+
 static void empty_budget_fails_a_gateway_fast(void **state)
 {
     struct rig_call c;
@@ -544,6 +573,7 @@ int main(void)
         cmocka_unit_test(empty_budget_parks_a_job),
         cmocka_unit_test(first_attempts_release_parked_parts_in_order),
         cmocka_unit_test(parked_parts_trickle_and_return_after_an_outage),
+        cmocka_unit_test(half_broken_server_keeps_its_backlog_moving),
         cmocka_unit_test(empty_budget_fails_a_gateway_fast),
         cmocka_unit_test(an_address_that_never_answers_is_given_up),
         cmocka_unit_test(a_refused_batch_is_cut_until_the_row_is_found),

@@ -246,6 +246,7 @@ static void one_endpoint_opens_waits_and_closes(void **state)
 
     (void)state;
     rig_init(&R, 1, 64);
+    R.policy.breaker.enabled = 1; /* a job's default is none */
     rig_open(&R);
     rig_call(&R, &c, 30, 1);
     rig_run(&R);
