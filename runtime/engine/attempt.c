@@ -1,18 +1,16 @@
 /*
- * attempt.c - one exchange: its request is built, sent, its bytes taken in, its end judged.
+ * attempt.c - one exchange: its request is sent (attempt_request.c builds it), its bytes taken in,
+ * its end judged.
  *
  * The byte callbacks run inside curl: they copy, decode and flag. What decides (on_end, the timer)
  * runs in the turn.
  */
-#include <math.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 #include <time.h>
 
-#include "codec/json_write.h"
 #include "engine/engine_int.h"
 #include "engine/message.h"
 #include "policy/retry.h"
@@ -233,188 +231,6 @@ static int on_body(struct mp__xfer *x, const char *p, size_t n)
     return 0;
 }
 
-/* ---- the request ---- */
-
-static int encode_row(struct mp__call *call, uint64_t row, struct mp__buf *b)
-{
-    const struct mp_str *s = &call->rows[row];
-    int rc = 0;
-    if (call->row_style == MP_ROW_JSON)
-        return mp__buf_add(b, s->p, s->n);
-    if (call->row_style == MP_ROW_WRAPPED)
-        rc = mp__buf_addc(b, '[');
-    if (rc == 0)
-        rc = mp__json_string(b, s->p, s->n, NULL);
-    if (rc == 0 && call->row_style == MP_ROW_WRAPPED)
-        rc = mp__buf_addc(b, ']');
-    return rc;
-}
-
-static int build_joined(struct mp__attempt *a)
-{
-    struct mp__call *call = a->call;
-    struct mp__buf *b = &a->body;
-    b->n = 0;
-    int rc = mp__buf_add(b, call->prefix.p, call->prefix.n);
-    for (uint32_t i = 0; rc == 0 && i < a->part->count; i++) {
-        if (i > 0)
-            rc = mp__buf_addc(b, ',');
-        if (rc == 0)
-            rc = encode_row(call, a->part->first + i, b);
-    }
-    if (rc == 0)
-        rc = mp__buf_add(b, call->suffix.p, call->suffix.n);
-    a->xfer.body = b->p;
-    a->xfer.body_len = b->n;
-    return rc;
-}
-
-static int build_sourced(struct mp__attempt *a)
-{
-    struct mp_str text = {NULL, 0};
-    if (a->call->source(a->call->source_arg, a->part->first, &text) != 0) {
-        snprintf(a->message, sizeof(a->message), "%.*s", (int)text.n, text.p != NULL ? text.p : "");
-        return MP_EINVAL;
-    }
-    a->body.n = 0;
-    if (text.p == NULL)
-        return 0;
-    int rc = mp__buf_add(&a->body, text.p, text.n);
-    a->xfer.body = a->body.p != NULL ? a->body.p : "";
-    a->xfer.body_len = a->body.n;
-    return rc;
-}
-
-static int build_body(struct mp__attempt *a)
-{
-    struct mp__call *call = a->call;
-    a->xfer.body = NULL;
-    a->xfer.body_len = 0;
-    if (call->mode == MP_BODY_JOIN)
-        return build_joined(a);
-    if (call->rows != NULL) {
-        a->xfer.body = call->rows[a->part->first].p;
-        a->xfer.body_len = call->rows[a->part->first].n;
-        return 0;
-    }
-    return call->source != NULL ? build_sourced(a) : 0;
-}
-
-/* Base URL and path, where a version that both name ("/v1") stands once. */
-static int build_url(struct mp__attempt *a, const struct mp__endpoint *ep)
-{
-    const char *path = a->call->path;
-    const char *base = ep->url.base;
-    size_t n = strlen(base);
-    const char *last = strrchr(base, '/');
-    size_t tail = last != NULL ? strlen(last) : 0; /* "/v1" */
-    if (tail >= 3 && last[1] == 'v' && last[2 + strspn(last + 2, "0123456789")] == '\0' &&
-        strncmp(path, last, tail) == 0 && (path[tail] == '/' || path[tail] == '\0'))
-        path += tail;
-    a->url.n = 0;
-    int rc = mp__buf_add(&a->url, base, n);
-    if (rc == 0 && *path != '/')
-        rc = mp__buf_addc(&a->url, '/');
-    if (rc == 0)
-        rc = mp__buf_add(&a->url, path, strlen(path) + 1);
-    a->xfer.url = a->url.p;
-    return rc;
-}
-
-static void add_header(struct mp__attempt *a, int i, const char *name, const char *value)
-{
-    snprintf(a->own_text[i], sizeof(a->own_text[i]), "%s: %s", name, value);
-    a->own[i].data = a->own_text[i];
-    a->own[i].next = a->xfer.headers;
-    a->xfer.headers = &a->own[i];
-}
-
-static double attempt_limit(const struct mp__attempt *a, mpp_time now)
-{
-    double limit = a->call->timeouts.attempt;
-    if (a->call->timeouts.total > 0) {
-        double left = a->call->timeouts.total - (double)(now - a->call->created) / 1e9;
-        if (limit <= 0 || left < limit)
-            limit = left;
-    }
-    return limit;
-}
-
-static void add_deadline_headers(struct mp__attempt *a, mpp_time now)
-{
-    char text[32];
-    double limit = attempt_limit(a, now);
-    if (!a->client->deadline_headers || limit <= 0)
-        return;
-    struct timespec wall;
-    clock_gettime(CLOCK_REALTIME, &wall);
-    double epoch_ms = (double)wall.tv_sec * 1e3 + (double)wall.tv_nsec / 1e6 + limit * 1e3;
-    snprintf(text, sizeof(text), "%.0f", ceil(limit * 1e3));
-    add_header(a, 0, "Request-Timeout-Ms", text);
-    snprintf(text, sizeof(text), "%.0f", epoch_ms);
-    add_header(a, 1, "Request-Deadline-Ms", text);
-}
-
-/* prefix-<call's random part>-<part>-<attempt>[-hedge-N]: unique on the wire, alike in a log. */
-static void make_ids(struct mp__attempt *a, const struct mpp_part_facts *facts)
-{
-    const struct mp_client *c = a->client;
-    char key[96];
-    char hedge[16] = "";
-    unsigned long long salt =
-        (unsigned long long)(a->call->ticket * UINT64_C(0x9e3779b97f4a7c15) ^ a->engine->id_salt);
-    if (a->is_hedge)
-        snprintf(hedge, sizeof(hedge), "-hedge-%u", facts->hedges);
-    snprintf(a->request_id, sizeof(a->request_id), "%.32s-%010llx-%u-%u%s", c->request_id_prefix,
-             salt & 0xffffffffffULL, a->part->serial, facts->attempts > 0 ? facts->attempts - 1 : 0,
-             hedge);
-    if (c->request_id_header[0] != '\0')
-        add_header(a, 2, c->request_id_header, a->request_id);
-    if (c->idempotency_header != NULL) {
-        snprintf(key, sizeof(key), "%016llx-%u", salt, a->part->serial);
-        add_header(a, 3, c->idempotency_header, key);
-    }
-}
-
-static struct mp__hdr *row_headers(struct mp__attempt *a)
-{
-    size_t n = 0;
-    struct mp__call *call = a->call;
-    const struct mp__endpoint *ep = &a->client->endpoints[a->endpoint];
-    const struct mp_header *rows =
-        call->row_headers != NULL ? call->row_headers(call->source_arg, a->part->first, &n) : NULL;
-    if (rows == NULL || n == 0)
-        return NULL;
-    struct mp__header_set *all = mp__header_copy(ep->headers);
-    int rc = all != NULL ? 0 : MP_ENOMEM;
-    for (size_t i = 0; rc == 0 && call->headers != NULL && i < call->headers->n; i++)
-        rc = mp__header_put(all, call->headers->v[i].name, call->headers->v[i].value);
-    for (size_t i = 0; rc == 0 && i < n; i++)
-        rc = mp__header_put(all, rows[i].name, rows[i].value);
-    if (rc == 0)
-        a->row_chain = mp__header_chain(all, a->xfer.body != NULL);
-    mp__header_free(all);
-    return a->row_chain;
-}
-
-static int build(struct mp__attempt *a, const struct mpp_part_facts *facts, mpp_time now)
-{
-    struct mp__endpoint *ep = &a->client->endpoints[a->endpoint];
-    int rc = build_body(a);
-    if (rc == 0)
-        rc = build_url(a, ep);
-    if (rc != 0)
-        return rc;
-    a->xfer.method = a->call->method;
-    a->xfer.big_reply = a->call->has_vectors || (a->call->flags & MP_BIG_REPLY) != 0;
-    a->xfer.headers = row_headers(a);
-    if (a->xfer.headers == NULL)
-        a->xfer.headers = mp__call_chain(a->call, a->endpoint, a->xfer.body != NULL);
-    add_deadline_headers(a, now);
-    make_ids(a, facts);
-    return 0;
-}
-
 /* ---- timers: one a running attempt, at the nearest of its limits ---- */
 
 static mpp_time earlier(mpp_time a, mpp_time b)
@@ -570,7 +386,7 @@ void mp__attempt_start(struct mp__part *part, const struct mpp_action *act)
     mpp_hints_init(&a->hints);
     a->next = part->running;
     part->running = a;
-    int rc = build(a, mpp_part_facts(act->part), now);
+    int rc = mp__attempt_build(a, mpp_part_facts(act->part), now);
     if (rc != 0) {
         fail_now(a, MP_KIND_INVALID, a->message[0] ? NULL : mp_strerror(rc));
         return;

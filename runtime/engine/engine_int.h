@@ -3,8 +3,8 @@
  *
  * engine.c   the turn, life of the engine        client.c   endpoints, headers, pools
  * call.c     submit, parts, batching             attempt.c  one exchange: start, bytes, verdict
- * result.c   what the caller gets                names.c    name look-ups in threads
- * transport*.c  curl and libuv
+ * result.c   what the caller gets                attempt_request.c  its body, URL, headers, ids
+ * names.c    name look-ups in threads            transport*.c  curl and libuv
  */
 #ifndef MP_ENGINE_INT_H
 #define MP_ENGINE_INT_H
@@ -216,6 +216,8 @@ struct mp__part *mp__part_of(struct mpp_part *part);
 struct mp__hdr *mp__call_chain(struct mp__call *call, uint32_t endpoint, int with_body);
 
 void mp__attempt_start(struct mp__part *part, const struct mpp_action *act);
+/* Body, URL and headers of `a`; 0 or a negative error with the message in `a`. */
+int mp__attempt_build(struct mp__attempt *a, const struct mpp_part_facts *facts, mpp_time now);
 void mp__attempt_abort(struct mp__attempt *list, uint64_t id);
 void mp__attempt_timer(struct mp__attempt *a);
 void mp__attempt_free(struct mp__attempt *a);
