@@ -1,4 +1,5 @@
-/* transport_int.h - shared by transport.c (transfers) and transport_socket.c (watchers). */
+/* transport_int.h - shared by transport.c (transfers), _easy.c (handles), _socket.c (watchers)
+ * and _idle.c (connections that nobody uses). */
 #ifndef MP_ENGINE_TRANSPORT_INT_H
 #define MP_ENGINE_TRANSPORT_INT_H
 
@@ -6,6 +7,7 @@
 #include <uv.h>
 
 #include "engine/transport.h"
+#include "policy/list.h"
 
 /* One watcher a socket, registered from its first use until the socket is closed: curl reports
  * REMOVE whenever a kept-alive connection goes idle, and following that with an epoll_ctl each time
@@ -18,6 +20,9 @@ struct mp__socket {
     int armed;   /* UV events the watcher has, 0: stopped */
     unsigned ours : 1; /* seen in OPENSOCKETFUNCTION; else the watcher lives until REMOVE */
     unsigned closing : 1;
+    unsigned retired : 1; /* shut down: curl is to close it */
+    struct mpp_link idle; /* of the transport, while nobody uses it */
+    uint64_t opened_at, idle_since; /* ms, uv_now */
 };
 
 struct mp__lane {
@@ -25,6 +30,8 @@ struct mp__lane {
     CURLM *multi;
     uv_timer_t timer;
     uint32_t running;
+    uint32_t paused;  /* of the running, by us */
+    uint32_t retired; /* sockets */
     uint32_t index;
     struct mp__handle *free_handles;
     unsigned due : 1;     /* curl wants to be called at once */
@@ -53,6 +60,11 @@ struct mp__transport {
     struct mp__socket **by_fd;
     size_t by_fd_cap;
     struct mp__transport_counters n;
+    struct mpp_link idle;    /* struct mp__socket, the longest idle first */
+    uint32_t idles, retired; /* sockets on it; shut down and not yet closed */
+    uint64_t idle_ms, age_ms;
+    uv_timer_t sweep;
+    uint64_t sweep_at;
     uint32_t handles_open; /* uv handles that still have to close */
     unsigned closing : 1, live : 1;
     void (*closed)(void *arg);
@@ -61,12 +73,24 @@ struct mp__transport {
     void *wake_arg;
 };
 
+struct mp__handle *mp__easy_take(struct mp__lane *lane, const struct mp__xfer *x);
+void mp__easy_give(struct mp__lane *lane, struct mp__handle *h);
+void mp__easy_free(struct mp__handle *h);
+void mp__easy_request(struct mp__handle *h, struct mp__xfer *x);
+
 int mp__socket_cb(CURL *easy, curl_socket_t fd, int what, void *lane, void *sockp);
 curl_socket_t mp__socket_open(void *lane, curlsocktype purpose, struct curl_sockaddr *addr);
 int mp__socket_close(void *lane, curl_socket_t fd);
+void mp__socket_rest(struct mp__socket *s, int events); /* what an idle one watches for */
 void mp__socket_release(struct mp__transport *t, struct mp__socket *s);
 unsigned mp__socket_retransmits(int fd);
 void mp__transport_handle_closed(struct mp__transport *t);
+void mp__idle_init(struct mp__transport *t);
+void mp__idle_fini(struct mp__transport *t);
+void mp__idle_add(struct mp__transport *t, struct mp__socket *s);
+void mp__idle_remove(struct mp__transport *t, struct mp__socket *s);
+void mp__idle_event(struct mp__socket *s); /* it spoke, or its peer went */
+void mp__idle_closed(struct mp__transport *t, struct mp__socket *s);
 void mp__lane_action(struct mp__lane *lane, curl_socket_t fd, int events);
 
 #endif

@@ -56,6 +56,11 @@ static void arm(struct mp__socket *s, int events)
         uv_unref((uv_handle_t *)&s->poll);
 }
 
+void mp__socket_rest(struct mp__socket *s, int events)
+{
+    arm(s, events);
+}
+
 static void on_poll(uv_poll_t *poll, int status, int events)
 {
     struct mp__socket *s = poll->data;
@@ -63,13 +68,13 @@ static void on_poll(uv_poll_t *poll, int status, int events)
     curl_socket_t fd = s->fd;
     int flags = 0;
 
-    if (s->want == 0) { /* the peer closed or spoke on an idle connection: curl looks at reuse */
-        arm(s, 0);
-        return;
-    }
     if (status < 0) {
         s->armed = 0; /* libuv stopped the watcher */
         flags = CURL_CSELECT_ERR;
+    }
+    if (s->want == 0) {
+        mp__idle_event(s);
+        return;
     }
     if (events & UV_READABLE)
         flags |= CURL_CSELECT_IN;
@@ -88,6 +93,7 @@ static struct mp__socket *socket_new(struct mp__lane *lane, curl_socket_t fd, in
     s->lane = lane;
     s->fd = fd;
     s->ours = ours ? 1 : 0;
+    s->opened_at = uv_now(lane->t->loop);
     if (remember(lane->t, fd, s) != 0 || uv_poll_init(lane->t->loop, &s->poll, fd) != 0) {
         if ((size_t)fd < lane->t->by_fd_cap)
             lane->t->by_fd[fd] = NULL;
@@ -112,6 +118,7 @@ void mp__socket_release(struct mp__transport *t, struct mp__socket *s)
     if (s->closing)
         return;
     s->closing = 1;
+    mp__idle_closed(t, s);
     t->by_fd[s->fd] = NULL;
     uv_poll_stop(&s->poll);
     uv_close((uv_handle_t *)&s->poll, on_closed);
@@ -125,16 +132,19 @@ int mp__socket_cb(CURL *easy, curl_socket_t fd, int what, void *lanep, void *soc
     (void)sockp;
 
     if (what == CURL_POLL_REMOVE) {
-        if (s != NULL && s->ours)
-            s->want = 0;
-        else if (s != NULL)
+        if (s != NULL && !s->ours) {
             mp__socket_release(lane->t, s);
+        } else if (s != NULL) {
+            s->want = 0;
+            mp__idle_add(lane->t, s);
+        }
         return 0;
     }
     if (s == NULL)
         s = socket_new(lane, fd, 0); /* the resolver's pipe */
     if (s == NULL)
         return 0;
+    mp__idle_remove(lane->t, s);
     s->want = (what & CURL_POLL_IN ? UV_READABLE : 0) | (what & CURL_POLL_OUT ? UV_WRITABLE : 0);
     arm(s, s->want);
     return 0;
