@@ -131,6 +131,11 @@ static int month(struct scan *s, int *out)
     return 0;
 }
 
+static int time_of_day(struct scan *s, int *h, int *m, int *sec)
+{
+    return fixed(s, 2, h) && take(s, ':') && fixed(s, 2, m) && take(s, ':') && fixed(s, 2, sec);
+}
+
 /* "Sun, 06 Nov 1994 08:49:37 GMT", or with dashes and two digits of year (RFC 850). */
 static int http_date(struct scan s, double *out)
 {
@@ -150,39 +155,55 @@ static int http_date(struct scan s, double *out)
         return 0;
     n = fixed(&s, 2, &yy);
     y = n ? y * 100 + yy : y + (y < 70 ? 2000 : 1900);
-    if (!take(&s, ' ') || !fixed(&s, 2, &h) || !take(&s, ':') || !fixed(&s, 2, &mi) ||
-        !take(&s, ':') || !fixed(&s, 2, &sec))
+    if (!take(&s, ' ') || !time_of_day(&s, &h, &mi, &sec))
         return 0;
     return unix_time(y, mo, d, h, mi, sec, out);
+}
+
+static double fraction(struct scan *s)
+{
+    double sum = 0, unit = 1;
+
+    for (; digit(s); s->p++) {
+        unit /= 10;
+        sum += (*s->p - '0') * unit;
+    }
+    return sum;
+}
+
+/* "Z", "+01:00": seconds east of Greenwich. */
+static int zone(struct scan *s, int *out)
+{
+    int h = 0, m = 0, sign = 0;
+
+    if (take(s, '+'))
+        sign = 1;
+    else if (take(s, '-'))
+        sign = -1;
+    else if (!take(s, 'Z') && !take(s, 'z'))
+        return 0;
+    if (sign && (!fixed(s, 2, &h) || !take(s, ':') || !fixed(s, 2, &m)))
+        return 0;
+    *out = sign * (h * 3600 + m * 60);
+    return 1;
 }
 
 /* "2026-03-01T12:00:00.5Z", "2026-03-01T12:00:00+01:00" */
 static int rfc3339(struct scan s, double *out)
 {
-    int hi, y, mo, d, h, mi, sec, zh = 0, zm = 0, sign = 0;
-    double fraction = 0, unit = 1;
+    int hi, y, mo, d, h, mi, sec, east;
+    double part = 0;
 
     if (!fixed(&s, 2, &hi) || !fixed(&s, 2, &y) || !take(&s, '-') || !fixed(&s, 2, &mo) ||
-        !take(&s, '-') || !fixed(&s, 2, &d) || !(take(&s, 'T') || take(&s, 't') || take(&s, ' ')) ||
-        !fixed(&s, 2, &h) || !take(&s, ':') || !fixed(&s, 2, &mi) || !take(&s, ':') ||
-        !fixed(&s, 2, &sec))
+        !take(&s, '-') || !fixed(&s, 2, &d))
+        return 0;
+    if (!(take(&s, 'T') || take(&s, 't') || take(&s, ' ')) || !time_of_day(&s, &h, &mi, &sec))
         return 0;
     if (take(&s, '.'))
-        for (; digit(&s); s.p++) {
-            unit /= 10;
-            fraction += (*s.p - '0') * unit;
-        }
-    if (take(&s, '+'))
-        sign = 1;
-    else if (take(&s, '-'))
-        sign = -1;
-    else if (!take(&s, 'Z') && !take(&s, 'z'))
+        part = fraction(&s);
+    if (!zone(&s, &east) || s.p != s.end || !unix_time(hi * 100 + y, mo, d, h, mi, sec, out))
         return 0;
-    if (sign && (!fixed(&s, 2, &zh) || !take(&s, ':') || !fixed(&s, 2, &zm)))
-        return 0;
-    if (s.p != s.end || !unix_time(hi * 100 + y, mo, d, h, mi, sec, out))
-        return 0;
-    *out += fraction - sign * (zh * 3600 + zm * 60);
+    *out += part - east;
     return 1;
 }
 
