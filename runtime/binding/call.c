@@ -351,7 +351,7 @@ static int l_call_start(lua_State *L)
     struct mp_vectors vectors;
     struct mp_timeouts timeouts;
     struct mp_op *op = op_new(L, box->rt->engine); /* at 3 */
-    lua_newtable(L);                            /* the anchor, at 4 */
+    lua_newtable(L);                               /* the anchor, at 4 */
     read_spec(L, 2, 4, &q, &vectors, &timeouts);
     lua_getfield(L, 2, "cancel_token");
     struct mp_token *token = mp_token_test(L, -1);

@@ -370,16 +370,15 @@ static int l_client_tostring(lua_State *L)
 
 void mp_open_client(lua_State *L)
 {
-    static const luaL_Reg client_meta[] = {
-        {"__gc", l_client_close}, {"__close", l_client_close}, {"__tostring", l_client_tostring},
-        {NULL, NULL}};
+    static const luaL_Reg client_meta[] = {{"__gc", l_client_close},
+                                           {"__close", l_client_close},
+                                           {"__tostring", l_client_tostring},
+                                           {NULL, NULL}};
     static const luaL_Reg pool_meta[] = {{"__gc", l_pool_gc}, {"__close", l_pool_gc}, {NULL, NULL}};
-    static const luaL_Reg functions[] = {{"client_new", l_client_new},
-                                         {"client_close", l_client_close},
-                                         {"client_stats", l_client_stats},
-                                         {"pool_new", l_pool_new},
-                                         {"pool_close", l_pool_gc},
-                                         {NULL, NULL}};
+    static const luaL_Reg functions[] = {
+        {"client_new", l_client_new},     {"client_close", l_client_close},
+        {"client_stats", l_client_stats}, {"pool_new", l_pool_new},
+        {"pool_close", l_pool_gc},        {NULL, NULL}};
     luaL_newmetatable(L, MP_CLIENT_TYPE);
     luaL_setfuncs(L, client_meta, 0);
     luaL_newmetatable(L, MP_POOL_TYPE);

@@ -17,11 +17,10 @@ struct field {
     enum field_type type;
 };
 
-#define FIELD(group, member, type)                                                          \
-    {                                                                                       \
-        #group "." #member, offsetof(struct mp_policy, group) +                             \
-                                offsetof(struct mp_##group##_policy, member),               \
-            type                                                                            \
+#define FIELD(group, member, type)                                                                 \
+    {                                                                                              \
+#group "." #member,                                                                        \
+            offsetof(struct mp_policy, group) + offsetof(struct mp_##group##_policy, member), type \
     }
 
 static const struct field fields[] = {

@@ -96,7 +96,8 @@ static int stop(struct mp__attempt *a, enum mp_kind kind, const char *message)
 static int on_status_line(struct mp__attempt *a, const char *line, size_t n)
 {
     const char *space = memchr(line, ' ', n);
-    a->status = space != NULL && (size_t)(line + n - space) > 3 ? (int)strtol(space + 1, NULL, 10) : 0;
+    a->status =
+        space != NULL && (size_t)(line + n - space) > 3 ? (int)strtol(space + 1, NULL, 10) : 0;
     a->head.n = 0; /* a new block after 100 Continue */
     a->nheaders = 0;
     mpp_hints_init(&a->hints);

@@ -63,8 +63,10 @@ static int check_method(const char *m)
     for (size_t i = 0; i < sizeof(known) / sizeof(*known); i++)
         if (strcmp(m, known[i]) == 0)
             return 0;
-    return mp__fail(MP_EINVAL, "method: Invalid HTTP method '%.20s' (GET POST PUT PATCH DELETE HEAD "
-                    "OPTIONS)", m);
+    return mp__fail(MP_EINVAL,
+                    "method: Invalid HTTP method '%.20s' (GET POST PUT PATCH DELETE HEAD "
+                    "OPTIONS)",
+                    m);
 }
 
 static int check_path(const char *path)
@@ -368,8 +370,8 @@ static int next_joined(struct mp__call *call, struct mpp_part_info *out)
     while (call->cursor < call->nrows) {
         struct cost_ctx ctx = {.call = call};
         struct mpp_batch_sum sum;
-        uint32_t n = mpp_batch_take(&limits, row_cost, &ctx, call->cursor,
-                                    call->nrows - call->cursor, &sum);
+        uint32_t n =
+            mpp_batch_take(&limits, row_cost, &ctx, call->cursor, call->nrows - call->cursor, &sum);
         if (n > 0) {
             uint64_t first = call->cursor;
             call->cursor += n;

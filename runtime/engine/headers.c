@@ -17,7 +17,8 @@ int mp__header_check(const char *name, const char *value, const char **why)
     if (name == NULL || *name == '\0')
         *why = "a header name is empty";
     for (const char *p = name; *why == NULL && *p != '\0'; p++) {
-        int alnum = (*p >= 'a' && *p <= 'z') || (*p >= 'A' && *p <= 'Z') || (*p >= '0' && *p <= '9');
+        int alnum =
+            (*p >= 'a' && *p <= 'z') || (*p >= 'A' && *p <= 'Z') || (*p >= '0' && *p <= '9');
         if (!alnum && strchr(extra, *p) == NULL)
             *why = "a header name holds a character that is not allowed";
     }

@@ -7,9 +7,11 @@
 static _Thread_local char last_error[256];
 
 static const char *const kind_names[MP_KIND_COUNT] = {
-    "none",          "invalid", "connect", "connect_timeout", "read_timeout", "write_timeout",
-    "pool_timeout",  "total_timeout", "http", "decode", "tls", "too_large", "rate_limited",
-    "budget",        "breaker_open",  "cancelled", "closed",
+    "none",         "invalid",       "connect",      "connect_timeout",
+    "read_timeout", "write_timeout", "pool_timeout", "total_timeout",
+    "http",         "decode",        "tls",          "too_large",
+    "rate_limited", "budget",        "breaker_open", "cancelled",
+    "closed",
 };
 
 const char *mp_kind_name(enum mp_kind kind)

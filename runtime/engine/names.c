@@ -17,9 +17,9 @@
 
 #include "engine/engine_int.h"
 
-#define FRESH_SECONDS  60
-#define RETRY_SECONDS  1 /* a failure is believed for so long */
-#define MAX_ADDRESSES  16
+#define FRESH_SECONDS 60
+#define RETRY_SECONDS 1 /* a failure is believed for so long */
+#define MAX_ADDRESSES 16
 
 struct answer {
     struct answer *next;

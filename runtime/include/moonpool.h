@@ -100,33 +100,33 @@ MP_API size_t mp_matrix_cols(const mp_matrix *m);
 #define MP_STATUS_WORDS 20 /* bits for statuses 0..639 */
 
 struct mp_retry_policy {
-    uint32_t max_attempts;  /* the first included; 1: no retry. Default 6 */
-    double base;            /* s, full jitter: rand(0, min(cap, base * 2^(n-1))). Default 0.25 */
-    double throttle_base;   /* the same after 429 and friends. Default 1 */
-    double cap;             /* s. Default 30 */
+    uint32_t max_attempts;   /* the first included; 1: no retry. Default 6 */
+    double base;             /* s, full jitter: rand(0, min(cap, base * 2^(n-1))). Default 0.25 */
+    double throttle_base;    /* the same after 429 and friends. Default 1 */
+    double cap;              /* s. Default 30 */
     double max_server_delay; /* a Retry-After above this is not waited for. Default 120 */
-    double budget;          /* tokens earned by a first attempt. Default 0.1 */
-    double reserve;         /* tokens at the start. Default 10 */
-    double budget_cap;      /* tokens at most. Default 100 */
+    double budget;           /* tokens earned by a first attempt. Default 0.1 */
+    double reserve;          /* tokens at the start. Default 10 */
+    double budget_cap;       /* tokens at most. Default 100 */
     uint32_t on[MP_STATUS_WORDS]; /* statuses retried. Default 408 409 425 429 5xx */
-    uint8_t transport;      /* retry connect, TLS-less transport and timeout faults. Default 1 */
+    uint8_t transport; /* retry connect, TLS-less transport and timeout faults. Default 1 */
     uint8_t respect_retry_after; /* Default 1 */
-    uint8_t fail_fast;      /* empty budget: 0 parks the part, 1 fails it with MP_KIND_BUDGET */
+    uint8_t fail_fast; /* empty budget: 0 parks the part, 1 fails it with MP_KIND_BUDGET */
     uint8_t pad;
 };
 
 struct mp_hedge_policy {
-    double delay;  /* fixed, s; 0: use factor */
-    double factor; /* delay = factor * percentile of live latency; both 0: hedging off */
+    double delay;      /* fixed, s; 0: use factor */
+    double factor;     /* delay = factor * percentile of live latency; both 0: hedging off */
     double percentile; /* 0..1, for example 0.95 */
-    double budget; /* hedges per first attempt. Default 0.05 */
-    double reserve; /* hedge tokens at the start. Default 2 */
+    double budget;     /* hedges per first attempt. Default 0.05 */
+    double reserve;    /* hedge tokens at the start. Default 2 */
 };
 
 struct mp_rate_policy {
-    double rpm; /* requests a minute, 0: no limit */
-    double tpm; /* tokens a minute, 0: no limit */
-    double share; /* of the limit to use. Default 0.95 */
+    double rpm;      /* requests a minute, 0: no limit */
+    double tpm;      /* tokens a minute, 0: no limit */
+    double share;    /* of the limit to use. Default 0.95 */
     const char *key; /* clients with the same key share one bucket; NULL: this client's own */
 };
 
@@ -140,7 +140,7 @@ struct mp_concurrency_policy {
 };
 
 struct mp_batch_policy {
-    uint32_t size;   /* rows a request, default 128 */
+    uint32_t size; /* rows a request, default 128 */
     uint32_t pad;
     uint64_t chars;  /* Unicode scalar values a request, 0: no limit */
     uint64_t tokens; /* estimated tokens a request, 0: no limit */
@@ -150,12 +150,12 @@ struct mp_batch_policy {
 
 struct mp_breaker_policy {
     uint32_t enabled;
-    uint32_t consecutive; /* failures in a row that open it. Default 5 */
-    double ratio;         /* or this share of failures. Default 0.5 */
+    uint32_t consecutive;  /* failures in a row that open it. Default 5 */
+    double ratio;          /* or this share of failures. Default 0.5 */
     uint32_t min_requests; /* of at least so many in the window. Default 20 */
     uint32_t pad;
-    double window;  /* s. Default 10 */
-    double open;    /* s before the first probe. Default 5 */
+    double window;   /* s. Default 10 */
+    double open;     /* s before the first probe. Default 5 */
     double open_max; /* s, doubling up to. Default 60 */
 };
 
@@ -196,10 +196,10 @@ typedef struct mp_engine mp_engine;
 typedef struct mp_pool mp_pool;
 typedef struct mp_client mp_client;
 
-#define MP_INIT(type)        \
-    (type)                   \
-    {                        \
-        .size = sizeof(type) \
+#define MP_INIT(type)                                                                              \
+    (type)                                                                                         \
+    {                                                                                              \
+        .size = sizeof(type)                                                                       \
     }
 
 enum mp_log_level { MP_LOG_TRACE, MP_LOG_DEBUG, MP_LOG_INFO, MP_LOG_WARN, MP_LOG_ERROR };
@@ -281,10 +281,10 @@ struct mp_client_config {
     struct mp_tls_config tls;
     const char *proxy_http, *proxy_https; /* NULL: from the environment; "": none */
     const char *no_proxy;
-    const char *accept_encoding; /* NULL: "gzip, zstd"; "": none */
-    int http_version;            /* 1 (default) or 2 */
-    const char *request_id_header; /* NULL: x-request-id; "": none */
-    const char *request_id_prefix; /* NULL: moonpool */
+    const char *accept_encoding;    /* NULL: "gzip, zstd"; "": none */
+    int http_version;               /* 1 (default) or 2 */
+    const char *request_id_header;  /* NULL: x-request-id; "": none */
+    const char *request_id_prefix;  /* NULL: moonpool */
     const char *idempotency_header; /* NULL: none; the key is the same for all attempts of a part */
     uint8_t deadline_headers;       /* send Request-Timeout-Ms and Request-Deadline-Ms */
     const char *rate_key;
@@ -292,8 +292,7 @@ struct mp_client_config {
 };
 
 /* MP_EINVAL: mp_last_error() names the field. */
-MP_API int mp_client_new(mp_engine *engine, const struct mp_client_config *config,
-                         mp_client **out);
+MP_API int mp_client_new(mp_engine *engine, const struct mp_client_config *config, mp_client **out);
 /* Open calls end with CLOSED; the memory goes when the last of them is delivered. */
 MP_API void mp_client_close(mp_client *client);
 
@@ -315,7 +314,7 @@ enum mp_row_style {
 
 enum mp_dtype { MP_F32 = 0, MP_I8, MP_U8, MP_BITS };
 
-struct mp_vectors { /* where a reply carries its vectors; the strings must outlive the call */
+struct mp_vectors {     /* where a reply carries its vectors; the strings must outlive the call */
     const char *list;   /* dotted path from the root, "a|b" for alternatives, "" for the root */
     const char *vector; /* key in an item; NULL: the item is the vector */
     const char *index;  /* key of the item's 0-based position; NULL: positional */
@@ -326,8 +325,8 @@ struct mp_vectors { /* where a reply carries its vectors; the strings must outli
 struct mp_exchange { /* how one part ended */
     uint64_t first;  /* rows first .. first+count-1 of the call, 0-based */
     uint32_t count;
-    uint16_t kind;   /* enum mp_kind; 0: fine */
-    int16_t status;  /* of the last reply, 0: none */
+    uint16_t kind;  /* enum mp_kind; 0: fine */
+    int16_t status; /* of the last reply, 0: none */
     uint16_t attempts;
     uint16_t hedges;
     uint16_t endpoint;
@@ -337,7 +336,7 @@ struct mp_exchange { /* how one part ended */
     float retry_after; /* s the server asked for, < 0: none */
     uint32_t head_len; /* "name: value\n" lines of the last reply's headers */
     uint32_t message_len;
-    size_t body_len; /* of a kept body: bodies mode, or the reply of a failed part (bounded) */
+    size_t body_len;  /* of a kept body: bodies mode, or the reply of a failed part (bounded) */
     const char *data; /* head, then message NUL, then request id NUL, then body NUL */
 };
 
@@ -396,10 +395,10 @@ struct mp_request {
     /* MP_BODY_WHOLE: headers of single rows, nrows entries or NULL; read before each attempt */
     const struct mp_header *(*row_headers)(void *arg, uint64_t row, size_t *n);
     struct mp_str prefix, suffix;
-    const struct mp_vectors *vectors; /* NULL: replies are kept as bytes */
-    const struct mp_policy *policy;   /* NULL: the client's; must outlive the call */
+    const struct mp_vectors *vectors;   /* NULL: replies are kept as bytes */
+    const struct mp_policy *policy;     /* NULL: the client's; must outlive the call */
     const struct mp_timeouts *timeouts; /* NULL: the client's; zero fields: the client's */
-    mp_done_fn *done; /* NULL: the result is fetched by mp_poll */
+    mp_done_fn *done;                   /* NULL: the result is fetched by mp_poll */
     void *arg;
     /* A call of one row may take the bytes of a 2xx reply as they come instead of keeping them. The
      * attempt is not repeated once `head` has run. Both run inside the transport: they may copy
@@ -437,16 +436,16 @@ MP_API struct mp_result *mp_result_keep(const struct mp_result *result);
 struct mp_stats {
     size_t size;
     uint64_t calls, calls_done;
-    uint64_t requests;     /* parts ended */
+    uint64_t requests; /* parts ended */
     uint64_t attempts, retries, hedges, hedges_won;
     uint64_t ok, failed;
     uint64_t bytes_sent, bytes_received; /* bodies, decoded */
     uint64_t connections_opened, connections_reused, connections_closed;
     uint64_t connects_refused, resets;
     uint64_t turns;
-    double longest_turn;   /* s */
+    double longest_turn; /* s */
     uint32_t calls_open, running, pool_waiting, connections_open;
-    uint64_t queued_bytes; /* copied inputs of open calls */
+    uint64_t queued_bytes;    /* copied inputs of open calls */
     uint64_t tcp_retransmits; /* of connections closed so far and open now */
 };
 
@@ -460,7 +459,7 @@ struct mp_client_stats {
     uint32_t in_flight, concurrency_limit, pool_waiting, connections_open;
     double p50, p90, p95, p99; /* s, of acceptable replies of the first endpoint */
     double pool_wait_p50, pool_wait_p99;
-    double paused_for;         /* s left of a server's Retry-After */
+    double paused_for; /* s left of a server's Retry-After */
     double retry_budget;
 };
 

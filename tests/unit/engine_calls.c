@@ -82,8 +82,8 @@ static void test_headers_replace(void **state)
 
 static void test_methods(void **state)
 {
-    static const char *const methods[] = {"GET", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS",
-                                          "POST", "GET"};
+    static const char *const methods[] = {"GET",  "PUT",     "PATCH", "DELETE",
+                                          "HEAD", "OPTIONS", "POST",  "GET"};
     struct rig rig;
     (void)state;
     rig_open(&rig);
@@ -128,8 +128,9 @@ static void test_refused_arguments(void **state)
     q.nheaders = 1;
     assert_int_equal(mp_submit(rig.engine, &q, &ticket), MP_EINVAL);
     assert_non_null(strstr(mp_last_error(), "line break"));
-    static const char *const urls[] = {"ftp://x", "", "http://", "http://u:p@h/", "h:80",
-                                       "http://a b/", "http://h/?q=1", "file:///etc/passwd"};
+    static const char *const urls[] = {
+        "ftp://x",           "", "http://", "http://u:p@h/", "h:80", "http://a b/", "http://h/?q=1",
+        "file:///etc/passwd"};
     for (size_t i = 0; i < sizeof(urls) / sizeof(*urls); i++) {
         struct mp_endpoint_config ep = {.base_url = urls[i]};
         struct mp_client_config c = MP_INIT(struct mp_client_config);

@@ -32,9 +32,9 @@ static size_t vectors_reply(const char *body, char *out, size_t cap, int shuffle
                                 "%s{\"embedding\":[%ld,%ld.5,-%ld],\"index\":%u}", i ? "," : "",
                                 k[j], k[j], k[j], j);
     }
-    len += (size_t)snprintf(out + len, cap - len,
-                            "],\"model\":\"m\",\"usage\":{\"prompt_tokens\":%u,\"total_tokens\":%u}}",
-                            n, n);
+    len += (size_t)snprintf(
+        out + len, cap - len,
+        "],\"model\":\"m\",\"usage\":{\"prompt_tokens\":%u,\"total_tokens\":%u}}", n, n);
     return len;
 }
 
@@ -204,8 +204,7 @@ static void test_wrong_replies(void **state)
          "dimension"},
         {"{\"data\":[{\"embedding\":[1],\"index\":0},{\"embedding\":[1],\"index\":0}]}",
          "duplicate"},
-        {"{\"data\":[{\"embedding\":[1],\"index\":0},{\"embedding\":[1],\"index\":5}]}",
-         "range"},
+        {"{\"data\":[{\"embedding\":[1],\"index\":0},{\"embedding\":[1],\"index\":5}]}", "range"},
         {"{\"data\":[{\"embedding\":[1],\"index\":0},{\"embedding\":[NaN],\"index\":1}]}", ""},
         {"{\"data\":[{\"embedding\":[1],\"index\":0},{\"embedding\":[1],\"index\":1}]} x",
          "trailing"},

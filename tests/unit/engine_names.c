@@ -140,8 +140,7 @@ static double ms_since(const struct timespec *from)
 {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)(now.tv_sec - from->tv_sec) * 1e3 +
-           (double)(now.tv_nsec - from->tv_nsec) / 1e6;
+    return (double)(now.tv_sec - from->tv_sec) * 1e3 + (double)(now.tv_nsec - from->tv_nsec) / 1e6;
 }
 
 static void wait_entered(struct rig *rig)
