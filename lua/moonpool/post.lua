@@ -69,7 +69,7 @@ local function build(state, r)
   local from = 1
   repeat
     from = core.result_rows(r, res, errors, from)
-    if from then core.sleep(0) end
+    if from then core.pause() end
   until not from
   for _, e in ipairs(errors) do
     e.error.endpoint = state.urls[e.error.endpoint_index]
@@ -104,6 +104,13 @@ local function join(path)
   return path
 end
 
+-- These calls decode MessagePack too; the callers' own Accept headers come later and replace this.
+local function accept(state, spec)
+  if state.own_accept then return end
+  table.insert(spec.headers, 1, "Accept")
+  table.insert(spec.headers, 2, "application/json, application/msgpack")
+end
+
 local function row_headers(opts, level)
   local list = opts.payload_headers
   if not list then return nil end
@@ -123,6 +130,7 @@ function client.methods.batch_post(self, opts)
   spec.method, spec.path, spec.payloads = method, join(opts.path or opts.url_path), payloads
   spec.no_body = not with_body[method]
   spec.row_headers = row_headers(opts, 2)
+  accept(state, spec)
   local r, err = call.run(state, spec)
   if not r then return nil, err end
   local res, info = build(state, r)
@@ -147,6 +155,7 @@ function client.methods.request(self, opts)
   if type(opts.json) == "string" then payload = require("moonpool.json").encode(opts.json) end
   spec.method, spec.path, spec.payloads = method, join(opts.path), { payload }
   spec.no_body = not has_body and not with_body[method]
+  accept(state, spec)
   local r, err = call.run(state, spec)
   if not r then return nil, err end
   local res, info = build(state, r)

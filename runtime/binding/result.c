@@ -15,7 +15,7 @@
 #include "binding/matrix.h"
 #include "binding/msgpack.h"
 
-#define SLICE_NS 1500000
+#define SLICE_NS 1000000
 
 static struct mp_result *check_result(lua_State *L)
 {

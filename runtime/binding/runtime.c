@@ -111,6 +111,7 @@ static struct house *house_new(lua_State *L, uv_loop_t *loop, int *err)
     s->rt = &house->rt;
     s->exit_code = -1;
     mp_link_init(&s->queue);
+    mp_link_init(&s->later);
     mp__scope_init(&s->root, &house->rt);
     *err = mp__sched_init(&house->rt);
     if (*err && !loop)

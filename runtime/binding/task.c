@@ -274,6 +274,7 @@ void mp_open_task(lua_State *L)
 {
     static const luaL_Reg functions[] = {{"await", l_await},
                                          {"sleep", l_sleep},
+                                         {"pause", l_pause},
                                          {"now", l_now},
                                          {"in_task", l_in_task},
                                          {"deadline", l_deadline},

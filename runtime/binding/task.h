@@ -135,6 +135,7 @@ enum { SCOPE_UV_ERROR = 1, SCOPE_UV_TOKEN, SCOPE_UV_PARENT, SCOPE_UVS = SCOPE_UV
 struct mp_sched {
     struct mp_rt *rt;
     struct mp_link queue;
+    struct mp_link later; /* mp_node.link of those who let the loop turn once */
     struct mp_task *current;
     lua_State *from;             /* who runs the loop: lua_resume's `from` */
     lua_State *volatile running; /* for the signal handler: whom to hook */
@@ -189,6 +190,7 @@ int mp__sched_init(struct mp_rt *rt); /* a uv error */
 void mp__sched_kill_all(lua_State *L, struct mp_rt *rt);
 void mp__sched_close(struct mp_rt *rt);
 void mp__sched_ready(struct mp_task *t);
+void mp__sched_spin(struct mp_sched *s); /* the next poll must not block */
 void mp__sched_adopt(lua_State *L, struct mp_task *t);
 void mp__task_cancel(struct mp_task *t, int why);
 void mp__task_push(lua_State *L, struct mp_task *t);
@@ -205,6 +207,7 @@ void mp__push_traceback(lua_State *L, int err); /* where the error at `err` was 
 void mp__timer_start(struct mp_sched *s, struct mp_timer *t, double when);
 void mp__timer_stop(struct mp_sched *s, struct mp_timer *t);
 int l_sleep(lua_State *L);
+int l_pause(lua_State *L);
 
 /* task_scope.c */
 void mp__scope_init(struct mp_scope *s, struct mp_rt *rt);

@@ -22,15 +22,20 @@ static void on_idle(uv_idle_t *handle)
     (void)handle;
 }
 
+void mp__sched_spin(struct mp_sched *s)
+{
+    if (s->idling || s->closing)
+        return;
+    s->idling = 1;
+    uv_idle_start(&s->idle, on_idle);
+}
+
 void mp__sched_ready(struct mp_task *t)
 {
     struct mp_sched *s = t->rt->sched;
     t->state = t->state == TASK_NEW ? TASK_NEW : TASK_READY;
     mp_link_append(&s->queue, &t->run);
-    if (!s->idling && !s->closing) {
-        s->idling = 1;
-        uv_idle_start(&s->idle, on_idle);
-    }
+    mp__sched_spin(s);
 }
 
 void mp__task_cancel(struct mp_task *t, int why)
@@ -330,7 +335,7 @@ void mp_sched_run(struct mp_rt *rt)
         if (n % BUDGET_STRIDE == 0 && uv_hrtime() > end)
             break;
     }
-    if (s->idling && mp_link_alone(&s->queue)) {
+    if (s->idling && mp_link_alone(&s->queue) && mp_link_alone(&s->later)) {
         s->idling = 0;
         uv_idle_stop(&s->idle);
     }
@@ -339,6 +344,11 @@ void mp_sched_run(struct mp_rt *rt)
 static void on_check(uv_check_t *handle)
 {
     struct mp_sched *s = handle->data;
+    while (!mp_link_alone(&s->later)) {
+        struct mp_node *node = MP_OF(s->later.next, struct mp_node, link);
+        mp_link_remove(&node->link);
+        mp_wait_wake(s->rt, &node->w);
+    }
     mp_sched_run(s->rt);
 }
 

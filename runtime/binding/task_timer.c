@@ -150,6 +150,24 @@ static int sleep_k(lua_State *L, int status, lua_KContext ctx)
     return 0;
 }
 
+static void pause_cancel(struct mp_wait *w)
+{
+    struct mp_node *node = MP_OF(w, struct mp_node, w);
+    mp_link_remove(&node->link);
+}
+
+/* core.pause(): lets the loop turn once. For long work done in slices: sleep(0) only goes to the end
+ * of the run queue, and sockets and timers would wait for the whole of a turn's budget. */
+int l_pause(lua_State *L)
+{
+    mp_wait_check(L);
+    struct mp_rt *rt = mp_rt(L);
+    struct mp_node *node = mp__node(rt, pause_cancel);
+    mp_link_append(&rt->sched->later, &node->link);
+    mp__sched_spin(rt->sched);
+    return mp_wait_begin(L, &node->w, 0, sleep_k);
+}
+
 /* sleep(seconds): zero lets every other runnable task have its turn. */
 int l_sleep(lua_State *L)
 {

@@ -22,7 +22,7 @@
 #define MP__MAX_HEAD       (64 * 1024)
 #define MP__MAX_ERROR_BODY (16 * 1024)
 #define MP__MAX_HEADERS    100
-#define MP__TURN_NS        3000000 /* of work before a turn hands back to the loop */
+#define MP__TURN_NS        2000000 /* of work before a turn hands back to the loop */
 
 /* ---- names ---- */
 
