@@ -11,7 +11,8 @@ local R = options.rule
 local M = {}
 
 local function token(v)
-  if not (type(v) == "userdata" or type(v) == "table") then return "cancel token expected" end
+  local meta = type(v) == "userdata" and getmetatable(v)
+  if not meta or meta.__name ~= "moonpool.cancel_token" then return "cancel token expected" end
 end
 
 local function timeout(v)
@@ -43,6 +44,7 @@ local common = {
   non_retryable_status_codes = R.table, pin_initial_endpoint_once = R.boolean,
 }
 M.common = common
+M.token = token
 
 -- Options whose values no message shows.
 M.secrets = { api_key = true, primary_api_key_override = true }
@@ -69,12 +71,18 @@ local defaults = {
   max_retries = 5, initial_backoff_ms = 125, timeout_s = 3600, pin_initial_endpoint_once = false,
 }
 
+-- A copy sent after the attempt has been given up is never sent.
+local function check_hedge(t, where, level)
+  local limit = t.timeout_s or type(t.timeout) == "number" and t.timeout
+  if t.hedge_delay and limit and t.hedge_delay >= limit then
+    error(("%s: hedge_delay: must be less than %s"):format(where, t.timeout_s and "timeout_s" or "timeout"),
+      level + 1)
+  end
+end
+
 local function check_preference(t, where, level)
   options.check(where, t, preference_rules, level + 1, M.secrets)
-  local limit = t.timeout_s
-  if t.hedge_delay and limit and t.hedge_delay >= limit then
-    error(("%s: hedge_delay: must be less than timeout_s"):format(where), level + 1)
-  end
+  check_hedge(t, where, level + 1)
   for _, status in ipairs(t.non_retryable_status_codes or {}) do
     if math.type(status) ~= "integer" or status < 0 or status > 65535 then
       error(("%s: non_retryable_status_codes: holds a value that is no status"):format(where), level + 1)
@@ -137,56 +145,63 @@ local function timeouts_of(client, o, where, level)
   return t
 end
 
--- Which policy places the call overrides; nil: none, the client's policy serves as it is.
-local function policy_of(client, o, limits, where, level)
-  local t, n = { fields = {} }, 0
-  local function put(place, value)
-    t[place] = value
-    n = n + 1
-  end
-  local function field(name, value)
-    t.fields[name] = value
-    n = n + 1
-  end
+-- The places that the call names itself, or its policy.
+local function put_places(t, o)
   for _, place in ipairs(policy.places) do
-    if o[place] ~= nil then put(place, o[place]) end
-    if o.policy and o.policy[place] ~= nil and o[place] == nil then put(place, o.policy[place]) end
+    t[place] = o[place]
+    if t[place] == nil and o.policy then t[place] = o.policy[place] end
   end
-  if o.hedge_delay and o.hedge == nil then put("hedge", { delay = o.hedge_delay }) end
-  if o.hedge_budget_pct then field("hedge.budget", o.hedge_budget_pct) end
-  if o.retry_budget_pct then field("retry.budget", o.retry_budget_pct) end
-  if o.max_retries then field("retry.max_attempts", o.max_retries + 1) end
-  if o.initial_backoff_ms then field("retry.base", o.initial_backoff_ms / 1000) end
+  if o.hedge_delay and o.hedge == nil then t.hedge = { delay = o.hedge_delay } end
+end
+
+local function put_seed_fields(fields, o)
+  fields["hedge.budget"] = o.hedge_budget_pct
+  fields["retry.budget"] = o.retry_budget_pct
+  fields["retry.max_attempts"] = o.max_retries and o.max_retries + 1
+  fields["retry.base"] = o.initial_backoff_ms and o.initial_backoff_ms / 1000
   if o.non_retryable_status_codes then
     local set = {}
     for _, s in ipairs(o.non_retryable_status_codes) do set[s] = false end
-    t.fields.statuses = set
-    n = n + 1
+    fields.statuses = set
   end
+end
+
+-- What was asked for, unless the provider allows less.
+local function put_batch_fields(fields, o, client, limits)
   local batch = type(o.batch) == "table" and o.batch or {}
   local function smaller(name, given, limit)
     if limit and (not given or limit < given) then given = limit end
-    if given then field(name, given) end
+    fields[name] = given
   end
   smaller("batch.size", o.batch_size or batch.size or (type(o.batch) == "number" and o.batch)
     or client.batch_size or 128, limits.inputs)
   smaller("batch.chars", o.max_chars_per_request or batch.chars or client.batch_chars, limits.chars)
   smaller("batch.tokens", o.max_tokens_per_request or batch.tokens or client.batch_tokens, limits.tokens)
   smaller("batch.bytes", o.max_bytes_per_request or batch.bytes or client.batch_bytes, limits.bytes)
-  if n == 0 then return nil end
-  return policy.compile(client.policy, t, where, level + 1)
+end
+
+-- The client's policy with what the call overrides.
+local function policy_of(client, o, limits, where, level)
+  local t = { fields = {} }
+  put_places(t, o)
+  put_seed_fields(t.fields, o)
+  put_batch_fields(t.fields, o, client, limits)
+  return (policy.compile(client.policy, t, where, level + 1)) -- no tail call: levels count frames
 end
 
 --- The spec of a call for the core. limits: the provider's.
 function M.spec(client, opts, limits, where, level)
   level = (level or 2) + 1
   local o = merged(opts, where, level)
-  local headers = options.headers(where, o.extra_headers, level)
-  options.headers(where, o.custom_headers, level, headers)
-  options.headers(where, o.headers, level, headers)
+  check_hedge(o, where, level)
+  local headers = {}
   local key = o.api_key or o.primary_api_key_override
   if key == nil then key = client.dynamic_key end
-  if key then client.auth_header(key, headers) end
+  if key then client.auth_header(key, headers, where, level) end
+  -- Later ones replace: an Authorization header that the call names itself wins over the key.
+  options.headers(where, o.extra_headers, level, headers)
+  options.headers(where, o.custom_headers, level, headers)
+  options.headers(where, o.headers, level, headers)
   return {
     headers = headers,
     timeouts = timeouts_of(client, o, where, level),

@@ -27,7 +27,7 @@ local rules = {
   user_agent = R.string, http_version = R.one_of("1.1", "2", 1, 2, "1"), pool = R.any,
   timeout = R.either(R.table, R.duration), proxy = R.either(R.off, R.string, R.table),
   tls = R.table, preset = R.one_of("job", "gateway", "interactive", "none"),
-  max_concurrent_requests = R.count, batch_size = R.count, cancel_token = R.any,
+  max_concurrent_requests = R.count, batch_size = R.count, cancel_token = call.token,
   accept_encoding = R.either(R.off, R.string), request_id_header = R.either(R.off, R.string),
   request_id_prefix = R.string, idempotency_header = R.string, deadline_headers = R.boolean,
   rate_key = R.string, total_timeout = R.duration, strict = R.boolean,
@@ -117,13 +117,25 @@ end
 
 -- ---- construction ----------------------------------------------------------------------------------------
 
+local proxy_schemes = {
+  http = true, https = true, socks4 = true, socks4a = true, socks5 = true, socks5h = true,
+}
+
+local function proxy_url(v)
+  if type(v) ~= "string" then return "string expected" end
+  local scheme = v:match("^(%a[%w+.-]*)://")
+  if scheme and not proxy_schemes[scheme:lower()] or v:find("[%c%s\127]") then
+    return "must be an address, or begin with http://, https:// or socks5://"
+  end
+end
+
 local function proxies(o, cfg, level)
   local p = o.proxy
   if p == nil then p = o.proxies end
   if p == nil then return end
   if p == false then p = { http = "", https = "" } end
   if type(p) == "string" then p = { http = p, https = p } end
-  options.check("client: proxy", p, { http = R.string, https = R.string, no_proxy = R.string }, level + 1,
+  options.check("client: proxy", p, { http = proxy_url, https = proxy_url, no_proxy = R.string }, level + 1,
     { http = true, https = true })
   cfg.proxy_http, cfg.proxy_https, cfg.no_proxy = p.http, p.https, p.no_proxy
 end
@@ -153,7 +165,7 @@ local function client_policy(o, level)
     t.fields["retry.base"] = o.retry_delay
     t.fields["retry.throttle_base"] = o.retry_delay
   end
-  return policy.compile(o.preset or "job", t, "client", level + 1)
+  return (policy.compile(o.preset or "job", t, "client", level + 1)) -- no tail call: levels count frames
 end
 
 local pools = setmetatable({}, { __mode = "k" })
@@ -211,29 +223,44 @@ end
 
 -- Adds the header of a key to a list of headers.
 local function make_auth(prov, auth, keys)
-  return function(k, headers)
-    local text = key_text(k, "api_key", 3)
+  return function(k, headers, where, level)
+    local text = key_text(k, where, level + 1)
     if not auth or not text then return end
     local why = prov.key_check and prov.key_check(text)
-    if why then error("api_key: " .. why, 4) end
+    if why then error(where .. ": api_key: " .. why, level + 1) end
     remember(keys, text)
     headers[#headers + 1] = auth.header
     headers[#headers + 1] = auth.format:format(text)
   end
 end
 
+-- Whether the caller's own headers say who they are: then no key is added to them.
+local function names_header(headers, name)
+  for given in pairs(headers or {}) do
+    if type(given) == "string" and given:lower() == name:lower() then return true end
+  end
+  return false
+end
+
+-- The key of an endpoint, as a header; one that is a function is asked at each call.
+local function endpoint_auth(o, ep, prov, self, headers, level)
+  if self.auth and names_header(o.headers, self.auth.header) then return end
+  local k = ep.api_key
+  if k == nil then k = o.api_key end
+  if k == nil then k = env_key(prov) end
+  if type(k) == "function" and ep.api_key == nil then
+    self.dynamic_key = k
+  elseif k then
+    self.auth_header(k, headers, "client", level + 1)
+  end
+end
+
 local function endpoints_config(o, prov, self, level)
   local list = {}
   for i, ep in ipairs(endpoint_list(o, prov, level + 1)) do
-    local headers = options.headers("client", ep.headers, level + 1)
-    local k = ep.api_key
-    if k == nil then k = o.api_key end
-    if k == nil then k = env_key(prov) end
-    if type(k) == "function" and ep.api_key == nil then
-      self.dynamic_key = k
-    elseif k then
-      self.auth_header(k, headers)
-    end
+    local headers = {}
+    endpoint_auth(o, ep, prov, self, headers, level + 1)
+    options.headers("client", ep.headers, level + 1, headers)
     list[i] = {
       base_url = ep.base_url, weight = ep.weight, headers = headers,
       health_path = ep.health_path or ep.deployment_health_path,
@@ -243,6 +270,13 @@ local function endpoints_config(o, prov, self, level)
     self.urls[i] = shown_url(ep.base_url)
   end
   return list
+end
+
+local function set_up(prov, o, level)
+  if not prov.setup then return prov end
+  local other, why = prov.setup(o)
+  if why then error("client: " .. why, level + 1) end
+  return other or prov
 end
 
 -- What the provider presets; policies only where the caller names no preset.
@@ -281,7 +315,7 @@ local function headers_with_agent(o, prov, level)
     headers[#headers + 1] = "User-Agent"
     headers[#headers + 1] = o.user_agent
   end
-  return options.headers("client", o.headers, level + 1, headers)
+  return (options.headers("client", o.headers, level + 1, headers))
 end
 
 -- What calls read of the client's options.
@@ -291,6 +325,7 @@ local function keep_settings(self, o)
   self.batch_chars, self.batch_tokens, self.batch_bytes = batch.chars, batch.tokens, batch.bytes
   self.max_concurrent_requests = o.max_concurrent_requests
   self.cancel_token = o.cancel_token
+  self.own_accept = names_header(o.headers, "Accept")
 end
 
 local function timeouts_of(self, o, level)
@@ -329,10 +364,11 @@ function M.new(o)
   if type(o) == "string" then o = { base_url = o } end
   local prov = provider.get(type(o) == "table" and o.provider or nil, 2)
   options.check("client", o, options.extended(rules, prov.options), 2, secrets)
-  prov = prov.choose and prov.choose(o) or prov
+  prov = set_up(prov, o, 2)
   o = with_defaults(o, prov)
   local self = { provider = prov, urls = {}, options = o, keys = {} }
-  self.auth_header = make_auth(prov, auth_of(prov, o, 2), self.keys)
+  self.auth = auth_of(prov, o, 2)
+  self.auth_header = make_auth(prov, self.auth, self.keys)
   self.policy = client_policy(o, 2)
   keep_settings(self, o)
   local ok, made = pcall(core.client_new, core_config(self, o, prov, 2))
@@ -354,8 +390,10 @@ end
 meta.__close = methods.close
 
 function methods.stats(self)
-  local stats = core.client_stats(M.state(self).core)
-  stats.provider = M.state(self).provider.name
+  local state = M.state(self)
+  local ok, stats = pcall(core.client_stats, state.core)
+  if not ok then error("stats: the client is closed", 2) end
+  stats.provider = state.provider.name
   return stats
 end
 

@@ -10,7 +10,9 @@ local M = {}
 local rules = call.rules {
   input = R.either(R.string, R.table),
   dimensions = function(v)
-    if math.type(v) ~= "integer" or v < 1 or v > 1000000 then return "must be a whole number from 1 to 1,000,000" end
+    if math.type(v) ~= "integer" or v < 1 or v > 1000000 then
+      return "must be a whole number from 1 to 1,000,000"
+    end
   end,
   encoding_format = R.one_of("float", "base64"),
   user = function(v)
@@ -32,6 +34,8 @@ function lazy.individual_request_times(res)
   for k, r in ipairs(res.requests) do t[k] = r.time end
   return t
 end
+
+lazy.individual_batch_request_times = lazy.individual_request_times -- the name in a seed's README
 
 function lazy.response_headers(res)
   local t = {}

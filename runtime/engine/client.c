@@ -102,6 +102,21 @@ static int check_timeouts(const struct mp_timeouts *t)
     return rc ? rc : check_number(t->total, "timeouts.total");
 }
 
+/* Headers of our own making, from names and a prefix that the host gives. */
+static int check_made_headers(const struct mp_client_config *c)
+{
+    const char *why = NULL;
+    const char *name = c->request_id_header;
+    if (name != NULL && *name != '\0' && mp__header_check(name, NULL, &why) != 0)
+        return mp__fail(MP_EINVAL, "request_id_header: %s", why);
+    if (c->request_id_prefix != NULL && mp__header_check("x", c->request_id_prefix, &why) != 0)
+        return mp__fail(MP_EINVAL, "request_id_prefix: %s", why);
+    name = c->idempotency_header;
+    if (name != NULL && mp__header_check(name, NULL, &why) != 0)
+        return mp__fail(MP_EINVAL, "idempotency_header: %s", why);
+    return 0;
+}
+
 static int check_config(const struct mp_client_config *c)
 {
     if (c->endpoints == NULL || c->nendpoints == 0)
@@ -112,6 +127,7 @@ static int check_config(const struct mp_client_config *c)
     if (c->http_version != 0 && c->http_version != 1 && c->http_version != 2)
         return mp__fail(MP_EINVAL, "http_version: must be 1 or 2");
     int rc = check_headers(c->headers, c->nheaders, "headers");
+    rc = rc ? rc : check_made_headers(c);
     return rc ? rc : check_timeouts(&c->timeouts);
 }
 

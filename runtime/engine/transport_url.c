@@ -26,7 +26,7 @@ static int is_numeric(const char *host)
 static int reject(struct mp__url *out, char *err, size_t cap, const char *why, const char *text)
 {
     mp__url_free(out);
-    snprintf(err, cap, "%s: %.200s", why, text);
+    snprintf(err, cap, "%s%s%.200s", why, *text != '\0' ? ": " : "", text);
     return MP_EINVAL;
 }
 
