@@ -386,6 +386,7 @@ void mp_open_client(lua_State *L)
     lua_pop(L, 2);
     luaL_setfuncs(L, functions, 0);
     mp__open_policy(L);
+    mp__open_sim(L);
     mp__open_result(L);
     mp__open_call(L);
     mp__open_stream(L);

@@ -59,6 +59,7 @@ void mp__push_headers(lua_State *L, const char *lines, size_t n);
 mp_engine *mp_engine_of(lua_State *L);
 
 void mp__open_policy(lua_State *L);
+void mp__open_sim(lua_State *L);
 void mp__open_result(lua_State *L);
 void mp__open_call(lua_State *L);
 

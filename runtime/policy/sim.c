@@ -11,44 +11,9 @@
 #include "policy/slab.h"
 #include "policy/time.h"
 
-#define START (1000 * MPP_SECOND)
-
 enum { T_REQUEST = 1, T_ARRIVAL, T_CANCEL };
 
-struct sim_call {
-    struct mpp_call *call;
-    struct mpp_timer cancel;
-    struct sim_run *run;
-    uint32_t left; /* open load: parts still to give */
-    uint8_t done;
-};
-
-struct sim_part {
-    mpp_time born;
-    uint32_t ends; /* times it was told to have ended */
-};
-
-struct sim_run {
-    const struct mpp_sim *sim;
-    struct mpp_sim_result *out;
-    struct mpp_core *core;
-    struct mpp_pool *pool;
-    struct mpp_client *client;
-    mpp_time now;
-    uint64_t rng;
-    struct mpp_heap heap;
-    struct mpp_slab requests, calls, parts;
-    struct sim_server servers[MPP_SIM_SERVERS];
-    mpp_time not_before[MPP_SIM_SERVERS];
-    uint32_t running[MPP_SIM_SERVERS];
-    uint32_t on_the_way, calls_open;
-    struct mpp_link running_list;
-    struct mpp_timer arrival;
-    uint64_t arrivals, born, rows_born, ended;
-    double *latency; /* of ok parts */
-    uint64_t nlatency, cap;
-    int nomem;
-};
+#define ASK_EVERY 4096 /* turns between two questions whether to stop */
 
 uint64_t *sim_rng(struct sim_run *run)
 {
@@ -67,7 +32,7 @@ mpp_time sim_now(const struct sim_run *run)
 
 double sim_elapsed(const struct sim_run *run)
 {
-    return mpp_seconds(run->now - START);
+    return mpp_seconds(run->now - SIM_START);
 }
 
 /* A row's fate is its own, whatever request carries it. */
@@ -80,13 +45,6 @@ int sim_poisoned(const struct sim_run *run, uint64_t first, uint32_t rows)
         if (mpp_unit(mpp_mix64((first + i) ^ run->sim->seed * 77)) < share)
             return 1;
     return 0;
-}
-
-static void violated(struct sim_run *run, const char *what)
-{
-    if (run->out->violations++ == 0)
-        snprintf(run->out->violation, sizeof(run->out->violation), "%s at %.6f s", what,
-                 sim_elapsed(run));
 }
 
 void sim_end_at(struct sim_run *run, struct sim_request *q, double seconds)
@@ -120,6 +78,7 @@ static struct mpp_sim_second *second(struct sim_run *run)
 static int source_open(const struct sim_run *run)
 {
     return (run->sim->parts == 0 || run->born < run->sim->parts) &&
+           (run->sim->total_rows == 0 || run->rows_born < run->sim->total_rows) &&
            (run->sim->duration <= 0 || sim_elapsed(run) < run->sim->duration);
 }
 
@@ -135,6 +94,8 @@ static int give(struct sim_run *run, struct mpp_part_info *out)
     p->ends = 0;
     out->first = run->rows_born;
     out->count = run->sim->rows ? run->sim->rows : 1;
+    if (run->sim->total_rows > 0 && out->count > run->sim->total_rows - run->rows_born)
+        out->count = (uint32_t)(run->sim->total_rows - run->rows_born);
     out->tokens = run->sim->tokens * out->count;
     out->bytes = out->count * 100;
     out->size_class = 1;
@@ -206,17 +167,17 @@ static void check_start(struct sim_run *run, const struct mpp_action *act)
     uint32_t pool = run->sim->pool ? run->sim->pool : 256;
 
     if (run->now < run->not_before[act->endpoint])
-        violated(run, "sent before the server's delay was over");
+        sim_violated(run, "sent before the server's delay was over");
     if (run->on_the_way > pool)
-        violated(run, "more running than the pool has connections");
+        sim_violated(run, "more running than the pool has connections");
     if (p->concurrency.mode == MP_CONC_FIXED && run->running[act->endpoint] > p->concurrency.limit)
-        violated(run, "more running than the endpoint's limit");
+        sim_violated(run, "more running than the endpoint's limit");
     if (f->attempts > p->retry.max_attempts && !act->is_hedge)
-        violated(run, "more attempts than allowed");
+        sim_violated(run, "more attempts than allowed");
     if (f->hedges > 1)
-        violated(run, "two hedges of one part");
+        sim_violated(run, "two hedges of one part");
     if (((struct sim_part *)f->info.user)->ends)
-        violated(run, "started after its end");
+        sim_violated(run, "started after its end");
 }
 
 static void start(struct sim_run *run, const struct mpp_action *act)
@@ -278,23 +239,7 @@ static void abort_it(struct sim_run *run, uint64_t id)
         run->out->aborted++;
         return;
     }
-    violated(run, "abort of an attempt that does not run");
-}
-
-static void keep_latency(struct sim_run *run, double t)
-{
-    if (run->nlatency == run->cap) {
-        uint64_t cap = run->cap ? run->cap * 2 : 1024;
-        double *v = realloc(run->latency, cap * sizeof(*v));
-
-        if (!v) {
-            run->nomem = 1;
-            return;
-        }
-        run->latency = v;
-        run->cap = cap;
-    }
-    run->latency[run->nlatency++] = t;
+    sim_violated(run, "abort of an attempt that does not run");
 }
 
 static void part_done(struct sim_run *run, const struct mpp_action *act)
@@ -305,13 +250,13 @@ static void part_done(struct sim_run *run, const struct mpp_action *act)
     struct mpp_sim_second *s = second(run);
 
     if (p->ends++)
-        violated(run, "a part ended twice");
+        sim_violated(run, "a part ended twice");
     run->ended += f->info.count;
     if (act->kind == MP_KIND_NONE) {
         out->ok++;
         out->rows_ok += f->info.count;
         out->tokens += f->info.tokens;
-        keep_latency(run, mpp_seconds(run->now - p->born));
+        sim_keep_latency(run, mpp_seconds(run->now - p->born));
         if (s) {
             s->ok++;
             s->tokens += f->info.tokens;
@@ -348,7 +293,7 @@ static void call_done(struct sim_run *run, const struct mpp_action *act)
     struct sim_call *c = mpp_call_user(act->call);
 
     if (c->done)
-        violated(run, "a call ended twice");
+        sim_violated(run, "a call ended twice");
     c->done = 1;
     mpp_heap_clear(&run->heap, &c->cancel);
     mpp_heap_yield(&run->heap);
@@ -446,10 +391,27 @@ static void note_limit(struct sim_run *run)
     s->limit = stats.limit;
 }
 
+static int asked_to_stop(const struct sim_run *run, uint64_t turns)
+{
+    return turns % ASK_EVERY == 0 && run->sim->stop && run->sim->stop(run->sim->stop_arg);
+}
+
+/* That a run has no end is the core's fault, unless it was told where to end. */
+static void give_up(struct sim_run *run, mpp_time at)
+{
+    run->out->unfinished = 1;
+    run->out->makespan = sim_elapsed(run);
+    if (at == MPP_NEVER)
+        sim_violated(run, "stuck: open calls and nothing to wait for");
+    else if (run->sim->max_time <= 0 && !run->sim->stop)
+        sim_violated(run, "not done at the end of time");
+}
+
 static void loop(struct sim_run *run)
 {
-    mpp_time end = mpp_after(START, run->sim->max_time > 0 ? run->sim->max_time : 100000);
+    mpp_time end = mpp_after(SIM_START, run->sim->max_time > 0 ? run->sim->max_time : 100000);
     mpp_time noted = -1;
+    uint64_t turns = 0;
     struct mpp_action act;
 
     while (!run->nomem) {
@@ -472,9 +434,8 @@ static void loop(struct sim_run *run)
         at = left ? run->now + MPP_SECOND / 1000 : mpp_wake_at(run->core);
         if (t && t->at < at)
             at = t->at;
-        if (at == MPP_NEVER || at > end) {
-            violated(run, at == MPP_NEVER ? "stuck: open calls and nothing to wait for"
-                                          : "not done at the end of time");
+        if (at == MPP_NEVER || at > end || asked_to_stop(run, ++turns)) {
+            give_up(run, at);
             return;
         }
         if (at > run->now)
@@ -483,64 +444,7 @@ static void loop(struct sim_run *run)
     }
 }
 
-/* ---- results --------------------------------------------------------------------------------- */
-
-static int by_value(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-
-    return (x > y) - (x < y);
-}
-
-static double quantile(const struct sim_run *run, double q)
-{
-    uint64_t i = (uint64_t)(q * (double)run->nlatency);
-
-    if (run->nlatency == 0)
-        return -1;
-    return run->latency[i < run->nlatency ? i : run->nlatency - 1];
-}
-
-static void check_budgets(struct sim_run *run)
-{
-    const struct mp_policy *p = &run->sim->policy;
-    uint32_t i;
-
-    for (i = 0; i < run->sim->nservers; i++) {
-        struct mpp_endpoint_stats s;
-
-        mpp_endpoint_stats(run->client, i, run->now, &s);
-        run->out->retries += s.retries;
-        run->out->hedges += s.hedges;
-        run->out->unbudgeted += s.unbudgeted;
-        run->out->released += s.released;
-        run->out->parked += s.parked;
-    }
-    run->out->first = run->out->attempts - run->out->retries - run->out->hedges;
-    if ((double)run->out->retries > p->retry.reserve * run->sim->nservers +
-                                        p->retry.budget * (double)run->out->first +
-                                        (double)(run->out->unbudgeted + run->out->released) + 1e-6)
-        violated(run, "retries beyond the budget");
-    if ((double)run->out->hedges >
-        p->hedge.reserve * run->sim->nservers + p->hedge.budget * (double)run->out->first + 1e-6)
-        violated(run, "hedges beyond the budget");
-    if (run->ended != run->rows_born)
-        violated(run, "rows without an end");
-}
-
-static void summarise(struct sim_run *run)
-{
-    struct mpp_sim_result *out = run->out;
-
-    if (run->nlatency > 0)
-        qsort(run->latency, run->nlatency, sizeof(*run->latency), by_value);
-    out->p50 = quantile(run, 0.50);
-    out->p90 = quantile(run, 0.90);
-    out->p99 = quantile(run, 0.99);
-    out->p999 = quantile(run, 0.999);
-    out->max = quantile(run, 1);
-    out->parts = run->born;
-}
+/* ---- the whole -------------------------------------------------------------------------------- */
 
 static int open_run(struct sim_run *run)
 {
@@ -590,15 +494,17 @@ int mpp_sim_run(const struct mpp_sim *sim, struct mpp_sim_result *out)
     int err;
 
     memset(out, 0, sizeof(*out));
+    if (sim->seconds)
+        memset(sim->seconds, 0, sim->nseconds * sizeof(*sim->seconds));
     if (sim->nservers == 0 || sim->nservers > MPP_SIM_SERVERS ||
-        (sim->parts == 0 && sim->duration <= 0))
+        (sim->parts == 0 && sim->total_rows == 0 && sim->duration <= 0))
         return MP_EINVAL;
     run = calloc(1, sizeof(*run));
     if (!run)
         return MP_ENOMEM;
     run->sim = sim;
     run->out = out;
-    run->now = START;
+    run->now = SIM_START;
     run->rng = sim->seed ^ UINT64_C(0x5851f42d4c957f2d);
     run->arrival.kind = T_ARRIVAL;
     mpp_slab_init(&run->requests, sizeof(struct sim_request), 128);
@@ -612,8 +518,8 @@ int mpp_sim_run(const struct mpp_sim *sim, struct mpp_sim_result *out)
         else
             new_call(run);
         loop(run);
-        check_budgets(run);
-        summarise(run);
+        sim_check_budgets(run);
+        sim_summarise(run);
         if (run->nomem)
             err = MP_ENOMEM;
     }

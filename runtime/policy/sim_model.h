@@ -1,10 +1,12 @@
-/* sim_model.h - between the simulator's files: the servers (sim_server.c), the run (sim.c). */
+/* sim_model.h - between the simulator's files: the run (sim.c), the servers (sim_server.c), what it
+ * came to (sim_report.c). */
 #ifndef MP_POLICY_SIM_MODEL_H
 #define MP_POLICY_SIM_MODEL_H
 
 #include "policy/heap.h"
 #include "policy/list.h"
 #include "policy/sim.h"
+#include "policy/slab.h"
 
 struct sim_request {         /* an attempt as its server sees it */
     struct mpp_link link;    /* in server->waiting */
@@ -28,7 +30,42 @@ struct sim_server {
     double used_requests, used_tokens;
 };
 
-struct sim_run;
+#define SIM_START (1000 * MPP_SECOND) /* the clock does not begin at 0 */
+
+struct sim_call {
+    struct mpp_call *call;
+    struct mpp_timer cancel;
+    struct sim_run *run;
+    uint32_t left; /* open load: parts still to give */
+    uint8_t done;
+};
+
+struct sim_part {
+    mpp_time born;
+    uint32_t ends; /* times it was told to have ended */
+};
+
+struct sim_run {
+    const struct mpp_sim *sim;
+    struct mpp_sim_result *out;
+    struct mpp_core *core;
+    struct mpp_pool *pool;
+    struct mpp_client *client;
+    mpp_time now;
+    uint64_t rng;
+    struct mpp_heap heap;
+    struct mpp_slab requests, calls, parts;
+    struct sim_server servers[MPP_SIM_SERVERS];
+    mpp_time not_before[MPP_SIM_SERVERS];
+    uint32_t running[MPP_SIM_SERVERS];
+    uint32_t on_the_way, calls_open;
+    struct mpp_link running_list;
+    struct mpp_timer arrival;
+    uint64_t arrivals, born, rows_born, ended;
+    double *latency; /* of ok parts */
+    uint64_t nlatency, cap;
+    int nomem;
+};
 
 uint64_t *sim_rng(struct sim_run *run);
 struct sim_server *sim_server_at(struct sim_run *run, uint32_t i);
@@ -41,5 +78,11 @@ void sim_end_at(struct sim_run *run, struct sim_request *q, double seconds);
 void sim_server_take(struct sim_run *run, struct sim_request *q);
 /* It left, answered or not: the next in the queue is served. */
 void sim_server_leave(struct sim_run *run, struct sim_request *q);
+
+/* Counts a promise that the core broke; the first is named. */
+void sim_violated(struct sim_run *run, const char *what);
+void sim_keep_latency(struct sim_run *run, double t); /* in the order of the clock */
+void sim_check_budgets(struct sim_run *run);
+void sim_summarise(struct sim_run *run);
 
 #endif

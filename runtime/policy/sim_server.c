@@ -23,13 +23,27 @@ static void answer(struct sim_request *q, int status, double retry_after)
         q->outcome.hints.retry_after = retry_after;
 }
 
+static double draw(uint64_t *rng, const struct mpp_sim_server *cfg)
+{
+    double median = cfg->median > 0 ? cfg->median : 0.02;
+
+    if (cfg->nsamples > 0)
+        return cfg->samples[(uint32_t)(mpp_random01(rng) * cfg->nsamples)];
+    switch (cfg->service) {
+    case MPP_SIM_UNIFORM:
+        return cfg->median + (cfg->sigma - cfg->median) * mpp_random01(rng);
+    case MPP_SIM_EXPONENTIAL:
+        return -median * log(1 - mpp_random01(rng));
+    default:
+        return median * exp(cfg->sigma * normal(rng));
+    }
+}
+
 static double service_time(struct sim_run *run, const struct mpp_sim_server *cfg, uint32_t rows)
 {
     uint64_t *rng = sim_rng(run);
-    double t = cfg->median > 0 ? cfg->median : 0.02;
+    double t = draw(rng, cfg) + cfg->per_row * rows;
 
-    t *= exp(cfg->sigma * normal(rng));
-    t += cfg->per_row * rows;
     if (cfg->stall_share > 0 && mpp_random01(rng) < cfg->stall_share)
         t += cfg->stall;
     return t;
