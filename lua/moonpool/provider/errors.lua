@@ -16,14 +16,18 @@ local function code_of(doc)
   end
 end
 
---- Gives err its `code` from its body, and lets the provider complete it.
-function M.complete(err, provider)
-  local body = err.body
-  if type(body) ~= "string" or #body > MAX_BODY or not body:find "^%s*{" then return end
+local function document(body)
+  if type(body) ~= "string" or #body > MAX_BODY or not body:find "^%s*{" then return nil end
   local doc = json.decode(body)
-  if type(doc) ~= "table" then return end
-  err.code = code_of(doc)
-  if provider.error then provider.error(err, doc) end
+  return type(doc) == "table" and doc or nil
+end
+
+--- Gives the error of a reply its `code` from its body, and lets the provider complete it.
+function M.complete(err, provider)
+  if not err.status then return end
+  local doc = document(err.body)
+  if doc then err.code = code_of(doc) end
+  if provider.error then provider.error(err, doc or {}) end
 end
 
 local function replace(text, secret)

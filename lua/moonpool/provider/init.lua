@@ -6,7 +6,8 @@
 --   key_env = {...}, key_check = function(key) where its key is looked for; what is wrong with it
 --   auth = { header = "Authorization", format = "Bearer %s", schemes = {name = {header, format}} }
 --   options = {name = kind}, defaults = {...}  options of the client that it adds; and presets
---   choose = function(client options)          another provider in its place, or nil
+--   setup = function(client options)           another provider in its place; or nil, and perhaps what
+--                                              is wrong with the options
 --   embed = { path, rows = "input", style = "string" | "wrapped", fields = {option = json field},
 --             options = {name = kind}, fixed = {json field = value}, encoding = json field or nil,
 --             reply = {list, vector, index, dtype}, limits = {inputs, tokens, bytes, chars},
@@ -40,7 +41,7 @@ local rules = {
   embed = R.table, rerank = R.table, classify = R.table, methods = R.table, discover = R.func,
   headers = R.table, request_id_header = R.string, options = R.table, base_env = R.string,
   deadline_headers = R.boolean, key_check = R.func, error = R.func, defaults = R.table,
-  base = R.func, choose = R.func,
+  base = R.func, setup = R.func,
 }
 
 local function check(p, level)
@@ -71,5 +72,11 @@ function M.get(which, level)
 end
 
 M.names = builtin
+
+--- verify_webhook(body, header, secrets, {tolerance = 300}): is this request to our webhook from
+--- Baseten? true and the payload, or nil, err.
+function M.verify_webhook(...)
+  return require("moonpool.provider.webhook").verify(...)
+end
 
 return M

@@ -1,5 +1,7 @@
 -- OpenAI and everything that speaks its /v1/embeddings. base64 is asked for: it is 2.6 times smaller
 -- than decimal text and ten times cheaper to decode; float is accepted all the same.
+local common = require "moonpool.provider.common"
+
 return {
   name = "openai",
   base_url = "https://api.openai.com",
@@ -9,6 +11,7 @@ return {
   embed = {
     path = "/v1/embeddings",
     rows = "input",
+    items = common.tokens,
     fields = { model = "model", dimensions = "dimensions", user = "user" },
     encoding = "encoding_format",
     reply = { list = "data", vector = "embedding", index = "index" },
