@@ -243,7 +243,8 @@ local function rows_of(inputs, desc, level)
         error(("classify: inputs[%d]: a text or a pair of texts expected"):format(i), level + 1)
       end
     elseif type(v) ~= "string" then
-      error(("classify: inputs[%d]: a text or a pair of texts expected, got a %s"):format(i, type(v)), level + 1)
+      error(("classify: inputs[%d]: a text or a pair of texts expected, got a %s"):format(i, type(v)),
+        level + 1)
     end
   end
   if not any then return inputs, desc.style end

@@ -40,7 +40,8 @@ function M.parser()
 
   local function dispatch()
     if data then
-      events[#events + 1] = setmetatable({ data = data, event = name or "message", id = last_id, retry = retry },
+      events[#events + 1] = setmetatable(
+        { data = data, event = name or "message", id = last_id, retry = retry },
         event_meta)
     end
     data, name, retry = nil, nil, nil
@@ -51,7 +52,9 @@ function M.parser()
     local field, value = text:match("^([^:]*):? ?(.*)$")
     if field == "data" then
       data = data and data .. "\n" .. value or value
-      if #data > MAX_EVENT then error(core.error("too_large", "an event of the stream is larger than 16 MiB"), 0) end
+      if #data > MAX_EVENT then
+        error(core.error("too_large", "an event of the stream is larger than 16 MiB"), 0)
+      end
     elseif field == "event" then
       name = value
     elseif field == "id" and not value:find("%z") then
@@ -83,7 +86,9 @@ function M.parser()
       at = to + 1
     end
     rest = text:sub(at)
-    if #rest > MAX_EVENT then error(core.error("too_large", "a line of the stream is longer than 16 MiB"), 0) end
+    if #rest > MAX_EVENT then
+      error(core.error("too_large", "a line of the stream is longer than 16 MiB"), 0)
+    end
     return events
   end
 end

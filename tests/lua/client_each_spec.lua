@@ -26,7 +26,8 @@ describe("embed_each", function()
       assert.is_true(b.ok)
       assert.equal(#b.items, b.count)
       assert.is_nil(rig.wrong_row(b.matrix and setmetatable({}, {
-        __len = function() return b.count end, __index = function(_, i) return b.matrix:row(i) end }), b.items))
+        __len = function() return b.count end,
+        __index = function(_, i) return b.matrix:row(i) end }), b.items))
       for i, item in ipairs(b.items) do
         assert.equal(tostring(row + i - 1), item)
       end
@@ -39,13 +40,17 @@ describe("embed_each", function()
   it("takes a list, records with a field, and a function that finds the text", function()
     local client = rig.client(rig.embedder())
     local seen = {}
-    for b in client:embed_each({ "1", "2", "3" }, { batch_size = 2 }) do seen[#seen + 1] = b.matrix:row(1)[1] end
+    for b in client:embed_each({ "1", "2", "3" }, { batch_size = 2 }) do
+      seen[#seen + 1] = b.matrix:row(1)[1]
+    end
     assert.same({ 1, 3 }, seen)
     for b in client:embed_each({ { text = "4", id = 1 } }) do
       assert.same({ 4, -4, 0.5 }, b.matrix:row(1):totable())
       assert.equal(1, b.items[1].id)
     end
-    for b in client:embed_each({ { body = "5" } }, { field = "body" }) do assert.equal(5, b.matrix:row(1)[1]) end
+    for b in client:embed_each({ { body = "5" } }, { field = "body" }) do
+      assert.equal(5, b.matrix:row(1)[1])
+    end
     for b in client:embed_each({ { n = 6 } }, { text = function(item) return tostring(item.n) end }) do
       assert.equal(6, b.matrix:row(1)[1])
     end
@@ -105,9 +110,13 @@ describe("embed_each", function()
     local server = rig.embedder(function(seen) if seen.body.input[1] ~= "1" then moonpool.sleep(60) end end)
     local client = rig.client(server)
     assert.has_error(function()
-      for _ in client:embed_each(counter(), { batch_size = 1, max_concurrent_requests = 3 }) do error("mine", 0) end
+      for _ in client:embed_each(counter(), { batch_size = 1, max_concurrent_requests = 3 }) do
+        error("mine", 0)
+      end
     end, "mine")
-    rig.until_true("they are gone", function() return server:stats().connections_now == 0 or client:stats().in_flight == 0 end)
+    rig.until_true("they are gone", function()
+      return server:stats().connections_now == 0 or client:stats().in_flight == 0
+    end)
   end)
 
   it("keeps the places of rows that fail", function()
@@ -146,7 +155,8 @@ describe("embed_each", function()
   it("gives batches as they end with ordered = false, each once", function()
     local server = rig.embedder(function(seen) if seen.body.input[1] == "1" then moonpool.sleep(0.05) end end)
     local seen, first = {}, nil
-    for b in rig.client(server):embed_each(counter(60), { batch_size = 5, max_concurrent_requests = 4, ordered = false }) do
+    local options = { batch_size = 5, max_concurrent_requests = 4, ordered = false }
+    for b in rig.client(server):embed_each(counter(60), options) do
       first = first or b.first
       for i, item in ipairs(b.items) do
         assert.is_nil(seen[item])

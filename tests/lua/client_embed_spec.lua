@@ -134,7 +134,9 @@ describe("embed", function()
       return { json = rig.embeddings(seen.body.input, nil, function(t) return { #t } end) }
     end)
     local client = rig.client(server)
-    local texts = { 'quote " back \\ slash /', "tab\tnewline\nnul\0end", "\u{1F600} \u{7ff} \u{ffff}", "\127\1", "" }
+    local texts = {
+      'quote " back \\ slash /', "tab\tnewline\nnul\0end", "\u{1F600} \u{7ff} \u{ffff}", "\127\1", "",
+    }
     local res = assert(client:embed { input = texts })
     assert.same(texts, server.log[1].body.input)
     for i, t in ipairs(texts) do
@@ -169,7 +171,8 @@ describe("embed", function()
       for i = 1, 6 do texts[i] = nil end
       collectgarbage()
     end)
-    local res = assert(rig.client(server):embed { input = texts, batch_size = 1, max_concurrent_requests = 1 })
+    local client = rig.client(server)
+    local res = assert(client:embed { input = texts, batch_size = 1, max_concurrent_requests = 1 })
     assert.is_nil(rig.wrong_row(res, rig.texts(6)))
   end)
 end)
@@ -188,7 +191,8 @@ describe("a reply that is wrong", function()
   end)
 
   it("is an error when a vector is not one", function()
-    for _, bad in ipairs { "[1,NaN]", "[1,Infinity]", "[1,1e999]", "[1,null]", "[1]", "[]", '"%%%%"', '"AAAA"',
+    for _, bad in ipairs { "[1,NaN]", "[1,Infinity]", "[1,1e999]", "[1,null]", "[1]", "[]",
+      '"%%%%"', '"AAAA"',
       "[1,[2]]", "{}", "null", "[1,2,3]", '[1,"2"]' } do
       local err = refused(data(item(0, "[1,2]"), item(1, bad)))
       assert.equal("decode", err.kind, bad)

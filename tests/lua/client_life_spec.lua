@@ -31,7 +31,8 @@ describe("timeouts", function()
 
   it("read: the server is silent after the request", function()
     local server, left = stalled()
-    local client = rig.client(server, { timeout = { read = 0.05 }, retry = { max_attempts = 2, base = 0.001 } })
+    local client = rig.client(server,
+      { timeout = { read = 0.05 }, retry = { max_attempts = 2, base = 0.001 } })
     local err = fails(client)
     assert.equal("read_timeout", err.kind)
     assert.equal(2, err.attempts)
@@ -69,7 +70,8 @@ describe("timeouts", function()
   end)
 
   it("connect: a handshake that nobody answers", function()
-    local client = rig.client("https://" .. rig.silent_listener(), { timeout = { connect = 0.05 }, retry = false })
+    local client = rig.client("https://" .. rig.silent_listener(),
+      { timeout = { connect = 0.05 }, retry = false })
     local err = fails(client)
     assert.equal("connect_timeout", err.kind)
   end)
@@ -83,7 +85,8 @@ describe("timeouts", function()
   end)
 
   it("write: a server that does not read", function()
-    local client = rig.client("http://" .. rig.silent_listener(), { timeout = { write = 0.1 }, retry = false })
+    local client = rig.client("http://" .. rig.silent_listener(),
+      { timeout = { write = 0.1 }, retry = false })
     local _, err = rig.within(20, client.request, client, { path = "/", body = ("x"):rep(32 << 20) })
     assert.equal("write_timeout", err.kind)
   end)
@@ -101,7 +104,8 @@ describe("timeouts", function()
 
   it("pool: does not count what waits for its turn under max_concurrent_requests", function()
     local server = rig.embedder(function() moonpool.sleep(0.03) end)
-    local client = rig.client(server, { max_concurrent_requests = 1, timeout = { pool = 0.05 }, retry = false })
+    local client = rig.client(server,
+      { max_concurrent_requests = 1, timeout = { pool = 0.05 }, retry = false })
     local texts = rig.texts(6)
     assert.is_nil(rig.wrong_row(assert(client:embed { input = texts, batch_size = 1 }), texts))
   end)
@@ -138,7 +142,9 @@ describe("timeouts", function()
   end)
 
   it("total: covers backoff and Retry-After", function()
-    local server = rig.serve(function() return { status = 429, headers = { ["retry-after"] = "60" }, json = {} } end)
+    local server = rig.serve(function()
+      return { status = 429, headers = { ["retry-after"] = "60" }, json = {} }
+    end)
     local e = fails(rig.client(server), { total_timeout = 0.1 })
     assert.is_true(e.kind == "total_timeout" or e.kind == "rate_limited")
     assert.equal(1, #server.log)
@@ -154,8 +160,12 @@ describe("a cancel token", function()
     local token = moonpool.cancel_token()
     local errors = rig.within(20, function()
       return moonpool.gather {
-        function() return select(2, client:embed { input = rig.texts(4), batch_size = 1, cancel_token = token }) end,
-        function() return select(2, client:batch_post { path = "/", payloads = { {}, {} }, cancel_token = token }) end,
+        function()
+          return select(2, client:embed { input = rig.texts(4), batch_size = 1, cancel_token = token })
+        end,
+        function()
+          return select(2, client:batch_post { path = "/", payloads = { {}, {} }, cancel_token = token })
+        end,
         function() return select(2, client:request { path = "/", cancel_token = token }) end,
         function() return select(2, client:rerank { query = "q", texts = { "a" }, cancel_token = token }) end,
         function() return select(2, client:classify { inputs = { "a" }, cancel_token = token }) end,
@@ -401,7 +411,8 @@ describe("errors", function()
   end)
 
   it("are retried only where that makes sense", function()
-    for status, attempts in pairs { [400] = 1, [401] = 1, [403] = 1, [404] = 1, [422] = 1, [408] = 3, [409] = 3,
+    for status, attempts in pairs { [400] = 1, [401] = 1, [403] = 1, [404] = 1, [422] = 1,
+      [408] = 3, [409] = 3,
       [425] = 3, [429] = 3, [500] = 3, [501] = 3, [503] = 3, [529] = 3 } do
       local server = rig.serve(function() return { status = status, json = {} } end)
       local err = fails(rig.client(server, { breaker = false, retry = { max_attempts = 3, base = 0.001,
@@ -413,7 +424,9 @@ describe("errors", function()
   end)
 
   it("of a part fail its rows only", function()
-    local server = rig.embedder(function(seen) if seen.body.input[1] == "5" then return { status = 403, json = {} } end end)
+    local server = rig.embedder(function(seen)
+      if seen.body.input[1] == "5" then return { status = 403, json = {} } end
+    end)
     local res = assert(rig.client(server):embed { input = rig.texts(9), batch_size = 2 })
     assert.is_false(res.ok)
     assert.same({ 5, 6 }, { res.errors[1].index, res.errors[2].index })

@@ -39,7 +39,8 @@ describe("rerank", function()
   it("sorts over all batches and points into the caller's list", function()
     local server = reranker()
     local list = texts(100)
-    local res = assert(rig.client(server):rerank { query = "q", texts = list, batch_size = 8, return_text = true })
+    local res = assert(rig.client(server):rerank {
+      query = "q", texts = list, batch_size = 8, return_text = true })
     assert.equal(13, #server.log)
     assert.equal(100, #res.results)
     local want = sorted(list)
@@ -63,7 +64,8 @@ describe("rerank", function()
   end)
 
   it("breaks ties by the order of the texts", function()
-    local res = assert(rig.client(reranker()):rerank { query = "q", texts = { "text 1", "text 2", "text 2", "text 1" } })
+    local res = assert(rig.client(reranker()):rerank {
+      query = "q", texts = { "text 1", "text 2", "text 2", "text 1" } })
     local order = {}
     for k, item in ipairs(res.results) do order[k] = item.index end
     assert.same({ 2, 3, 1, 4 }, order)
@@ -169,7 +171,8 @@ describe("classify", function()
   end)
 
   it("takes one text", function()
-    local res = assert(rig.client(classifier()):classify { inputs = "x", raw_scores = true, truncate = false })
+    local client = rig.client(classifier())
+    local res = assert(client:classify { inputs = "x", raw_scores = true, truncate = false })
     assert.equal("x", res.results[1][1].label)
   end)
 
@@ -189,7 +192,8 @@ describe("classify", function()
     for _, inputs in ipairs { {}, { 5 }, { { "a", "b", "c" } }, { {} }, { { 1 } }, { "a", true } } do
       assert.has_error(function() client:classify { inputs = inputs } end)
     end
-    for _, body in ipairs { "[]", "[[]]", "{}", '[[{"label":"a"}],[{"label":"a","score":1}]]', "[1,2]", "null", "[[1],[2]]" } do
+    for _, body in ipairs { "[]", "[[]]", "{}", '[[{"label":"a"}],[{"label":"a","score":1}]]',
+      "[1,2]", "null", "[[1],[2]]" } do
       local c = rig.client(rig.serve(function()
         return { body = body, headers = { ["content-type"] = "application/json" } }
       end), { retry = false })
