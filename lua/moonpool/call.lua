@@ -20,6 +20,15 @@ local function timeout(v)
   return R.duration(v)
 end
 
+local function status_codes(v)
+  if type(v) ~= "table" then return "list of statuses expected" end
+  for _, status in ipairs(v) do
+    if math.type(status) ~= "integer" or status < 0 or status > 65535 then
+      return "holds a value that is no status"
+    end
+  end
+end
+
 -- Options of every call.
 local common = {
   model = R.text, timeout = timeout, total_timeout = R.duration, headers = R.table,
@@ -30,18 +39,9 @@ local common = {
   breaker = R.any, route = R.any, idempotent = R.boolean, extra_body = R.table,
   -- the seeds' names (RequestProcessingPreference)
   timeout_s = R.positive, total_timeout_s = R.positive, hedge_delay = R.positive,
-  hedge_budget_pct = function(v)
-    local why = R.not_negative(v)
-    if why then return why end
-    if v > 3 then return "cannot exceed 3.0 (300%)" end
-  end,
-  retry_budget_pct = function(v)
-    local why = R.not_negative(v)
-    if why then return why end
-    if v > 3 then return "cannot exceed 3.0 (300%)" end
-  end,
+  hedge_budget_pct = R.not_negative, retry_budget_pct = R.not_negative,
   max_retries = R.whole, initial_backoff_ms = R.positive, primary_api_key_override = R.text,
-  non_retryable_status_codes = R.table, pin_initial_endpoint_once = R.boolean,
+  non_retryable_status_codes = status_codes, pin_initial_endpoint_once = R.boolean,
 }
 M.common = common
 M.token = token
@@ -83,11 +83,6 @@ end
 local function check_preference(t, where, level)
   options.check(where, t, preference_rules, level + 1, M.secrets)
   check_hedge(t, where, level + 1)
-  for _, status in ipairs(t.non_retryable_status_codes or {}) do
-    if math.type(status) ~= "integer" or status < 0 or status > 65535 then
-      error(("%s: non_retryable_status_codes: holds a value that is no status"):format(where), level + 1)
-    end
-  end
 end
 
 local preference_meta = { __name = "moonpool.preference" }

@@ -70,7 +70,8 @@ function R.not_negative(v)
 end
 function R.count(v)
   if not is_number(v) then return "number expected" end
-  if v < 1 or v % 1 ~= 0 then return "must be a whole number greater than 0" end
+  if v <= 0 then return "must be greater than 0" end
+  if v % 1 ~= 0 then return "must be a whole number greater than 0" end
 end
 function R.whole(v)
   if not is_number(v) then return "number expected" end

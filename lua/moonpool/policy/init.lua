@@ -23,12 +23,6 @@ local function percentile_factor(v)
   end
 end
 
-local function share(v)
-  local why = R.not_negative(v)
-  if why then return why end
-  if v > 3 then return "cannot exceed 3.0 (300%)" end
-end
-
 local rules = {
   retry = {
     max_attempts = R.count, base = R.positive, throttle_base = R.positive, cap = R.positive,
@@ -37,7 +31,7 @@ local rules = {
     when_empty = R.one_of("park", "fail"), jitter = R.one_of("full"), never = statuses_or_names,
   },
   hedge = {
-    delay = R.positive, after = percentile_factor, budget = share, reserve = R.not_negative,
+    delay = R.positive, after = percentile_factor, budget = R.not_negative, reserve = R.not_negative,
   },
   rate = { rpm = R.positive, tpm = R.positive, share = R.positive, key = R.string },
   concurrency = {
