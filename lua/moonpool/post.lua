@@ -7,7 +7,9 @@ local R = options.rule
 
 local M = {}
 
-local methods = { GET = true, POST = true, PUT = true, PATCH = true, DELETE = true, HEAD = true, OPTIONS = true }
+local methods = {
+  GET = true, POST = true, PUT = true, PATCH = true, DELETE = true, HEAD = true, OPTIONS = true,
+}
 local with_body = { POST = true, PUT = true, PATCH = true }
 
 local function http_method(v)
