@@ -45,7 +45,6 @@ static void drop_big(struct mp__buf *b)
 void mp__attempt_free(struct mp__attempt *a)
 {
     struct mp_engine *e = a->engine;
-    struct mp__attempt keep = {0};
     mpp_heap_clear(&e->timers, &a->timer);
     mpp_heap_yield(&e->timers);
     mp__waiter_unlink(&a->waiter);
@@ -54,12 +53,8 @@ void mp__attempt_free(struct mp__attempt *a)
     drop_big(&a->body);
     drop_big(&a->head);
     drop_big(&a->reply);
-    keep.body = a->body;
-    keep.head = a->head;
-    keep.reply = a->reply;
-    keep.url = a->url;
-    keep.decoder = a->decoder;
-    *a = keep;
+    memset(a, 0, offsetof(struct mp__attempt, decoder));
+    a->message[0] = '\0';
     a->next = e->free_attempts;
     e->free_attempts = a;
     e->attempts_open--;

@@ -139,7 +139,6 @@ static int base_headers(struct mp__header_set *set, const struct mp_client_confi
     int rc = mp__header_put(set, "User-Agent", "moonpool/" MP_VERSION_STRING);
     rc = rc ? rc : mp__header_put(set, "Accept", "application/json");
     rc = rc ? rc : mp__header_put(set, "Content-Type", "application/json");
-    rc = rc ? rc : mp__header_put(set, "Expect", NULL); /* no waiting for 100 Continue */
     for (size_t i = 0; rc == 0 && i < c->nheaders; i++)
         rc = mp__header_put(set, c->headers[i].name, c->headers[i].value);
     for (size_t i = 0; rc == 0 && i < ep->nheaders; i++)

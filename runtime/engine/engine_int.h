@@ -191,19 +191,20 @@ struct mp__attempt {
     uint16_t nheaders;
     uint64_t received;
     struct mpp_hints hints;
-    struct mp__decoder *decoder;
     struct mp__shape shape;
     float *scratch; /* a hedge decodes beside the matrix, copied if it wins */
     uint32_t scratch_dim;
+    struct mp__hdr *row_chain;
+    struct mp__hdr own[5];
+    const char *request_id; /* in own_text */
+    /* From here on kept from use to use, and not cleared. */
+    struct mp__decoder *decoder;
     struct mp__buf body; /* request */
     struct mp__buf head; /* "name: value\n" lines */
     struct mp__buf reply;
     struct mp__buf url;
-    struct mp__hdr own[4];
-    char own_text[4][192];
-    struct mp__hdr *row_chain;
-    char request_id[80];
     char message[320];
+    char own_text[5][192];
 };
 
 int mp__call_next_part(void *call, struct mpp_part_info *out);
