@@ -23,6 +23,7 @@ struct mpp_call *mpp_call_new(const struct mpp_call_cfg *cfg, mpp_time now)
     memset(call, 0, sizeof(*call));
     call->client = client;
     call->policy = cfg->policy ? cfg->policy : &client->policy;
+    call->hooks = cfg->hooks ? cfg->hooks : client->hooks;
     call->next_part = cfg->next_part;
     call->user = cfg->user;
     call->max_concurrent = cfg->max_concurrent ? cfg->max_concurrent : 128;

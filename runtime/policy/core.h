@@ -138,6 +138,9 @@ struct mpp_hooks {
                                  double *delay);
     enum mpp_verdict (*retry)(void *arg, const struct mpp_view *, double *delay);
     enum mpp_verdict (*hedge)(void *arg, const struct mpp_view *, double *delay); /* at start */
+    /* route may be asked again before its answer comes to a request; rate is the last gate: its
+     * MPP_YES is an admission. MPP_NO: the part waits *wait s, or with *wait < 0 ends with the
+     * kind -*wait. */
     enum mpp_verdict (*route)(void *arg, const struct mpp_view *, uint32_t *endpoint);
     enum mpp_verdict (*rate)(void *arg, const struct mpp_view *, double *wait);
     void (*on_giveup)(void *arg, const struct mpp_view *, enum mp_kind kind);
@@ -193,6 +196,7 @@ struct mpp_call_cfg {
     double pool_timeout;            /* s; <= 0 none */
     uint8_t idempotent;
     int32_t pinned_endpoint; /* -1: route freely */
+    const struct mpp_hooks *hooks; /* NULL: the client's. Else must outlive the call */
     mpp_next_part_fn *next_part;
     void *user;
 };
@@ -235,6 +239,13 @@ struct mpp_endpoint_stats {
     uint8_t healthy;
     double tokens_per_byte;
 };
+struct mpp_load { /* what a routing decision needs, without the percentiles */
+    uint32_t in_flight, limit; /* limit 0: none */
+    double latency;            /* EWMA of acceptable replies, s; 0: unknown */
+    int sound;                 /* healthy and its breaker closed */
+};
+uint32_t mpp_client_endpoints(const struct mpp_client *client);
+void mpp_endpoint_load(const struct mpp_client *, uint32_t endpoint, struct mpp_load *out);
 /* Learnt from usage, 0.30 at first; the mean over the endpoints. */
 double mpp_client_tokens_per_byte(const struct mpp_client *client);
 void mpp_endpoint_stats(const struct mpp_client *, uint32_t endpoint, mpp_time now,

@@ -28,7 +28,7 @@ void mpp_view_fill(struct mpp_view *view, const struct mpp_part *part,
 void mpp_classify_hook(struct mpp_part *part, struct mpp_endpoint *ep,
                        const struct mpp_outcome *outcome, struct mpp_judgement *j)
 {
-    const struct mpp_hooks *hooks = part->call->client->hooks;
+    const struct mpp_hooks *hooks = part->call->hooks;
     struct mpp_view view;
     enum mpp_class cls = j->cls;
     double delay = -1;
@@ -53,7 +53,7 @@ void mpp_classify_hook(struct mpp_part *part, struct mpp_endpoint *ep,
 static void give_up(struct mpp_part *part, struct mpp_endpoint *ep,
                     const struct mpp_outcome *outcome, enum mp_kind kind)
 {
-    const struct mpp_hooks *hooks = part->call->client->hooks;
+    const struct mpp_hooks *hooks = part->call->hooks;
     struct mpp_view view;
 
     if (hooks && hooks->on_giveup) {
@@ -69,7 +69,7 @@ static enum mpp_verdict ask_retry(struct mpp_part *part, struct mpp_endpoint *ep
                                   const struct mpp_outcome *outcome, const struct mpp_judgement *j,
                                   double *delay)
 {
-    const struct mpp_hooks *hooks = part->call->client->hooks;
+    const struct mpp_hooks *hooks = part->call->hooks;
     struct mpp_view view;
     enum mpp_verdict verdict;
     double wish = *delay;
@@ -146,6 +146,7 @@ void mpp_decide(struct mpp_part *part, struct mpp_endpoint *ep, const struct mpp
     const struct mp_retry_policy *policy = &part->call->policy->retry;
     struct mpp_core *core = ep->client->core;
     uint32_t max = policy->max_attempts ? policy->max_attempts : 1;
+    int hooked = part->call->hooks && part->call->hooks->retry;
     enum mpp_verdict verdict;
     double delay;
     mpp_time at;
@@ -159,7 +160,7 @@ void mpp_decide(struct mpp_part *part, struct mpp_endpoint *ep, const struct mpp
         max = MPP_MAX_ATTEMPTS;
     if (j->cls != MPP_CANCELLED && mpp_split(part, outcome))
         return;
-    delay = j->retry ? mpp_backoff(policy, j, part->facts.attempts, &core->rng) : 0;
+    delay = j->retry || hooked ? mpp_backoff(policy, j, part->facts.attempts, &core->rng) : 0;
     verdict = part->facts.attempts < max && j->cls != MPP_CANCELLED
                   ? ask_retry(part, ep, outcome, j, &delay)
                   : MPP_NO;

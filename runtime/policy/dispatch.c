@@ -6,7 +6,7 @@
  */
 #include "policy/state.h"
 
-enum tried_call { TOOK, ENDED, NOTHING, SHUT, FULL };
+enum tried_call { TOOK, ENDED, NOTHING, SHUT, HELD, FULL }; /* HELD: shut by the rate hook */
 
 void mpp_fill_start(struct mpp_action *out, const struct mpp_attempt *a)
 {
@@ -40,22 +40,27 @@ static void maybe_hold(struct mpp_part *part)
     }
 }
 
-static enum mpp_verdict ask_rate(struct mpp_part *part, mpp_time *wake)
+/* The last gate, asked when everything else lets the part go to ep. */
+static enum tried_call ask_rate(struct mpp_part *part, struct mpp_endpoint *ep, mpp_time *wake)
 {
-    struct mpp_client *client = part->call->client;
-    const struct mpp_hooks *hooks = client->hooks;
+    const struct mpp_hooks *hooks = part->call->hooks;
+    mpp_time now = ep->client->core->now;
     struct mpp_view view;
     double wait = 0;
 
-    mpp_view_fill(&view, part, NULL);
-    client->endpoints[0].stats.hook_calls++;
+    mpp_view_fill(&view, part, ep);
+    ep->stats.hook_calls++;
     if (hooks->rate(hooks->arg, &view, &wait) != MPP_NO)
-        return MPP_YES;
+        return TOOK;
+    if (wait < 0) {
+        mpp_part_end(part, wait > -MP_KIND_COUNT ? (enum mp_kind)-wait : MP_KIND_RATE_LIMITED);
+        return ENDED;
+    }
     if (!(wait > 0.001))
         wait = 0.001;
-    if (mpp_after(client->core->now, wait) < *wake)
-        *wake = mpp_after(client->core->now, wait);
-    return MPP_NO;
+    if (mpp_after(now, wait) < *wake)
+        *wake = mpp_after(now, wait);
+    return HELD;
 }
 
 static struct mpp_part *head_of(struct mpp_call *call)
@@ -88,9 +93,13 @@ static enum tried_call try_call(struct mpp_call *call, mpp_time *wake)
         }
         mpp_part_ready(part, 0);
     }
-    if (client->hooks && client->hooks->rate && ask_rate(part, wake) == MPP_NO)
-        return SHUT;
     ep = mpp_route(part, 0, wake);
+    if (ep && call->hooks && call->hooks->rate) {
+        enum tried_call r = ask_rate(part, ep, wake);
+
+        if (r != TOOK)
+            return r;
+    }
     if (ep) {
         mpp_part_admit(part, ep);
         return TOOK;
@@ -119,7 +128,7 @@ static enum tried_call pass(struct mpp_client *client, mpp_time *wake)
 {
     struct mpp_link *link, *next;
     int open = anything_open(client, wake);
-    int looked = 0;
+    int looked = 0, held = 0;
 
     /* Behind open breakers those that will not wait are to be told. */
     if (!open && !mpp_all_broken(client))
@@ -138,15 +147,19 @@ static enum tried_call pass(struct mpp_client *client, mpp_time *wake)
             mpp_call_touch(call); /* to the end of the ring: the next one's turn */
             return r;
         }
-        if (r == SHUT) {
+        if (r == HELD) {
+            held = 1;
+            looked++;
+        } else if (r == SHUT) {
             struct mpp_part *part = head_of(call);
 
             if (looked++ == 0 && part)
                 maybe_hold(part);
         }
     }
-    if (looked == MPP_LOOK_AHEAD && client->n > 1 && open) {
-        /* They may all wait for one endpoint while another is idle: the next pass sees others. */
+    if (looked == MPP_LOOK_AHEAD && (client->n > 1 || held) && open) {
+        /* They may all wait for one endpoint while another is idle, or by one rule of the hook: the
+         * next pass sees others. */
         mpp_time soon = client->core->now + MPP_SECOND / 1000;
 
         for (; looked > 0; looked--)

@@ -47,8 +47,8 @@ static int wanted(const struct mpp_part *part)
 
 void mpp_hedge_arm(struct mpp_part *part)
 {
-    struct mpp_client *client = part->call->client;
-    struct mpp_core *core = client->core;
+    const struct mpp_hooks *hooks = part->call->hooks;
+    struct mpp_core *core = part->call->client->core;
     struct mpp_view view;
     double delay;
     enum mpp_verdict verdict = MPP_DEFAULT;
@@ -57,12 +57,12 @@ void mpp_hedge_arm(struct mpp_part *part)
     if (!wanted(part))
         return;
     delay = delay_of(part);
-    if (client->hooks && client->hooks->hedge) {
+    if (hooks && hooks->hedge) {
         mpp_view_fill(&view, part, part->endpoint);
         view.elapsed = 0;
         view.delay = delay;
         part->endpoint->stats.hook_calls++;
-        verdict = client->hooks->hedge(client->hooks->arg, &view, &delay);
+        verdict = hooks->hedge(hooks->arg, &view, &delay);
     }
     if (verdict == MPP_NO)
         return;

@@ -266,6 +266,7 @@ static int32_t fixed_place(struct mpp_part *part, int is_hedge)
 
 static struct mpp_endpoint *by_hook(struct mpp_part *part, mpp_time *wake, int *decided)
 {
+    const struct mpp_hooks *hooks = part->call->hooks;
     struct mpp_client *client = part->call->client;
     struct mpp_endpoint *ep;
     struct mpp_view view;
@@ -274,7 +275,7 @@ static struct mpp_endpoint *by_hook(struct mpp_part *part, mpp_time *wake, int *
     *decided = 0;
     mpp_view_fill(&view, part, NULL);
     client->endpoints[0].stats.hook_calls++;
-    if (client->hooks->route(client->hooks->arg, &view, &choice) != MPP_YES || choice >= client->n)
+    if (hooks->route(hooks->arg, &view, &choice) != MPP_YES || choice >= client->n)
         return NULL;
     *decided = 1;
     ep = &client->endpoints[choice];
@@ -292,7 +293,7 @@ struct mpp_endpoint *mpp_route(struct mpp_part *part, int is_hedge, mpp_time *wa
         ep = &client->endpoints[0];
         return mpp_endpoint_open(ep, part, part->facts.info.tokens, wake) ? ep : NULL;
     }
-    if (client->hooks && client->hooks->route && !is_hedge) {
+    if (part->call->hooks && part->call->hooks->route && !is_hedge) {
         ep = by_hook(part, wake, &decided);
         if (decided)
             return ep;

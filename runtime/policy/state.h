@@ -107,6 +107,7 @@ struct mpp_client {
 struct mpp_call {
     struct mpp_client *client;
     const struct mp_policy *policy;
+    const struct mpp_hooks *hooks;
     mpp_next_part_fn *next_part;
     void *user;
     struct mpp_link link;     /* in client->ring */

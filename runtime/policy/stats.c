@@ -42,6 +42,26 @@ void mpp_endpoint_stats(const struct mpp_client *client, uint32_t endpoint, mpp_
     out->tokens_per_byte = ep->tokens_per_byte;
 }
 
+uint32_t mpp_client_endpoints(const struct mpp_client *client)
+{
+    return client->n;
+}
+
+void mpp_endpoint_load(const struct mpp_client *client, uint32_t endpoint, struct mpp_load *out)
+{
+    const struct mpp_endpoint *ep = mpp_endpoint_of(client, endpoint);
+    uint32_t limit;
+
+    *out = (struct mpp_load){0};
+    if (!ep)
+        return;
+    limit = mpp_concurrency_limit(&ep->concurrency);
+    out->in_flight = ep->used;
+    out->limit = limit == UINT32_MAX ? 0 : limit;
+    out->latency = ep->latency;
+    out->sound = mpp_endpoint_sound(ep);
+}
+
 double mpp_client_tokens_per_byte(const struct mpp_client *client)
 {
     double sum = 0;
