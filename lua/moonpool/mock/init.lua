@@ -17,8 +17,9 @@ local M = {}
 -- paths with names in them, error(status, message) and fault(status), its error bodies, and
 -- bad_body(why). handler(mock, body, x) returns a job {rows=, tokens=, reply = function(order)}, or nil,
 -- status and body. The first dialect in this list that has a path answers it; each answers all of its
--- own under /NAME too (/tei/embed), where two want the same.
-local dialects = { "openai", "tei", "cohere" }
+-- own under /NAME too (/tei/embed), where two want the same. body_optional: a POST may have no body;
+-- open = {[path] = true}: paths that need no key. x.req is the request.
+local dialects = { "openai", "tei", "cohere", "azure", "voyage", "jina", "baseten", "bayt" }
 
 local rule = options.rule
 local text_or_number = rule.either(rule.string, rule.not_negative)
@@ -230,7 +231,8 @@ local function authorized(self, req)
   if not self.api_key then
     return true
   end
-  return req:header "authorization" == "Bearer " .. self.api_key
+  local given = req:header "authorization"
+  return given == "Bearer " .. self.api_key or given == "Api-Key " .. self.api_key
     or req:header "api-key" == self.api_key
 end
 
@@ -244,10 +246,10 @@ end
 
 function mock:inference(req, x, dialect, handler)
   local body = {}
-  if not authorized(self, req) then
+  if not authorized(self, req) and not (dialect.open and dialect.open[req.path]) then
     return self:fail(req, x, dialect, 401)
   end
-  if req.method == "POST" then
+  if req.method == "POST" and not (dialect.body_optional and req.body == "") then
     local status, reply
     body, status, reply = read_body(req, dialect)
     if not body then
@@ -315,7 +317,7 @@ function mock:handle(req)
   end
   self.serial = self.serial + 1
   local given = req:header "x-request-id"
-  local x = { id = given and given:match "^[%w._:-]+$" or ("mock-%d"):format(self.serial) }
+  local x = { req = req, id = given and given:match "^[%w._:-]+$" or ("mock-%d"):format(self.serial) }
   self.recorder:add(req)
   local route = self.routes[path] or match_pattern(self, path)
   local handler = route and route.methods[method == "HEAD" and "GET" or method]
