@@ -53,7 +53,6 @@ struct mp_op_box {
 int mp__op_result(lua_State *L, int status, lua_KContext op); /* pushes it */
 void mp__stream_into(struct mp_request *q);
 void mp__open_stream(lua_State *L);
-void mp__push_headers(lua_State *L, const char *lines, size_t n);
 
 /* The runtime's engine, made on first use; raises when it cannot be. */
 mp_engine *mp_engine_of(lua_State *L);

@@ -13,6 +13,7 @@
 
 #include <lauxlib.h>
 
+#include "binding/headers.h"
 #include "binding/json.h"
 #include "codec/json_write.h"
 
@@ -356,6 +357,7 @@ static int encode_table(struct encoder *e, const struct frame *up, int depth)
     if (lua_getmetatable(L, -1)) {
         marker = lua_topointer(L, -1);
         lua_pop(L, 1);
+        mp_headers_fill(L, -1);
     }
     rc = encode_table_as(e, &f, depth + 1, marker && marker == e->array_marker,
                          marker && marker == e->object_marker);

@@ -11,6 +11,7 @@
 #include <strings.h>
 
 #include "binding/client.h"
+#include "binding/headers.h"
 #include "binding/json.h"
 #include "binding/matrix.h"
 #include "binding/msgpack.h"
@@ -112,43 +113,6 @@ static int l_matrix_scatter(lua_State *L)
 
 /* ---- headers ---- */
 
-/* Lower-case names; of a name that comes more than once the values are joined by ", ". */
-static void put_header(lua_State *L, const char *line, const char *colon, const char *end)
-{
-    char name[256];
-    size_t n = (size_t)(colon - line);
-    if (n >= sizeof(name))
-        return;
-    for (size_t i = 0; i < n; i++)
-        name[i] = line[i] >= 'A' && line[i] <= 'Z' ? (char)(line[i] + 32) : line[i];
-    lua_pushlstring(L, name, n);
-    lua_pushvalue(L, -1);
-    if (lua_rawget(L, -3) == LUA_TSTRING) {
-        lua_pushliteral(L, ", ");
-        lua_pushlstring(L, colon + 2, (size_t)(end - colon - 2));
-        lua_concat(L, 3);
-    } else {
-        lua_pop(L, 1);
-        lua_pushlstring(L, colon + 2, (size_t)(end - colon - 2));
-    }
-    lua_rawset(L, -3);
-}
-
-void mp__push_headers(lua_State *L, const char *p, size_t n)
-{
-    const char *stop = p + n;
-    lua_createtable(L, 0, 8);
-    while (p < stop) {
-        const char *end = memchr(p, '\n', (size_t)(stop - p));
-        const char *colon = end != NULL ? memchr(p, ':', (size_t)(end - p)) : NULL;
-        if (end == NULL)
-            break;
-        if (colon != NULL && end - colon >= 2)
-            put_header(L, p, colon, end);
-        p = end + 1;
-    }
-}
-
 static size_t header_value(const struct mp_exchange *x, const char *name, const char **value)
 {
     const char *p = x->data;
@@ -206,7 +170,7 @@ static int l_result_exchange(lua_State *L)
     lua_setfield(L, -2, "hedge_won");
     put_int(L, "endpoint", x->endpoint + 1);
     put_text(L, "request_id", mp_exchange_request_id(x));
-    mp__push_headers(L, x->data, x->head_len);
+    mp_headers_push(L, x->data, x->head_len);
     lua_setfield(L, -2, "headers");
     if (x->kind != MP_KIND_NONE) {
         push_error(L, x, mp_kind_name(x->kind), mp_exchange_message(x));
@@ -273,7 +237,7 @@ static int push_row(lua_State *L, const struct mp_exchange *x)
     put_text(L, "request_id", mp_exchange_request_id(x));
     if (x->hedges > 0)
         put_int(L, "hedges", x->hedges);
-    mp__push_headers(L, mp_exchange_head(x), x->head_len);
+    mp_headers_push(L, mp_exchange_head(x), x->head_len);
     lua_setfield(L, -2, "headers");
     int bad = push_data(L, x, err, sizeof(err)) != 0;
     if (!bad)

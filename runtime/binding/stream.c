@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "binding/client.h"
+#include "binding/headers.h"
 
 #define HIGH_WATER (256 * 1024)
 
@@ -56,7 +57,7 @@ static int head_ready(lua_State *L, int status, lua_KContext ctx)
     if (op->status == 0) /* it ended without a good reply: core.call_wait tells why */
         return 0;
     lua_pushinteger(L, op->status);
-    mp__push_headers(L, op->head.p != NULL ? op->head.p : "", op->head.n);
+    mp_headers_push(L, op->head.p != NULL ? op->head.p : "", op->head.n);
     return 2;
 }
 
