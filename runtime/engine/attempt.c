@@ -382,6 +382,7 @@ void mp__attempt_start(struct mp__part *part, const struct mpp_action *act)
     mpp_hints_init(&a->hints);
     a->next = part->running;
     part->running = a;
+    part->core = act->part;
     int rc = mp__attempt_build(a, mpp_part_facts(act->part), now);
     if (rc != 0) {
         fail_now(a, MP_KIND_INVALID, a->message[0] ? NULL : mp_strerror(rc));
@@ -506,6 +507,9 @@ static void on_end(struct mp__xfer *x)
     a->client->n.reused += x->connected && !x->new_conn;
     if (a->call != NULL) {
         judge(a, x);
+        const struct mp__hooks *hooks = a->call->hooks;
+        if (hooks != NULL && hooks->after != NULL && a->status > 0)
+            hooks->after(hooks->core.arg, a);
     } else {
         a->kind = x->kind;
         a->status = x->status;

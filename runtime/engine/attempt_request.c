@@ -77,10 +77,9 @@ static int build_body(struct mp__attempt *a)
 }
 
 /* Base URL and path, where a version that both name ("/v1") stands once. */
-static int build_url(struct mp__attempt *a, const struct mp__endpoint *ep)
+int mp__attempt_url(struct mp__attempt *a, const char *path)
 {
-    const char *path = a->call->path;
-    const char *base = ep->url.base;
+    const char *base = a->client->endpoints[a->endpoint].url.base;
     size_t n = strlen(base);
     const char *last = strrchr(base, '/');
     size_t tail = last != NULL ? strlen(last) : 0; /* "/v1" */
@@ -206,40 +205,73 @@ static void make_ids(struct mp__attempt *a, const struct mpp_part_facts *facts)
         add_header(a, 4, "Expect", "");
 }
 
-static struct mp__hdr *row_headers(struct mp__attempt *a)
+static int put_all(struct mp__header_set *set, const struct mp_header *h, size_t n)
+{
+    int rc = 0;
+    for (size_t i = 0; rc == 0 && i < n; i++)
+        rc = mp__header_put(set, h[i].name, h[i].value);
+    return rc;
+}
+
+/* Its own list: the endpoint's, the call's, the row's, then `more`. */
+static int own_chain(struct mp__attempt *a, const struct mp_header *rows, size_t nrows,
+                     const struct mp_header *more, size_t n)
+{
+    const struct mp__header_set *call = a->call->headers;
+    struct mp__header_set *all = mp__header_copy(a->client->endpoints[a->endpoint].headers);
+    struct mp__hdr *chain = NULL;
+    int rc = all != NULL ? 0 : MP_ENOMEM;
+    for (size_t i = 0; rc == 0 && call != NULL && i < call->n; i++)
+        rc = mp__header_put(all, call->v[i].name, call->v[i].value);
+    if (rc == 0)
+        rc = put_all(all, rows, nrows);
+    if (rc == 0)
+        rc = put_all(all, more, n);
+    if (rc == 0)
+        chain = mp__header_chain(all, a->xfer.body != NULL);
+    mp__header_free(all);
+    if (chain == NULL)
+        return MP_ENOMEM;
+    mp__hdr_free(a->row_chain);
+    a->row_chain = a->xfer.headers = chain;
+    return 0;
+}
+
+static const struct mp_header *row_headers(const struct mp__attempt *a, size_t *n)
+{
+    const struct mp__call *call = a->call;
+    *n = 0;
+    return call->row_headers != NULL ? call->row_headers(call->source_arg, a->part->first, n) : NULL;
+}
+
+int mp__attempt_headers(struct mp__attempt *a, const struct mp_header *more, size_t n)
+{
+    size_t nrows = 0;
+    const struct mp_header *rows = row_headers(a, &nrows);
+    return own_chain(a, rows, nrows, more, n);
+}
+
+static void set_headers(struct mp__attempt *a)
 {
     size_t n = 0;
-    struct mp__call *call = a->call;
-    const struct mp__endpoint *ep = &a->client->endpoints[a->endpoint];
-    const struct mp_header *rows =
-        call->row_headers != NULL ? call->row_headers(call->source_arg, a->part->first, &n) : NULL;
-    if (rows == NULL || n == 0)
-        return NULL;
-    struct mp__header_set *all = mp__header_copy(ep->headers);
-    int rc = all != NULL ? 0 : MP_ENOMEM;
-    for (size_t i = 0; rc == 0 && call->headers != NULL && i < call->headers->n; i++)
-        rc = mp__header_put(all, call->headers->v[i].name, call->headers->v[i].value);
-    for (size_t i = 0; rc == 0 && i < n; i++)
-        rc = mp__header_put(all, rows[i].name, rows[i].value);
-    if (rc == 0)
-        a->row_chain = mp__header_chain(all, a->xfer.body != NULL);
-    mp__header_free(all);
-    return a->row_chain;
+    const struct mp_header *rows = row_headers(a, &n);
+    if (rows == NULL || n == 0 || own_chain(a, rows, n, NULL, 0) != 0)
+        a->xfer.headers = mp__call_chain(a->call, a->endpoint, a->xfer.body != NULL);
 }
 
 int mp__attempt_build(struct mp__attempt *a, const struct mpp_part_facts *facts, mpp_time now)
 {
-    struct mp__endpoint *ep = &a->client->endpoints[a->endpoint];
+    const struct mp__hooks *hooks = a->call->hooks;
     int rc = build_body(a);
     if (rc == 0)
-        rc = build_url(a, ep);
+        rc = mp__attempt_url(a, a->call->path);
     if (rc != 0)
         return rc;
     a->xfer.method = a->call->method;
     a->xfer.big_reply = a->call->has_vectors || (a->call->flags & MP_BIG_REPLY) != 0;
-    a->xfer.headers = row_headers(a);
-    if (a->xfer.headers == NULL)
-        a->xfer.headers = mp__call_chain(a->call, a->endpoint, a->xfer.body != NULL);
+    set_headers(a);
+    if (hooks != NULL && hooks->before != NULL)
+        hooks->before(hooks->core.arg, a);
     add_deadline_headers(a, now);
     make_ids(a, facts);
     return 0;

@@ -69,7 +69,7 @@ static int check_method(const char *m)
                     m);
 }
 
-static int check_path(const char *path)
+int mp__call_check_path(const char *path)
 {
     for (const unsigned char *p = (const unsigned char *)path; *p != '\0'; p++)
         if (*p <= ' ' || *p == 127 || *p == '#')
@@ -105,7 +105,7 @@ static int check_request(struct mp_engine *e, const struct mp_request *q)
         return mp__fail(MP_EINVAL, "rows: more than %u", UINT32_MAX);
     int rc = check_method(q->method != NULL ? q->method : "POST");
     if (rc == 0)
-        rc = check_path(q->path != NULL ? q->path : "/");
+        rc = mp__call_check_path(q->path != NULL ? q->path : "/");
     return rc != 0 ? rc : check_headers(q);
 }
 
@@ -196,6 +196,7 @@ static int start_in_core(struct mp__call *call, const struct mp_request *q)
     cfg.pool_timeout = call->timeouts.pool;
     cfg.idempotent = (q->flags & MP_IDEMPOTENT) != 0;
     cfg.pinned_endpoint = -1;
+    cfg.hooks = call->hooks != NULL ? &call->hooks->core : NULL;
     cfg.next_part = mp__call_next_part;
     cfg.user = call;
     call->core = mpp_call_new(&cfg, call->created);
@@ -220,6 +221,7 @@ static struct mp__call *call_new(struct mp_engine *e, const struct mp_request *q
     call->source_arg = q->source_arg;
     call->row_headers = q->row_headers;
     call->policy = q->policy != NULL ? q->policy : &q->client->policy;
+    call->hooks = q->hooks != NULL ? q->hooks : q->client->hooks;
     call->done = q->done;
     call->head = q->head;
     call->chunk = q->chunk;
@@ -268,6 +270,8 @@ int mp_submit(mp_engine *e, const struct mp_request *given, uint64_t *ticket)
     }
     call->result->ticket = call->ticket;
     call->client->refs++;
+    if (call->hooks != NULL)
+        call->hooks->retain(call->hooks->core.arg);
     call->client->n.calls++;
     call->client->n.rows += q.nrows;
     e->calls_open++;
@@ -284,6 +288,11 @@ void mp_cancel(mp_engine *e, uint64_t ticket)
     struct mp__call *call = slot_find(e, ticket);
     if (call == NULL || call->finished || call->cancelled)
         return;
+    if (e->in_hook) {
+        call->cancel_later = e->later = 1;
+        mp__wake(e);
+        return;
+    }
     call->cancelled = 1;
     mpp_call_cancel(call->core, MP_KIND_CANCELLED, mp__now());
     mp__wake(e);
@@ -307,6 +316,14 @@ struct cost_ctx {
     int bad;
 };
 
+static double row_tokens(const struct mp__call *call, uint64_t row, uint64_t bytes)
+{
+    double n = -1;
+    if (call->hooks != NULL && call->hooks->tokens != NULL)
+        n = call->hooks->tokens(call->hooks->core.arg, call, row);
+    return n >= 0 ? n : (double)bytes * mpp_client_tokens_per_byte(call->client->core);
+}
+
 static int row_cost(void *arg, uint64_t row, struct mpp_cost *out)
 {
     struct cost_ctx *ctx = arg;
@@ -318,7 +335,7 @@ static int row_cost(void *arg, uint64_t row, struct mpp_cost *out)
     }
     out->chars = ctx->call->policy->batch.chars > 0 ? mp__utf8_chars(s->p, s->n) : 0;
     out->bytes = s->n + 3;
-    out->tokens = (double)s->n * mpp_client_tokens_per_byte(ctx->call->client->core);
+    out->tokens = row_tokens(ctx->call, row, s->n);
     return 0;
 }
 
@@ -353,9 +370,26 @@ static int next_whole(struct mp__call *call, struct mpp_part_info *out)
 {
     uint64_t row = call->cursor++;
     out->bytes = call->rows != NULL ? call->rows[row].n : 0;
-    out->tokens = (double)out->bytes * mpp_client_tokens_per_byte(call->client->core);
+    out->tokens = row_tokens(call, row, out->bytes);
     out->size_class = mpp_size_class(out->tokens);
     return make_part(call, row, 1, out);
+}
+
+/* A hook may take fewer rows than the policy: the limits stand. */
+static uint32_t ask_batch(struct mp__call *call, struct mp_batch_policy *limits, uint32_t n,
+                          struct mpp_batch_sum *sum)
+{
+    struct cost_ctx ctx = {.call = call};
+    if (call->hooks == NULL || call->hooks->batch == NULL || call->flags & MP_ONE_REQUEST)
+        return n;
+    struct mp__offer offer = {call, call->cursor, call->nrows - call->cursor, n, sum->bytes,
+                              sum->tokens};
+    uint32_t fewer = mp__hook_batch(call, &offer);
+    if (fewer == n)
+        return n;
+    struct mp_batch_policy smaller = *limits;
+    smaller.size = fewer;
+    return mpp_batch_take(&smaller, row_cost, &ctx, call->cursor, fewer, sum);
 }
 
 static int next_joined(struct mp__call *call, struct mpp_part_info *out)
@@ -374,6 +408,7 @@ static int next_joined(struct mp__call *call, struct mpp_part_info *out)
             mpp_batch_take(&limits, row_cost, &ctx, call->cursor, call->nrows - call->cursor, &sum);
         if (n > 0) {
             uint64_t first = call->cursor;
+            n = ask_batch(call, &limits, n, &sum);
             call->cursor += n;
             out->bytes = sum.bytes;
             out->tokens = sum.tokens;
@@ -586,6 +621,8 @@ void mp__call_free(struct mp__call *call)
     struct mp_engine *e = call->engine;
     struct mp_client *client = call->client;
     slot_give(e, call->ticket);
+    if (call->hooks != NULL)
+        call->hooks->release(call->hooks->core.arg);
     e->calls_open--;
     e->queued_bytes -= call->owned_bytes;
     free_chains(call);

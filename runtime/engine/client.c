@@ -295,6 +295,8 @@ static void client_free(struct mp_client *c)
     free(c->rate_key);
     if (c->pool != NULL)
         mp__pool_unref(c->pool);
+    if (c->hooks != NULL)
+        c->hooks->release(c->hooks->core.arg);
     free(c);
 }
 
@@ -320,7 +322,7 @@ static int start_in_core(struct mp_client *c, const struct mp_client_config *cfg
     }
     k.pool = c->pool->slots;
     k.policy = &c->policy;
-    k.hooks = cfg->hooks;
+    k.hooks = c->hooks != NULL ? &c->hooks->core : NULL;
     k.endpoints = eps;
     k.nendpoints = c->nendpoints;
     k.user = c;
@@ -332,6 +334,9 @@ static int start_in_core(struct mp_client *c, const struct mp_client_config *cfg
 static int client_init(struct mp_client *c, const struct mp_client_config *cfg)
 {
     copy_strings(c, cfg);
+    c->hooks = cfg->hooks;
+    if (c->hooks != NULL)
+        c->hooks->retain(c->hooks->core.arg);
     take_timeouts(&c->timeouts, &cfg->timeouts);
     if (cfg->policy != NULL)
         memcpy(&c->policy, cfg->policy,
@@ -405,6 +410,11 @@ void mp_client_close(mp_client *c)
     if (c == NULL || c->closed)
         return;
     struct mp_engine *e = c->engine;
+    if (e->in_hook) {
+        c->close_later = e->later = 1;
+        mp__wake(e);
+        return;
+    }
     c->closed = 1;
     mp__probes_stop(c);
     mpp_client_close(c->core, mp__now());

@@ -119,6 +119,8 @@ static int work(struct mp_engine *e, mpp_time start)
     for (;;) {
         mpp_time now = mp__now();
         struct mp_pool *next = NULL;
+        if (e->later)
+            mp__hook_later(e);
         for (struct mp_pool *p = e->pools; p != NULL; p = next) {
             next = p->next;
             mp__transport_reap(p->transport);

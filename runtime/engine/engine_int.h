@@ -4,6 +4,7 @@
  * engine.c   the turn, life of the engine        client.c   endpoints, headers, pools
  * call.c     submit, parts, batching             attempt.c  one exchange: start, bytes, verdict
  * result.c   what the caller gets                attempt_request.c  its body, URL, headers, ids
+ * hooks.c    decisions of scripts
  * names.c    name look-ups in threads            transport*.c  curl and libuv
  */
 #ifndef MP_ENGINE_INT_H
@@ -14,6 +15,7 @@
 
 #include "codec/buf.h"
 #include "codec/decode.h"
+#include "engine/hooks.h"
 #include "engine/transport.h"
 #include "moonpool.h"
 #include "policy/core.h"
@@ -86,7 +88,8 @@ struct mp_client {
     struct mp__endpoint *endpoints;
     uint32_t nendpoints;
     int refs; /* the owner's and one a call */
-    unsigned closed : 1, deadline_headers : 1;
+    const struct mp__hooks *hooks; /* NULL: none */
+    unsigned closed : 1, deadline_headers : 1, close_later : 1;
     char *tls_ca, *tls_cert, *tls_key, *no_proxy, *proxy_http, *proxy_https, *accept_encoding;
     char *request_id_header, *request_id_prefix, *idempotency_header, *rate_key;
     struct {
@@ -139,6 +142,7 @@ struct mp__call {
     struct mp__hdr **chains;        /* per endpoint and with/without body, made on first use */
     struct mp_timeouts timeouts;
     const struct mp_policy *policy;
+    const struct mp__hooks *hooks; /* NULL: none */
     mp_source_fn *source;
     void *source_arg;
     const struct mp_header *(*row_headers)(void *arg, uint64_t row, size_t *n);
@@ -154,7 +158,7 @@ struct mp__call {
     uint64_t covered; /* rows that exchanges speak for */
     uint32_t mode, row_style, flags;
     uint32_t parts_made;
-    unsigned has_vectors : 1, cancelled : 1, finished : 1;
+    unsigned has_vectors : 1, cancelled : 1, finished : 1, cancel_later : 1;
 };
 
 struct mp__part {
@@ -208,6 +212,7 @@ struct mp__attempt {
 };
 
 int mp__call_next_part(void *call, struct mpp_part_info *out);
+int mp__call_check_path(const char *path);
 void mp__call_split(struct mp__part *part, struct mpp_part *other, uint32_t keep);
 void mp__call_part_done(struct mp__part *part, const struct mpp_action *act);
 void mp__call_done(struct mp__call *call, enum mp_kind kind);
@@ -219,6 +224,9 @@ struct mp__hdr *mp__call_chain(struct mp__call *call, uint32_t endpoint, int wit
 void mp__attempt_start(struct mp__part *part, const struct mpp_action *act);
 /* Body, URL and headers of `a`; 0 or a negative error with the message in `a`. */
 int mp__attempt_build(struct mp__attempt *a, const struct mpp_part_facts *facts, mpp_time now);
+int mp__attempt_url(struct mp__attempt *a, const char *path);
+/* Its own list of headers: the endpoint's, the call's, the row's and those of a hook. */
+int mp__attempt_headers(struct mp__attempt *a, const struct mp_header *more, size_t n);
 void mp__attempt_abort(struct mp__attempt *list, uint64_t id);
 void mp__attempt_timer(struct mp__attempt *a);
 void mp__attempt_free(struct mp__attempt *a);
@@ -230,6 +238,11 @@ float *mp__call_row(struct mp__call *call, uint64_t row, uint32_t dim, const cha
 int mp__result_add(struct mp__call *call, const struct mp_exchange *x, const char *head,
                    const char *message, const char *request_id, const char *body);
 void mp__result_seal(struct mp__call *call, enum mp_kind kind, mpp_time now);
+
+/* ---- hooks ---- */
+
+uint32_t mp__hook_batch(struct mp__call *call, const struct mp__offer *offer); /* rows to take */
+void mp__hook_later(struct mp_engine *e); /* what was put off while a hook ran */
 
 /* ---- engine ---- */
 
@@ -266,7 +279,9 @@ struct mp_engine {
     uint64_t rng;
     uint64_t id_salt;
     uint64_t target_ids;
+    unsigned in_hook; /* depth */
     unsigned dirty : 1, live : 1, closing : 1, down : 1, in_turn : 1, delivered : 1;
+    unsigned later : 1; /* calls and clients wait to be cancelled or closed behind a hook */
     int closing_left;
     void (*turn_cb)(void *arg);
     void *turn_arg;

@@ -288,7 +288,7 @@ struct mp_client_config {
     const char *idempotency_header; /* NULL: none; the key is the same for all attempts of a part */
     uint8_t deadline_headers;       /* send Request-Timeout-Ms and Request-Deadline-Ms */
     const char *rate_key;
-    const void *hooks; /* for the binding: struct mpp_hooks, kept by reference */
+    const void *hooks; /* for the binding: struct mp__hooks of engine/hooks.h, by reference */
 };
 
 /* MP_EINVAL: mp_last_error() names the field. */
@@ -406,6 +406,7 @@ struct mp_request {
      * more before mp_resume (the server is then held back by its connection). */
     void (*head)(void *arg, int status, const char *head, size_t head_len);
     int (*chunk)(void *arg, const char *p, size_t n);
+    const void *hooks; /* for the binding, as the client's; NULL: the client's */
 };
 
 /* Takes the call in: MP_OK and its ticket, MP_EAGAIN at a bound, MP_EINVAL (mp_last_error()).
