@@ -113,7 +113,8 @@ int mp__transport_start(struct mp__transport *t, struct mp__xfer *x)
     x->lane = lane;
     x->connected = x->sent = x->replied = x->aborted = x->new_conn = 0;
     x->never_sent = x->refused = x->reset = 0;
-    x->hold = x->paused = 0;
+    x->hold = x->paused = x->astray = 0;
+    x->strayed = 0;
     x->body_off = 0;
     x->last_io = uv_now(t->loop);
     h->xfer = x;
@@ -258,7 +259,8 @@ int mp__transport_reap(struct mp__transport *t)
             struct mp__xfer *x = h->xfer;
             describe_end(t, x, code);
             detach(t, x);
-            x->on_end(x);
+            if (!h->h2c || !mp__h2c_again(t, x))
+                x->on_end(x);
             reaped++;
         }
     }

@@ -31,13 +31,13 @@ struct mp__hdr {
 
 /* What does not change from request to request of one endpoint; read-only while in use. */
 struct mp__target {
-    uint64_t id;       /* never reused; a handle set up for this id needs no static options */
+    uint64_t id; /* never reused; a handle set up for this id needs no static options */
     const char *unix_path;
     const char *proxy; /* "" none */
     const char *no_proxy;
     const char *ca_file, *cert_file, *key_file;
     const char *accept_encoding; /* "" none */
-    const char *resolve; /* "+host:port:addr,addr" or NULL */
+    const char *resolve;         /* "+host:port:addr,addr" or NULL */
     int verify;
     int http_version;
     double connect_timeout; /* s */
@@ -53,15 +53,17 @@ struct mp__xfer {
     const char *body; /* NULL: none */
     size_t body_len;
     unsigned big_reply : 1;
-    unsigned fresh : 1; /* a connection of its own */
+    unsigned fresh : 1;                      /* a connection of its own */
     void (*on_progress)(struct mp__xfer *x); /* connected, or the whole body was handed over */
     int (*on_header)(struct mp__xfer *x, const char *line, size_t n); /* nonzero: abort */
     int (*on_body)(struct mp__xfer *x, const char *p, size_t n);      /* nonzero: abort */
     void (*on_end)(struct mp__xfer *x); /* from the reap; may start and cancel others */
     /* kept by the transport */
     unsigned running : 1, connected : 1, sent : 1, replied : 1, aborted : 1, new_conn : 1;
-    unsigned hold : 1;   /* set in on_body: no more bytes before mp__transport_resume */
-    unsigned paused : 1; /* curl has been told */
+    unsigned hold : 1;              /* set in on_body: no more bytes before mp__transport_resume */
+    unsigned paused : 1;            /* curl has been told */
+    unsigned leads : 1, astray : 1; /* see transport_h2c.c */
+    uint8_t strayed;
     size_t body_off;
     uint64_t last_io; /* ms, uv_now of the last byte either way */
     struct mp__handle *handle;
@@ -85,14 +87,14 @@ struct mp__transport *mp__transport_new(uv_loop_t *loop, const struct mp_pool_co
  * Nothing may be running. */
 void mp__transport_close(struct mp__transport *t, void (*closed)(void *arg), void *arg);
 
-int mp__transport_start(struct mp__transport *t, struct mp__xfer *x); /* 0 or an enum mp_err */
+int mp__transport_start(struct mp__transport *t, struct mp__xfer *x);   /* 0 or an enum mp_err */
 void mp__transport_cancel(struct mp__transport *t, struct mp__xfer *x); /* no reap follows */
 void mp__transport_resume(struct mp__transport *t, struct mp__xfer *x); /* on_body may run here */
 /* Lets curl act on what was started or is due now. */
 void mp__transport_kick(struct mp__transport *t);
 /* Calls on_end of each transfer that ended since. */
 int mp__transport_reap(struct mp__transport *t);
-int mp__transport_pending(const struct mp__transport *t); /* a kick or reap is due */
+int mp__transport_pending(const struct mp__transport *t);  /* a kick or reap is due */
 void mp__transport_ref(struct mp__transport *t, int live); /* keep the loop alive or not */
 void mp__transport_counters(struct mp__transport *t, struct mp__transport_counters *out);
 /* `wake` runs from loop callbacks after which a reap may find something. */
@@ -104,7 +106,7 @@ struct mp__url {
     char *base;   /* scheme://host[:port]/prefix without trailing slash */
     char *scheme; /* http or https */
     char *host;
-    char *path;   /* prefix, "" or "/v1" */
+    char *path;      /* prefix, "" or "/v1" */
     char *unix_path; /* NULL, or a socket's path */
     int port;
     int numeric; /* host is an address */

@@ -61,6 +61,8 @@ static int on_prereq(void *hp, char *remote, char *local, int remote_port, int l
     (void)local;
     (void)remote_port;
     (void)local_port;
+    if (x->handle->h2c && mp__h2c_astray(x))
+        return CURL_PREREQFUNC_ABORT;
     x->connected = 1;
     x->last_io = uv_now(x->lane->t->loop);
     if (x->body_len <= SMALL_BODY)
@@ -142,8 +144,10 @@ static long http_version(const struct mp__target *target, const char *url)
 {
     if (target->http_version != 2)
         return CURL_HTTP_VERSION_1_1;
-    return strncmp(url, "https:", 6) == 0 ? CURL_HTTP_VERSION_2TLS
-                                          : CURL_HTTP_VERSION_2_PRIOR_KNOWLEDGE;
+    if (strncmp(url, "https:", 6) == 0)
+        return CURL_HTTP_VERSION_2TLS;
+    /* curl speaks HTTP/1.1 to a proxy, whatever it is told */
+    return *target->proxy != '\0' ? CURL_HTTP_VERSION_1_1 : CURL_HTTP_VERSION_2_PRIOR_KNOWLEDGE;
 }
 
 static void set_tls(CURL *e, const struct mp__target *target)
@@ -199,6 +203,7 @@ static void set_target(struct mp__handle *h, struct mp__lane *lane, const struct
     h->method[0] = '\0';
     h->buffer = 0;
     h->fresh = 0;
+    h->h2c = http_version(target, url) == CURL_HTTP_VERSION_2_PRIOR_KNOWLEDGE;
 }
 
 struct mp__handle *mp__easy_take(struct mp__lane *lane, const struct mp__xfer *x)
@@ -240,7 +245,8 @@ static void set_method(struct mp__handle *h, const char *method, int has_body)
     CURL *e = h->easy;
     int post = has_body || strcmp(method, "POST") == 0;
     int head = strcmp(method, "HEAD") == 0;
-    int plain = (post && strcmp(method, "POST") == 0) || head || (!post && strcmp(method, "GET") == 0);
+    int plain =
+        (post && strcmp(method, "POST") == 0) || head || (!post && strcmp(method, "GET") == 0);
 
     curl_easy_setopt(e, CURLOPT_NOBODY, head ? 1L : 0L);
     if (post && !head)
@@ -278,7 +284,9 @@ void mp__easy_request(struct mp__handle *h, struct mp__xfer *x)
         curl_easy_setopt(e, CURLOPT_BUFFERSIZE, buffer);
         h->buffer = buffer;
     }
-    if (h->fresh != x->fresh) {
+    if (h->h2c) {
+        mp__h2c_start(x->lane, h, x);
+    } else if (h->fresh != x->fresh) {
         curl_easy_setopt(e, CURLOPT_FRESH_CONNECT, x->fresh ? 1L : 0L);
         h->fresh = x->fresh;
     }

@@ -16,14 +16,16 @@ struct mp__socket {
     uv_poll_t poll;
     struct mp__lane *lane;
     curl_socket_t fd;
-    int want;    /* UV events curl asks for now, 0: idle */
-    int armed;   /* UV events the watcher has, 0: stopped */
+    int want;          /* UV events curl asks for now, 0: idle */
+    int armed;         /* UV events the watcher has, 0: stopped */
     unsigned ours : 1; /* seen in OPENSOCKETFUNCTION; else the watcher lives until REMOVE */
     unsigned closing : 1;
-    unsigned retired : 1; /* shut down: curl is to close it */
-    struct mpp_link idle; /* of the transport, while nobody uses it */
+    unsigned retired : 1;           /* shut down: curl is to close it */
+    struct mpp_link idle;           /* of the transport, while nobody uses it */
     uint64_t opened_at, idle_since; /* ms, uv_now */
 };
+
+#define MP__LED 8
 
 struct mp__lane {
     struct mp__transport *t;
@@ -34,6 +36,8 @@ struct mp__lane {
     uint32_t retired; /* sockets */
     uint32_t index;
     struct mp__handle *free_handles;
+    uint64_t led[MP__LED]; /* targets whose clear-text HTTP/2 connection was opened */
+    unsigned led_next;
     unsigned due : 1;     /* curl wants to be called at once */
     unsigned touched : 1; /* curl acted: messages may wait */
 };
@@ -45,9 +49,10 @@ struct mp__handle {
     struct mp__xfer *xfer;
     struct curl_slist *resolve;
     char method[12]; /* with a body: the method the handle is set to; else "" */
-    char url[256];          /* the url it is set to, "" when longer */
+    char url[256];   /* the url it is set to, "" when longer */
     long buffer;
     unsigned fresh : 1;
+    unsigned h2c : 1;
     char error[CURL_ERROR_SIZE];
 };
 
@@ -76,6 +81,11 @@ struct mp__transport {
 struct mp__handle *mp__easy_take(struct mp__lane *lane, const struct mp__xfer *x);
 void mp__easy_give(struct mp__lane *lane, struct mp__handle *h);
 void mp__easy_free(struct mp__handle *h);
+/* HTTP/2 without TLS: how this request is to go; whether its connection is of the wrong kind;
+ * whether, after its end, it was begun again (1). */
+void mp__h2c_start(struct mp__lane *lane, struct mp__handle *h, struct mp__xfer *x);
+int mp__h2c_astray(struct mp__xfer *x);
+int mp__h2c_again(struct mp__transport *t, struct mp__xfer *x);
 void mp__easy_request(struct mp__handle *h, struct mp__xfer *x);
 
 int mp__socket_cb(CURL *easy, curl_socket_t fd, int what, void *lane, void *sockp);
