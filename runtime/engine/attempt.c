@@ -379,6 +379,7 @@ void mp__attempt_start(struct mp__part *part, const struct mpp_action *act)
     a->xfer.fresh = act->fresh_connection;
     a->started = now;
     a->state = MP__NAMING;
+    a->request_id = ""; /* until its request is built */
     mpp_hints_init(&a->hints);
     a->next = part->running;
     part->running = a;
