@@ -147,6 +147,7 @@ local function put_places(t, o)
     if t[place] == nil and o.policy then t[place] = o.policy[place] end
   end
   if o.hedge_delay and o.hedge == nil then t.hedge = { delay = o.hedge_delay } end
+  if o.pin_initial_endpoint_once and t.route == nil then t.route = "sticky" end
 end
 
 local function put_seed_fields(fields, o)

@@ -181,11 +181,18 @@ static uint32_t p2c(const struct mpp_client *client, uint8_t *ok, uint64_t hash)
     return load(&client->endpoints[b], best) < load(&client->endpoints[a], best) ? b : a;
 }
 
-static uint32_t choose(struct mpp_client *client, uint8_t *ok)
+/* The call may have a route of its own. */
+static uint32_t mode_of(const struct mpp_part *part)
 {
+    return part->call->policy->route.mode;
+}
+
+static uint32_t choose(const struct mpp_part *part, uint8_t *ok)
+{
+    struct mpp_client *client = part->call->client;
     uint64_t ticket = client->ticket++;
 
-    switch (client->policy.route.mode) {
+    switch (mode_of(part)) {
     case MP_ROUTE_LEAST:
         return least(client, ok, ticket);
     case MP_ROUTE_P2C:
@@ -239,11 +246,11 @@ static struct mpp_endpoint *by_tiers(struct mpp_part *part, int is_hedge, mpp_ti
 
     if (mark(part, is_hedge, SOUND | UNTRIED, ok, wake) ||
         (!is_hedge && mark(part, is_hedge, SOUND, ok, wake)))
-        return &client->endpoints[choose(client, ok)];
+        return &client->endpoints[choose(part, ok)];
     if (any_sound(client) || is_hedge)
         return NULL;
     if (mark(part, is_hedge, UNTRIED, ok, wake) || mark(part, is_hedge, 0, ok, wake))
-        return &client->endpoints[choose(client, ok)];
+        return &client->endpoints[choose(part, ok)];
     return NULL;
 }
 
@@ -257,7 +264,7 @@ static int32_t fixed_place(struct mpp_part *part, int is_hedge)
         return -1;
     if (call->pinned >= 0)
         return mpp_endpoint_sound(&client->endpoints[call->pinned]) ? call->pinned : -1;
-    if (client->policy.route.mode != MP_ROUTE_STICKY)
+    if (mode_of(part) != MP_ROUTE_STICKY)
         return -1;
     if (call->stuck_to >= 0 && mpp_endpoint_sound(&client->endpoints[call->stuck_to]))
         return call->stuck_to;
@@ -304,8 +311,7 @@ struct mpp_endpoint *mpp_route(struct mpp_part *part, int is_hedge, mpp_time *wa
         return mpp_endpoint_open(ep, part, part->facts.info.tokens, wake) ? ep : NULL;
     }
     ep = by_tiers(part, is_hedge, wake);
-    if (ep && client->policy.route.mode == MP_ROUTE_STICKY && part->facts.attempts == 0 &&
-        !is_hedge)
+    if (ep && mode_of(part) == MP_ROUTE_STICKY && part->facts.attempts == 0 && !is_hedge)
         part->call->stuck_to = (int32_t)ep->index;
     return ep;
 }
