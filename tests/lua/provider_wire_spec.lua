@@ -118,8 +118,9 @@ local embeds = {
     path = "/v1/embeddings", key = { "authorization", "Bearer key5" },
     body = '{"input":["a","b"],"encoding_format":"base64","input_type":"query","model":"voyage-3.5",'
       .. '"output_dimension":2,"truncation":false}',
-    reply = '{"object":"list","data":[{"object":"embedding","embedding":"' .. ONE_MINUS_TWO .. '","index":0},'
-      .. '{"object":"embedding","embedding":[3,4],"index":1}],"model":"voyage-3.5","usage":{"total_tokens":8}}',
+    reply = '{"object":"list","data":[{"object":"embedding","embedding":"' .. ONE_MINUS_TWO
+      .. '","index":0},{"object":"embedding","embedding":[3,4],"index":1}],"model":"voyage-3.5",'
+      .. '"usage":{"total_tokens":8}}',
     rows = { { 1, -2 }, { 3, 4 } }, usage = { prompt_tokens = 8, total_tokens = 8 },
   },
   ["voyage int8 as base64 of bytes"] = {
@@ -321,8 +322,10 @@ describe("errors in each dialect's words", function()
   end
 
   it("a key that the server repeats is not in the error", function()
-    local server = rig.serve(function() return { status = 401, headers = { ["content-type"] = "application/json" },
-      body = '{"error":{"message":"Incorrect API key provided: canary-123","code":"canary-123"}}' } end)
+    local server = rig.serve(function()
+      return { status = 401, headers = { ["content-type"] = "application/json" },
+        body = '{"error":{"message":"Incorrect API key provided: canary-123","code":"canary-123"}}' }
+    end)
     local client = rig.client(server, { api_key = "canary-123" })
     local _, err = client:embed { input = { "a" } }
     assert.matches("Incorrect API key provided: ***", err.message, 1, true)
