@@ -207,6 +207,19 @@ static enum mp_kind kind_of(CURLcode code, const struct mp__xfer *x)
     }
 }
 
+/* A handshake that the line broke is no verdict on certificates: trying again makes sense. */
+static int handshake_broke(CURLcode code, const struct mp__xfer *x)
+{
+    static const char *const signs[] = {"reset by peer", "SSL_ERROR_SYSCALL", "unexpected eof",
+                                        "Broken pipe"};
+    if (code != CURLE_SSL_CONNECT_ERROR)
+        return 0;
+    for (size_t i = 0; i < sizeof(signs) / sizeof(*signs); i++)
+        if (strstr(x->handle->error, signs[i]) != NULL)
+            return 1;
+    return 0;
+}
+
 static void describe_end(struct mp__transport *t, struct mp__xfer *x, CURLcode code)
 {
     CURL *e = x->handle->easy;
@@ -232,7 +245,12 @@ static void describe_end(struct mp__transport *t, struct mp__xfer *x, CURLcode c
     x->os_errno = (int)os_errno;
     x->detail = x->handle->error[0] != '\0' ? x->handle->error : curl_easy_strerror(code);
     x->refused = os_errno == ECONNREFUSED && !x->connected;
-    x->reset = x->connected && x->kind == MP_KIND_CONNECT;
+    if (handshake_broke(code, x)) {
+        x->kind = MP_KIND_CONNECT;
+        x->reset = 1;
+    } else {
+        x->reset = x->connected && x->kind == MP_KIND_CONNECT;
+    }
     t->n.refused += x->refused;
     t->n.resets += x->reset;
 }

@@ -227,6 +227,35 @@ function M.tinyproxy(user, password)
   return self
 end
 
+-- ---- a relay -----------------------------------------------------------------------------------
+
+--- A relay in front of 127.0.0.1:port (perl, which every Debian has) that resets the first `breaks`
+--- connections as soon as they have said something.
+function M.breaking_relay(port, breaks)
+  local dir = M.directory()
+  M.write(dir .. "/relay.pl", ([[
+    use IO::Socket::INET; use IO::Select; use Socket; $| = 1; $SIG{CHLD} = "IGNORE";
+    my $l = IO::Socket::INET->new(LocalAddr => "127.0.0.1", Listen => 64); print $l->sockport, "\n";
+    my $n = 0;
+    while (my $c = $l->accept) {
+      if ($n++ < %d) {
+        sysread($c, my $some, 100);
+        setsockopt($c, SOL_SOCKET, SO_LINGER, pack("ii", 1, 0)); close $c; next;
+      }
+      next if fork;
+      my $s = IO::Socket::INET->new(PeerAddr => "127.0.0.1:%d") or exit; my $both = IO::Select->new($c, $s);
+      while (my @ready = $both->can_read) {
+        for my $from (@ready) {
+          sysread($from, my $data, 65536) or exit; my $to = $from == $c ? $s : $c; syswrite($to, $data);
+        }
+      }
+    }]]):format(breaks, port))
+  local self = M.start("perl " .. dir .. "/relay.pl", dir)
+  rig.until_true("the relay listens", function() return M.read(self.log):find "\n" end)
+  self.port = tonumber(M.read(self.log):match "%d+")
+  return self
+end
+
 -- ---- certificates -------------------------------------------------------------------------------
 
 local function authority(dir, name)
