@@ -26,6 +26,7 @@ local parts = {
   job = { "moonpool.job", "run" },
   serve = { "moonpool.serve", "serve" },
   mock = { "moonpool.mock", "new" },
+  simulate = { "moonpool.simulate", "run" },
   metrics = { "moonpool.metrics", "text" },
 }
 
