@@ -491,7 +491,7 @@ static void fill_exchange(struct mp_exchange *x, const struct mp__part *part,
     x->attempts = (uint16_t)facts->attempts;
     x->hedges = (uint16_t)facts->hedges;
     x->endpoint = (uint16_t)facts->last_endpoint;
-    x->time = (float)((double)(mp__now() - from) / 1e9);
+    x->time = (float)((double)(part->call->engine->now - from) / 1e9);
     x->retry_after = -1;
     if (a == NULL)
         return;

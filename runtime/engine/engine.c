@@ -128,6 +128,7 @@ static int work(struct mp_engine *e, mpp_time start)
         expire(e, now);
         int more = 1;
         for (unsigned i = 0; more && now - start < MP__TURN_NS; i++) {
+            e->now = now;
             more = mpp_next(e->core, now, &act);
             if (more)
                 perform(e, &act);

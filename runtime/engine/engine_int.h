@@ -276,6 +276,7 @@ struct mp_engine {
     uint32_t calls_open; /* submitted, not yet delivered or polled */
     uint32_t attempts_open;
     uint64_t queued_bytes;
+    mpp_time now; /* of the action being performed, as the core was told */
     uint64_t rng;
     uint64_t id_salt;
     uint64_t target_ids;
