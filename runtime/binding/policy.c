@@ -77,7 +77,7 @@ static void set_field(struct mp_policy *p, const struct field *f, double v)
         *(double *)at = v;
         break;
     case F_BYTE:
-        *(uint8_t *)at = (uint8_t)(v != 0);
+        *(uint8_t *)at = (uint8_t)v;
         break;
     }
 }

@@ -99,6 +99,15 @@ MP_API size_t mp_matrix_cols(const mp_matrix *m);
 
 #define MP_STATUS_WORDS 20 /* bits for statuses 0..639 */
 
+/* Faults without a status: the request never left (no address, no connection); a timeout of an
+ * attempt; the connection broke, or a 2xx reply was not what was asked for. */
+enum mp_fault_bits {
+    MP_FAULT_CONNECT = 1,
+    MP_FAULT_TIMEOUT = 2,
+    MP_FAULT_LOST = 4,
+    MP_FAULT_ANY = 7
+};
+
 struct mp_retry_policy {
     uint32_t max_attempts;   /* the first included; 1: no retry. Default 6 */
     double base;             /* s, full jitter: rand(0, min(cap, base * 2^(n-1))). Default 0.25 */
@@ -109,8 +118,8 @@ struct mp_retry_policy {
     double reserve;          /* tokens at the start. Default 10 */
     double budget_cap;       /* tokens at most. Default 100 */
     uint32_t on[MP_STATUS_WORDS]; /* statuses retried. Default 408 409 425 429 5xx */
-    uint8_t transport; /* retry connect, TLS-less transport and timeout faults. Default 1 */
-    uint8_t respect_retry_after; /* Default 1 */
+    uint8_t transport;            /* enum mp_fault_bits that are retried. Default any */
+    uint8_t respect_retry_after;  /* Default 1 */
     uint8_t fail_fast; /* empty budget: 0 parks the part, 1 fails it with MP_KIND_BUDGET */
     uint8_t pad;
 };

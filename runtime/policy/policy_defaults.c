@@ -32,7 +32,7 @@ static void retry_defaults(struct mp_retry_policy *retry)
     retry->budget = 0.1;
     retry->reserve = 10;
     retry->budget_cap = 100;
-    retry->transport = 1;
+    retry->transport = MP_FAULT_ANY;
     retry->respect_retry_after = 1;
     mp_status_set(retry->on, 408, 1);
     mp_status_set(retry->on, 409, 1);

@@ -18,6 +18,21 @@ static int transport_fault(const struct mpp_outcome *o)
     }
 }
 
+/* What kind of fault it is; before the request left, a timeout is both. */
+static unsigned fault_bits(const struct mpp_outcome *o)
+{
+    switch (o->kind) {
+    case MP_KIND_CONNECT_TIMEOUT:
+        return MP_FAULT_CONNECT | MP_FAULT_TIMEOUT;
+    case MP_KIND_READ_TIMEOUT:
+    case MP_KIND_WRITE_TIMEOUT:
+    case MP_KIND_TOTAL_TIMEOUT:
+        return MP_FAULT_TIMEOUT;
+    default:
+        return o->never_sent ? MP_FAULT_CONNECT : MP_FAULT_LOST;
+    }
+}
+
 static void judge_status(const struct mp_retry_policy *policy, const struct mpp_outcome *o,
                          struct mpp_judgement *out)
 {
@@ -51,11 +66,12 @@ void mpp_judge(const struct mp_retry_policy *policy, const struct mpp_outcome *o
     if (o->kind == MP_KIND_CANCELLED || o->kind == MP_KIND_CLOSED) {
         out->cls = MPP_CANCELLED;
     } else if (o->kind == MP_KIND_DECODE) {
-        out->retry = (uint8_t)(policy->transport && decode_faults == 0);
+        out->retry = (uint8_t)((policy->transport & MP_FAULT_LOST) && decode_faults == 0);
         out->cls = out->retry ? MPP_TRANSIENT : MPP_FATAL;
     } else if (transport_fault(o)) {
-        out->retry = (uint8_t)(policy->transport && o->hints.should_retry != 0);
-        out->cls = out->retry || !policy->transport ? MPP_TRANSIENT : MPP_FATAL;
+        unsigned wanted = policy->transport & fault_bits(o);
+        out->retry = (uint8_t)(wanted && o->hints.should_retry != 0);
+        out->cls = out->retry || !wanted ? MPP_TRANSIENT : MPP_FATAL;
     } else if (o->status >= 300 && (o->kind == MP_KIND_HTTP || o->kind == MP_KIND_RATE_LIMITED)) {
         judge_status(policy, o, out);
     }

@@ -423,6 +423,25 @@ describe("errors", function()
     end
   end)
 
+  it("are not repeated where only refused connections should be", function()
+    local reset = { fault = { raw = true, ends = "reset" } }
+    local cases = { -- policy, requests that reach a server which resets, attempts at a dead one
+      { { on = { 429, "connect" } }, 1, 2 },
+      { { on = { "transport" } }, 2, 2 },
+      { { never = { "timeout", "connect" } }, 2, 1 },
+    }
+    for i, case in ipairs(cases) do
+      local retry = case[1]
+      retry.max_attempts, retry.base = 2, 0.001
+      local server = rig.serve(function() return reset end)
+      local err = fails(rig.client(server, { retry = retry }))
+      assert.equal("connect", err.kind)
+      assert.equal(case[2], #server.log, i)
+      err = fails(rig.client(rig.dead_url(), { retry = retry }))
+      assert.equal(case[3], err.attempts, i)
+    end
+  end)
+
   it("of a part fail its rows only", function()
     local server = rig.embedder(function(seen)
       if seen.body.input[1] == "5" then return { status = 403, json = {} } end

@@ -64,6 +64,38 @@ static void x_should_retry_wins_over_the_table(void **state)
     assert_int_equal(j.retry, 0);
 }
 
+/* Who says "connect" wants nothing repeated that the server may have seen. */
+static void faults_are_retried_by_kind(void **state)
+{
+    static const struct {
+        enum mp_kind kind;
+        int never_sent;
+        unsigned bits; /* any of which lets it be retried */
+    } cases[] = {
+        {MP_KIND_CONNECT, 1, MP_FAULT_CONNECT},
+        {MP_KIND_CONNECT, 0, MP_FAULT_LOST}, /* reset after the request had left */
+        {MP_KIND_CONNECT_TIMEOUT, 0, MP_FAULT_CONNECT | MP_FAULT_TIMEOUT},
+        {MP_KIND_READ_TIMEOUT, 0, MP_FAULT_TIMEOUT},
+        {MP_KIND_WRITE_TIMEOUT, 0, MP_FAULT_TIMEOUT},
+        {MP_KIND_DECODE, 0, MP_FAULT_LOST},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        for (unsigned bits = 0; bits <= MP_FAULT_ANY; bits++) {
+            struct mp_policy p;
+            struct mpp_judgement j;
+            struct mpp_outcome o = rig_outcome(cases[i].kind, 0);
+
+            mp_policy_init(&p, MP_PRESET_JOB);
+            p.retry.transport = (uint8_t)bits;
+            o.never_sent = (uint8_t)cases[i].never_sent;
+            mpp_judge(&p.retry, &o, 0, &j);
+            assert_int_equal(j.retry, (bits & cases[i].bits) != 0);
+        }
+    }
+}
+
 static void backoff_is_full_jitter_below_its_cap(void **state)
 {
     struct mp_policy p;
@@ -558,6 +590,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(statuses_are_classified),
         cmocka_unit_test(x_should_retry_wins_over_the_table),
+        cmocka_unit_test(faults_are_retried_by_kind),
         cmocka_unit_test(backoff_is_full_jitter_below_its_cap),
         cmocka_unit_test(budget_counts_exactly),
         cmocka_unit_test(six_attempts_then_the_last_error),

@@ -62,6 +62,9 @@ local function add_status(set, item, on)
   end
 end
 
+-- Bits of enum mp_fault_bits: the request never left; a timeout; the connection or the reply broke.
+local faults = { connect = 1, timeout = 2, transport = 7 }
+
 function translate.retry(t, f)
   if t == false then
     f["retry.max_attempts"] = 1
@@ -78,19 +81,19 @@ function translate.retry(t, f)
   f["retry.respect_retry_after"] = t.respect_retry_after
   if t.when_empty then f["retry.fail_fast"] = t.when_empty == "fail" end
   if t.on then
-    local set = { clear = true }
-    f["retry.transport"] = false
+    local set, transport = { clear = true }, 0
     for _, item in ipairs(t.on) do
-      if item == "connect" or item == "timeout" or item == "transport" then
-        f["retry.transport"] = true
-      end
+      transport = transport | (faults[item] or 0)
       add_status(set, item, true)
     end
-    f.statuses = set
+    f.statuses, f["retry.transport"] = set, transport
   end
   for _, item in ipairs(t.never or {}) do
     f.statuses = f.statuses or {}
     add_status(f.statuses, item, false)
+    if faults[item] then
+      f["retry.transport"] = (f["retry.transport"] or faults.transport) & ~faults[item]
+    end
   end
 end
 
