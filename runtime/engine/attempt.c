@@ -420,6 +420,8 @@ static void judge(struct mp__attempt *a, const struct mp__xfer *x)
         return;
     }
     if (x->kind != MP_KIND_NONE) {
+        if (x->kind == MP_KIND_HTTP) /* a proxy's refusal */
+            a->status = x->status;
         mp__fault_message(a->message, sizeof(a->message), x);
         return;
     }

@@ -170,6 +170,14 @@ static const char *proxy_of(const struct mp_client *c, const struct mp__endpoint
     return given != NULL ? given : env_proxy(ep->url.scheme);
 }
 
+static int check_proxy(const struct mp__endpoint *ep)
+{
+    char why[160];
+    const char *name = strcmp(ep->url.scheme, "https") == 0 ? "proxy for https" : "proxy for http";
+    int rc = mp__proxy_check(ep->target.proxy, why, sizeof(why));
+    return rc == MP_EINVAL ? mp__fail(rc, "%s: %s", name, why) : rc;
+}
+
 static int endpoint_init(struct mp_client *c, struct mp__endpoint *ep,
                          const struct mp_client_config *cfg, const struct mp_endpoint_config *in)
 {
@@ -190,6 +198,9 @@ static int endpoint_init(struct mp_client *c, struct mp__endpoint *ep,
     ep->target.unix_path = ep->url.unix_path;
     ep->target.proxy = proxy_of(c, ep);
     ep->target.no_proxy = c->no_proxy;
+    rc = check_proxy(ep);
+    if (rc != 0)
+        return rc;
     ep->target.ca_file = c->tls_ca;
     ep->target.cert_file = c->tls_cert;
     ep->target.key_file = c->tls_key;

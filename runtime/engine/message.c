@@ -18,6 +18,8 @@ static const char *advice(int status)
         return " (check the API key and its rights)";
     case 404:
         return " (check base_url, path and model)";
+    case 407:
+        return " (check the proxy's user and password)";
     case 413:
         return " (the request is too large: lower batch_size)";
     case 429:
@@ -100,6 +102,11 @@ void mp__status_message(char *out, size_t cap, int status, const char *head, siz
 
 void mp__fault_message(char *out, size_t cap, const struct mp__xfer *x)
 {
+    if (x->kind == MP_KIND_HTTP) {
+        snprintf(out, cap, "HTTP %d from the proxy: %s%s", x->status, x->detail,
+                 x->status == 407 || x->status == 401 ? advice(407) : " (the proxy cannot or may not reach the server)");
+        return;
+    }
     const char *what = x->refused ? "connection refused: " : x->reset ? "connection reset: " : "";
     const char *tail = "";
     if (x->refused)

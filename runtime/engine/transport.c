@@ -226,6 +226,7 @@ static void describe_end(struct mp__transport *t, struct mp__xfer *x, CURLcode c
     long status = 0;
     long opened = 0;
     long os_errno = 0;
+    long proxy_status = 0;
 
     curl_easy_getinfo(e, CURLINFO_RESPONSE_CODE, &status);
     curl_easy_getinfo(e, CURLINFO_NUM_CONNECTS, &opened);
@@ -242,10 +243,14 @@ static void describe_end(struct mp__transport *t, struct mp__xfer *x, CURLcode c
     if (code == CURLE_OK)
         return;
     curl_easy_getinfo(e, CURLINFO_OS_ERRNO, &os_errno);
+    curl_easy_getinfo(e, CURLINFO_HTTP_CONNECTCODE, &proxy_status);
     x->os_errno = (int)os_errno;
     x->detail = x->handle->error[0] != '\0' ? x->handle->error : curl_easy_strerror(code);
     x->refused = os_errno == ECONNREFUSED && !x->connected;
-    if (handshake_broke(code, x)) {
+    if (!x->connected && proxy_status >= 300) { /* the proxy's answer is the verdict */
+        x->kind = MP_KIND_HTTP;
+        x->status = (int)proxy_status;
+    } else if (handshake_broke(code, x)) {
         x->kind = MP_KIND_CONNECT;
         x->reset = 1;
     } else {

@@ -69,7 +69,7 @@ struct mp__xfer {
     struct mp__handle *handle;
     struct mp__lane *lane;
     /* the end, valid in on_end */
-    enum mp_kind kind; /* NONE: a whole reply came, whatever its status */
+    enum mp_kind kind; /* NONE: a whole reply came, whatever its status. HTTP: a proxy refused */
     int status;
     int os_errno;
     unsigned never_sent : 1;
@@ -114,6 +114,8 @@ struct mp__url {
 
 /* 0, or MP_EINVAL with a reason in err. */
 int mp__url_parse(const char *text, struct mp__url *out, char *err, size_t errcap);
+/* 0, or MP_EINVAL with a reason, which never repeats the text: it may hold a password. */
+int mp__proxy_check(const char *text, char *err, size_t errcap);
 void mp__url_free(struct mp__url *url);
 
 #endif

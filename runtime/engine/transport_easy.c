@@ -137,6 +137,7 @@ static void set_house_rules(CURL *e)
     curl_easy_setopt(e, CURLOPT_TCP_KEEPALIVE, 1L);
     curl_easy_setopt(e, CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
     curl_easy_setopt(e, CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2);
+    curl_easy_setopt(e, CURLOPT_PROXY_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2);
     curl_easy_setopt(e, CURLOPT_DNS_CACHE_TIMEOUT, -1L);
 }
 
@@ -154,9 +155,13 @@ static void set_tls(CURL *e, const struct mp__target *target)
 {
     curl_easy_setopt(e, CURLOPT_SSL_VERIFYPEER, target->verify ? 1L : 0L);
     curl_easy_setopt(e, CURLOPT_SSL_VERIFYHOST, target->verify ? 2L : 0L);
+    curl_easy_setopt(e, CURLOPT_PROXY_SSL_VERIFYPEER, target->verify ? 1L : 0L);
+    curl_easy_setopt(e, CURLOPT_PROXY_SSL_VERIFYHOST, target->verify ? 2L : 0L);
     if (target->ca_file != NULL) {
         curl_easy_setopt(e, CURLOPT_CAINFO, target->ca_file);
         curl_easy_setopt(e, CURLOPT_CAPATH, NULL);
+        curl_easy_setopt(e, CURLOPT_PROXY_CAINFO, target->ca_file);
+        curl_easy_setopt(e, CURLOPT_PROXY_CAPATH, NULL);
     }
     if (target->cert_file != NULL)
         curl_easy_setopt(e, CURLOPT_SSLCERT, target->cert_file);

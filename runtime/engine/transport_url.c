@@ -118,6 +118,34 @@ int mp__url_parse(const char *text, struct mp__url *out, char *err, size_t errca
     return rc != 0 ? rc : join_base(out);
 }
 
+int mp__proxy_check(const char *text, char *err, size_t errcap)
+{
+    static const char *const schemes[] = {"http",   "https",   "socks4", "socks4a",
+                                          "socks5", "socks5h", NULL};
+    int ok = 0;
+    if (*text == '\0')
+        return 0;
+    CURLU *u = curl_url();
+    if (u == NULL)
+        return MP_ENOMEM;
+    if (curl_url_set(u, CURLUPART_URL, text, CURLU_NON_SUPPORT_SCHEME | CURLU_GUESS_SCHEME) ==
+        CURLUE_OK) {
+        char *scheme = part(u, CURLUPART_SCHEME, 0);
+        /* without "://" curl's guess goes by the name, its proxy code takes http */
+        ok = strstr(text, "://") == NULL;
+        for (int i = 0; !ok && scheme != NULL && schemes[i] != NULL; i++)
+            ok = strcmp(scheme, schemes[i]) == 0;
+        free(scheme);
+    }
+    curl_url_cleanup(u);
+    if (ok)
+        return 0;
+    snprintf(err, errcap,
+             "not a proxy's URL (scheme://[user:password@]host:port, scheme http, https, socks4, "
+             "socks4a, socks5 or socks5h)");
+    return MP_EINVAL;
+}
+
 void mp__url_free(struct mp__url *url)
 {
     free(url->base);

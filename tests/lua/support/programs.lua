@@ -227,9 +227,17 @@ function M.tinyproxy(user, password)
   return self
 end
 
--- ---- a relay -----------------------------------------------------------------------------------
+-- ---- small servers of our own, in perl, which every Debian has ----------------------------------
 
---- A relay in front of 127.0.0.1:port (perl, which every Debian has) that resets the first `breaks`
+-- A script that first prints the port it chose.
+function M.perl(dir, name)
+  local self = M.start(("perl %s/%s"):format(dir, name), dir)
+  rig.until_true(name .. " listens", function() return M.read(self.log):find "^%d+\n" end)
+  self.port = tonumber(M.read(self.log):match "%d+")
+  return self
+end
+
+--- A relay in front of 127.0.0.1:port that resets the first `breaks`
 --- connections as soon as they have said something.
 function M.breaking_relay(port, breaks)
   local dir = M.directory()
@@ -250,10 +258,22 @@ function M.breaking_relay(port, breaks)
         }
       }
     }]]):format(breaks, port))
-  local self = M.start("perl " .. dir .. "/relay.pl", dir)
-  rig.until_true("the relay listens", function() return M.read(self.log):find "\n" end)
-  self.port = tonumber(M.read(self.log):match "%d+")
-  return self
+  return M.perl(dir, "relay.pl")
+end
+
+--- A server that writes what it hears into .log, gives this reply to each connection and closes it.
+function M.recorder(reply)
+  local dir = M.directory()
+  M.write(dir .. "/reply", reply)
+  M.write(dir .. "/recorder.pl", ([[
+    use IO::Socket::INET; $| = 1; open(my $r, "<", "%s/reply"); my $reply = do { local $/; <$r> };
+    my $l = IO::Socket::INET->new(LocalAddr => "127.0.0.1", Listen => 64); print $l->sockport, "\n";
+    while (my $c = $l->accept) {
+      my ($all, $some) = ("", "");
+      while ($all !~ /\r\n\r\n/ && sysread($c, $some, 65536)) { $all .= $some; }
+      print $all; syswrite($c, $reply); close $c;
+    }]]):format(dir))
+  return M.perl(dir, "recorder.pl")
 end
 
 -- ---- certificates -------------------------------------------------------------------------------
