@@ -7,9 +7,12 @@ local call = require "moonpool.call"
 local client = require "moonpool.client"
 local embed = require "moonpool.embed"
 local options = require "moonpool.options"
+local pipeline = require "moonpool.pipeline"
 local R = options.rule
 
 local M = {}
+
+local FLUSH_INTERVAL = 0.2 -- s that a text waits at most for others to fill its request
 
 -- ---- the source ------------------------------------------------------------------------------------------
 
@@ -29,124 +32,87 @@ local function source_of(from)
   return from
 end
 
--- How an item becomes a text: itself, its field `text` (or opts.field), or opts.text(item).
-local function text_of(opts)
-  if opts.text then return opts.text end
-  local field = opts.field or "text"
-  return function(item)
-    if type(item) == "table" then return item[field] end
-    return item
+-- Gives each item with its text, when the caller has a function for that; it may wait.
+local function with_text(next_item, text)
+  if not text then return next_item end
+  return function()
+    local item = next_item()
+    if item ~= nil then return item, text(item) end
   end
 end
 
 -- ---- one batch -------------------------------------------------------------------------------------------
+
+local function new_batch()
+  return { texts = {}, errors = {} }
+end
 
 local function not_a_text(item, text)
   return core.error("invalid", ("no text to embed: %s"):format(
     type(item) == "table" and "the record's text is a " .. type(text) or "a " .. type(text)))
 end
 
--- Gathers up to `size` items; those without a text keep their place as errors.
-local function gather(next_item, size, text)
-  local batch = { items = {}, texts = {}, at = {}, errors = {} }
-  while #batch.items < size do
-    local item = next_item()
-    if item == nil then
-      batch.last = true
-      break
-    end
-    local n = #batch.items + 1
-    batch.items[n] = item
-    local t = text(item)
-    if type(t) == "string" then
-      batch.texts[#batch.texts + 1] = t
-      batch.at[#batch.texts] = n
-    else
-      batch.errors[#batch.errors + 1] = { index = n, error = not_a_text(item, t) }
-    end
+-- batch.at[k]: the item of text k, once an item without a text has kept its place as an error.
+local function add_text(batch, n, item, text)
+  local k = #batch.texts + 1
+  if type(text) == "string" then
+    batch.texts[k] = text
+    if batch.at then batch.at[k] = n end
+    return
   end
-  return batch
+  batch.errors[#batch.errors + 1] = { index = n, error = not_a_text(item, text) }
+  if not batch.at then
+    batch.at = {}
+    for i = 1, k - 1 do batch.at[i] = i end
+  end
 end
 
-local function start(self, batch, opts, state)
-  if #batch.texts == 0 then return end
-  opts.input = batch.texts
-  local spec = embed.spec(self, opts, 4)
-  if spec.no_split then error("embed_each: these options need all inputs in one request", 4) end
-  batch.op, batch.failed = core.call_start(state.core, spec)
+-- How an item becomes a text: itself, or its field.
+local function adder(field)
+  return function(batch, n, item)
+    return add_text(batch, n, item, type(item) == "table" and item[field] or item)
+  end
 end
 
-local function finish(state, batch)
-  local count = #batch.items
-  local res, err
-  if batch.op then
-    res, err = embed.result(state, batch.raw or core.call_wait(batch.op))
-  else
-    err = batch.failed
+local function result_of(state, batch, raw)
+  if batch.op then return embed.result(state, raw) end
+  return nil, batch.refused
+end
+
+-- Errors of the texts as errors of the items.
+local function add_errors(b, batch, list)
+  local at = batch.at
+  for _, e in ipairs(list) do
+    b.errors[#b.errors + 1] = { index = at and at[e.index] or e.index, error = e.error }
   end
+  table.sort(b.errors, function(x, y) return x.index < y.index end)
+end
+
+local function same_error(batch, err)
+  local list = {}
+  for i = 1, #batch.texts do list[i] = { index = i, error = err } end
+  return list
+end
+
+local function finish(state, batch, raw)
+  local res, err = result_of(state, batch, raw)
   if err and (err.kind == "cancelled" or err.kind == "closed") then return nil, err end
   local b = {
-    first = batch.first, count = count, items = batch.items, errors = batch.errors,
+    first = batch.first, count = batch.count, items = batch.items, errors = batch.errors,
     matrix = res and res.matrix, usage = res and res.usage, model = res and res.model,
     requests = res and res.requests or {}, total_time = res and res.total_time or 0,
   }
-  for _, e in ipairs(res and res.errors or err and err.errors or {}) do
-    b.errors[#b.errors + 1] = { index = batch.at[e.index], error = e.error }
-  end
-  if err and not err.errors then
-    for _, i in ipairs(batch.at) do b.errors[#b.errors + 1] = { index = i, error = err } end
-  end
-  table.sort(b.errors, function(x, y) return x.index < y.index end)
-  if b.matrix and #batch.texts < count then
-    b.matrix = core.matrix_scatter(b.matrix, batch.at, count)
-  end
+  add_errors(b, batch, res and res.errors or err and (err.errors or same_error(batch, err)) or {})
+  if b.matrix and batch.at then b.matrix = core.matrix_scatter(b.matrix, batch.at, batch.count) end
   b.ok = #b.errors == 0
   return b
 end
 
 -- ---- the iterator ----------------------------------------------------------------------------------------
 
-local own = { ordered = R.boolean, text = R.func, field = R.string }
-
--- Which of the batches in flight is to be given next. In the order of the source that is the first;
--- otherwise a task waits for each of them, and the first to end is next.
-local function in_order()
-  return {
-    add = function() end,
-    next = function() return 1 end,
-    close = function() end,
-  }
-end
-
-local function as_they_end()
-  local scope, ended = core.open_scope(), core.waitlist()
-  local done = {}
-  return {
-    add = function(batch)
-      if not batch.op then
-        done[batch] = true
-        return
-      end
-      scope:spawn(function()
-        batch.raw = core.call_wait(batch.op)
-        done[batch] = true
-        ended:wake()
-      end)
-    end,
-    next = function(queue)
-      while true do
-        for i, batch in ipairs(queue) do
-          if done[batch] then
-            done[batch] = nil
-            return i
-          end
-        end
-        ended:wait()
-      end
-    end,
-    close = function() scope:close() end,
-  }
-end
+local own = {
+  ordered = R.boolean, text = R.func, field = R.string, flush_interval = R.either(R.off, R.positive),
+}
 
 local function split_options(opts)
   local mine, theirs = {}, {}
@@ -166,55 +132,64 @@ local function sizes(state, self, opts)
   return size, opts.max_concurrent_requests or state.max_concurrent_requests or 128
 end
 
+-- What can be wrong with the options is said before the source is touched.
+local function check(self, opts, level)
+  embed.check(self, opts, "embed_each", level + 1)
+  opts.input = { "a" }
+  if embed.spec(self, opts, level + 1).no_split then
+    error("embed_each: these options need all inputs in one request", level + 1)
+  end
+end
+
+local function starter(self, state, opts)
+  return function(batch)
+    if #batch.texts == 0 then return end
+    opts.input = batch.texts
+    batch.op, batch.refused = core.call_start(state.core, (embed.spec(self, opts)))
+  end
+end
+
+local function wait(batch)
+  return batch.op and core.call_wait(batch.op) or nil
+end
+
+local function cancel(batch)
+  if batch.op then core.call_cancel(batch.op) end
+end
+
 --- for batch in client:embed_each(source, opts): source is a list or an iterator (it may wait) of
 --- texts or records; batch = {first, count, items, matrix, errors, ok, usage, requests, ...}.
+--- Own options: ordered (true), text (function of an item), field ("text"), flush_interval (0.2 s).
 function client.methods.embed_each(self, from, opts)
   local state = client.state(self, 2)
-  local next_item = source_of(from)
   local mine, theirs = split_options(opts)
+  local next_item = with_text(source_of(from), mine.text)
   options.check("embed_each", mine, own, 2)
-  embed.check(self, theirs, "embed_each", 2)
+  check(self, theirs, 2)
+  local interval = mine.flush_interval
+  if interval == nil then interval = FLUSH_INTERVAL end
   local size, window = sizes(state, self, theirs)
-  local text = text_of(mine)
-  local order = mine.ordered == false and as_they_end() or in_order()
-  local queue, row, ended, failure = {}, 1, false, nil
+  local line = pipeline.new {
+    next_item = next_item, size = size, window = window, flush_interval = interval,
+    ordered = mine.ordered, new = new_batch, add = mine.text and add_text or adder(mine.field or "text"),
+    start = starter(self, state, theirs), wait = wait, cancel = cancel,
+  }
+  local guard, failure = line:guard(), nil
 
-  local function fill()
-    while not ended and not failure and #queue < window do
-      local batch = gather(next_item, size, text)
-      ended = batch.last
-      if #batch.items > 0 then
-        batch.first = row
-        row = row + #batch.items
-        start(self, batch, theirs, state)
-        queue[#queue + 1] = batch
-        order.add(batch)
-      end
-    end
-  end
-
-  local function cancel()
-    for _, batch in ipairs(queue) do
-      if batch.op then core.call_cancel(batch.op) end
-    end
-    queue, ended = {}, true
-    order.close()
-  end
-
-  local function step()
+  local function step(_, _)
     if failure then return nil, failure end
-    fill()
-    if #queue == 0 then return nil end
-    local b, err = finish(state, table.remove(queue, order.next(queue)))
+    local batch, raw = line:take()
+    if not batch then return nil end
+    local b, err = finish(state, batch, raw)
     if not b then
       failure = err
-      cancel()
+      guard.pipeline:close()
       error(err, 0)
     end
     return b
   end
 
-  return step, nil, nil, setmetatable({}, { __close = cancel })
+  return step, nil, nil, guard
 end
 
 return M
