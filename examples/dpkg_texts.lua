@@ -8,7 +8,7 @@ local path = arg[1] or "/var/lib/dpkg/status"
 local function emit(package)
   if package.Package and package.Description then
     local text = (package.Package .. ": " .. package.Description):gsub("%s+", " "):gsub(" $", "")
-    print(moonpool.json.encode { id = package.Package, text = text })
+    print(moonpool.json.encode({ id = package.Package, text = text }, { sort_keys = true }))
   end
 end
 

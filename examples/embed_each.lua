@@ -15,8 +15,11 @@ local client <close> = moonpool.client { base_url = url }
 
 local rows, failed = 0, 0
 for batch in client:embed_each(io.lines(input), { model = "local-demo", batch_size = 64 }) do
-  batch.matrix:save_npy(string.format("%s/rows-%09d.npy", outdir, batch.first))
+  if batch.matrix then -- else no text of the batch came through
+    assert(batch.matrix:save_npy(string.format("%s/rows-%09d.npy", outdir, batch.first)))
+  end
   rows = rows + batch.count
   failed = failed + #batch.errors
 end
 print(string.format("%d rows, %d failed, in %s", rows, failed, outdir))
+moonpool.exit(failed > 0 and 3 or 0)

@@ -125,6 +125,34 @@ describe("the examples of", function()
     os.execute("rm -rf " .. dir)
   end)
 
+  it("examples/ work", function()
+    local here = assert(io.popen "pwd"):read "l"
+    local function example(name, args)
+      return succeeds(("'%s' run '%s/examples/%s.lua' %s"):format(binary, here, name, args))
+    end
+    assert.matches("forgotten password", example("similar", url), 1, true)
+    assert.matches("100 of 100 went well", example("batch_post", url), 1, true)
+    assert.matches("3 rows, 0 failed", example("embed_each", "texts.txt rows " .. url), 1, true)
+    write("status", "Package: tool\nDescription: does\n things\n .\n and more\n\nPackage: bare\n")
+    assert.equal('{"id":"tool","text":"tool: does things and more"}\n', example("dpkg_texts", "status"))
+  end)
+
+  it("examples/gateway.lua work", function()
+    local command = ("exec '%s' serve examples/gateway.lua %s --listen 127.0.0.1:0"):format(binary, url)
+    local pipe <close> = assert(io.popen("echo $$; " .. command))
+    local pid = pipe:read "l"
+    local at = pipe:read("l"):match "^listening on (.+)$"
+    local ask = write("ask.lua", [[
+      local client <close> = moonpool.client { base_url = arg[1], retry = false }
+      local body = { query = "password", texts = { "trains to Lisbon", "reset my password" } }
+      print(assert(client:request { path = "/nearest", json = body }).data.results[1].text)
+      print(select(2, client:request { path = "/nearest", json = { query = "q", texts = { 1 } } }).status)
+    ]])
+    local ok, out = pcall(succeeds, ("'%s' run %s %s"):format(binary, ask, at))
+    os.execute("kill -TERM " .. pid)
+    assert.equal("reset my password\n400\n", ok and out or tostring(out))
+  end)
+
   it("README.md name commands that exist", function()
     local help, named = succeeds("'" .. binary .. "' help"), 0
     for name in read("README.md"):gmatch "\n| `moonpool (%l+)" do
