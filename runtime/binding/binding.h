@@ -16,6 +16,7 @@
 struct mp_task;
 struct mp_sched;
 struct mp_close_hook;
+struct mp_hook_watch;
 
 struct mp_rt {
     uv_loop_t *loop;
@@ -25,6 +26,8 @@ struct mp_rt {
     int owns_loop;
     unsigned holds; /* what must close before the loop can */
     struct mp_close_hook *hooks;
+    struct mp_hook_watch *watch; /* NULL: no policy hook was ever set */
+    int in_hook;                 /* a policy hook runs: nothing may wait, no call may begin */
 };
 
 struct mp_rt *mp_rt(lua_State *L); /* from the registry; never NULL once the library is open */

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "binding/client.h"
+#include "binding/hook.h"
 #include "binding/json.h"
 
 static void op_unref(struct mp_op *op)
@@ -283,6 +284,11 @@ static void read_spec(lua_State *L, int spec, int anchor, struct mp_request *q,
     anchor_field(L, spec, anchor, "suffix");
     anchor_field(L, spec, anchor, "policy");
     anchor_field(L, spec, anchor, "vectors");
+    anchor_field(L, spec, anchor, "tag"); /* views show it */
+    lua_getfield(L, spec, "hooks");
+    struct mp_hookset *hooks = mp_hookset_test(L, -1);
+    q->hooks = hooks != NULL ? &hooks->c : NULL;
+    lua_setfield(L, anchor, "hooks");
     lua_getfield(L, spec, "headers");
     q->headers = mp__opt_headers(L, -1, &q->nheaders);
     lua_remove(L, -2);
@@ -347,6 +353,8 @@ static int l_call_start(lua_State *L)
         mp_push_error(L, "closed", "the client is closed");
         return 2;
     }
+    if (box->rt->in_hook)
+        return luaL_error(L, "a hook cannot start a call; a task can");
     struct mp_request q = MP_INIT(struct mp_request);
     struct mp_vectors vectors;
     struct mp_timeouts timeouts;

@@ -3,6 +3,7 @@
  * here only types are checked, and what the engine refuses is raised with its reason.
  */
 #include "binding/client.h"
+#include "binding/hook.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -237,6 +238,9 @@ static void read_client_config(lua_State *L, struct mp_client_config *c, struct 
     c->tls.key_file = mp__opt_string(L, 1, "tls_key_file");
     lua_getfield(L, 1, "policy");
     c->policy = luaL_testudata(L, -1, MP_POLICY_TYPE);
+    lua_getfield(L, 1, "hooks");
+    struct mp_hookset *hooks = mp_hookset_test(L, -1);
+    c->hooks = hooks != NULL ? &hooks->c : NULL;
     lua_getfield(L, 1, "pool");
     struct mp_pool_box *pool = luaL_testudata(L, -1, MP_POOL_TYPE);
     if (pool != NULL)
@@ -247,6 +251,18 @@ static void read_client_config(lua_State *L, struct mp_client_config *c, struct 
     }
 }
 
+/* The set lives as long as the client, its numbers are the client's. Stack: the box. */
+static void keep_hooks(lua_State *L, struct mp_client_box *box)
+{
+    lua_getfield(L, 1, "hooks");
+    struct mp_hookset *hooks = mp_hookset_test(L, -1);
+    if (hooks != NULL) {
+        box->counts = hooks->counts;
+        box->counts->refs++;
+    }
+    lua_setiuservalue(L, -2, 1);
+}
+
 static int l_client_new(lua_State *L)
 {
     struct mp_client_config c;
@@ -255,8 +271,10 @@ static int l_client_new(lua_State *L)
     mp_engine *e = mp_engine_of(L);
     struct mp_client_box *box = lua_newuserdatauv(L, sizeof(*box), 1);
     box->client = NULL;
+    box->counts = NULL;
     box->rt = mp_rt(L);
     luaL_setmetatable(L, MP_CLIENT_TYPE);
+    keep_hooks(L, box);
     int rc = mp_client_new(e, &c, &box->client);
     if (rc == MP_EINVAL)
         return luaL_error(L, "%s", mp_last_error());
@@ -270,6 +288,8 @@ static int l_client_close(lua_State *L)
     struct mp_client_box *box = luaL_checkudata(L, 1, MP_CLIENT_TYPE);
     mp_client *c = box->client;
     box->client = NULL;
+    mp_hook_counts_unref(box->counts);
+    box->counts = NULL;
     if (c != NULL && box->rt->engine != NULL)
         mp_client_close(c);
     return 0;
@@ -356,6 +376,8 @@ static int l_client_stats(lua_State *L)
     put_number(L, "paused_for", s.paused_for);
     push_latency(L, &s);
     push_pool_stats(L, &s);
+    mp_push_hook_stats(L, box->counts);
+    lua_setfield(L, -2, "hooks");
     push_engine_stats(L, box->rt->engine);
     lua_setfield(L, -2, "engine");
     return 1;
@@ -390,4 +412,5 @@ void mp_open_client(lua_State *L)
     mp__open_result(L);
     mp__open_call(L);
     mp__open_stream(L);
+    mp__open_hooks(L);
 }

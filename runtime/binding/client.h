@@ -13,6 +13,7 @@
 struct mp_client_box {
     struct mp_rt *rt;
     mp_client *client; /* NULL once closed */
+    struct mp_hook_counts *counts; /* NULL: none yet */
 };
 
 struct mp_pool_box {
@@ -61,6 +62,7 @@ void mp__open_policy(lua_State *L);
 void mp__open_sim(lua_State *L);
 void mp__open_result(lua_State *L);
 void mp__open_call(lua_State *L);
+void mp__open_hooks(lua_State *L);
 
 /* Fields of an options table; raise naming the field. Absent: the fallback. */
 double mp__opt_number(lua_State *L, int t, const char *field, double fallback);

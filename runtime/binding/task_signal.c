@@ -208,6 +208,8 @@ static int l_exit(lua_State *L)
     struct mp_rt *rt = mp_rt(L);
     struct mp_sched *s = rt->sched;
     int code = (int)luaL_checkinteger(L, 1);
+    if (rt->in_hook)
+        return luaL_error(L, "a policy hook cannot end the program");
     if (!s->current && !s->hosted) {
         lua_close(rt->L);
         exit(code);

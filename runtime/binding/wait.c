@@ -185,6 +185,8 @@ static const char *wait_obstacle(lua_State *L)
     const struct mp_task *t = s->current;
     if (s->closing)
         return "cannot wait: the runtime is closing";
+    if (s->rt->in_hook)
+        return "cannot wait inside a policy hook: it decides at once";
     if (t && t->state == TASK_CLOSING)
         return "cannot wait while a task is being closed (use moonpool.shield before it ends)";
     if (t && (s->blocked || !lua_isyieldable(L)))
