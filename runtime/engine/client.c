@@ -400,7 +400,8 @@ int mp_client_new(mp_engine *e, const struct mp_client_config *given, mp_client 
         c->next->link = &c->next;
     e->clients = c;
     if (cfg.tls.no_verify)
-        mp__log(e, MP_LOG_WARN, "TLS certificates of %s are not verified", c->endpoints[0].url.base);
+        mp__log(e, MP_LOG_WARN, "TLS certificates of %s are not verified",
+                c->endpoints[0].url.base);
     mp__wake(e);
     *out = c;
     return MP_OK;

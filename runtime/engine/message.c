@@ -104,7 +104,9 @@ void mp__fault_message(char *out, size_t cap, const struct mp__xfer *x)
 {
     if (x->kind == MP_KIND_HTTP) {
         snprintf(out, cap, "HTTP %d from the proxy: %s%s", x->status, x->detail,
-                 x->status == 407 || x->status == 401 ? advice(407) : " (the proxy cannot or may not reach the server)");
+                 x->status == 407 || x->status == 401
+                     ? advice(407)
+                     : " (the proxy cannot or may not reach the server)");
         return;
     }
     const char *what = x->refused ? "connection refused: " : x->reset ? "connection reset: " : "";
