@@ -53,11 +53,15 @@ describe("baseten: routes", function()
     { "/production/sync", {}, "/production/sync", "/production", "" },
     { "/development/", {}, "/development/sync", "/development", "" },
     { "/sync", {}, "/sync", "", "" },
+    { "/gw", { environment = "x" }, "/environments/x/sync", "/environments/x", "", "/gw" },
     { "/gw/environments/x/sync", {}, "/gw/environments/x/sync", "/gw/environments/x", "/gw" },
   }
 
   for _, case in ipairs(cases) do
-    local base, opts, sync, call, root = table.unpack(case)
+    local base, opts, sync, call, root, above = table.unpack(case)
+    if above then
+      sync, call, root = above .. sync, above .. call, above .. root
+    end
     local name = next(opts) and next(opts) .. " = " .. opts[next(opts)] or "base URL with " .. base
     it(name, function()
       local server = echo()
@@ -112,6 +116,8 @@ describe("baseten: routes", function()
     end
     refused("exclude each other", { model_id = "a", chain_id = "b" })
     refused("exclude each other", { model_id = "a", environment = "x", deployment_id = "b" })
+    refused("says it already", { base_url = "http://x/production/sync", environment = "staging" })
+    refused("says it already", { base_url = "http://x/v1", deployment_id = "d" })
     refused("region", { model_id = "a", environment = "x", region = "b" })
     refused("letters, digits", { model_id = "a.evil.example/" })
     refused("has no scheme 'digest'", { model_id = "a", auth_scheme = "digest" })

@@ -44,33 +44,36 @@ end
 
 local stages = { "/environments/[^/]+", "/deployment/[^/]+", "/production", "/development" }
 
--- A base URL with a path: what it already says need not be said again.
-local function layout_below(path, v1, sync)
-  local stage_given = ""
+-- A base URL's parts: host, the path above the stage, stage, "/sync" and "/v1"; each may be "".
+local function parse(url)
+  local host, path = url:match "^%a+://([^/]+)(.*)$"
+  if not host then host, path = "", url:match "^unix:[^:]+:(.*)$" or "" end
+  local above, v1 = cut(path:gsub("/+$", ""), "/v1")
+  local sync
+  local given = ""
+  above, sync = cut(above, "/sync")
   for _, pattern in ipairs(stages) do
-    if stage_given == "" then path, stage_given = cut(path, pattern) end
+    if given == "" then above, given = cut(above, pattern) end
   end
-  local beside = up(segments(sync .. v1))
-  return {
-    sync = sync == "" and stage_given ~= "" and "/sync" or "",
-    call = beside,
-    root = beside .. up(segments(stage_given)),
-  }
+  return { host = host, above = above, stage = given, sync = sync, v1 = v1 }
+end
+
+local function url_of(o)
+  local endpoints = o.endpoints or (o.endpoint_pool and o.endpoint_pool.endpoints)
+  return o.base_url or endpoints and endpoints[1] and endpoints[1].base_url or base(o)
 end
 
 -- Paths relative to the base URL: sync, of container routes; call, of predict and the like; root, of
 -- what a model has once.
 local function layout(o)
-  local endpoints = o.endpoints or (o.endpoint_pool and o.endpoint_pool.endpoints)
-  local url = o.base_url or endpoints and endpoints[1] and endpoints[1].base_url or base(o)
-  local host, path = url:match "^%a+://([^/]+)(.*)$"
-  if not host then host, path = "", url:match "^unix:[^:]+:(.*)$" or "" end
-  local rest, v1 = cut(path:gsub("/+$", ""), "/v1")
-  local sync
-  rest, sync = cut(rest, "/sync")
-  if rest ~= "" or sync ~= "" or v1 ~= "" then return layout_below(rest, v1, sync) end
-  local own = host:find "%.api%.baseten%.co$" ~= nil
-  local regional = own and host:find "^%a+%-%w+%-" ~= nil
+  local url = parse(url_of(o))
+  local beside = up(segments(url.sync .. url.v1))
+  local root = beside .. up(segments(url.stage))
+  if url.stage ~= "" or url.sync ~= "" or url.v1 ~= "" then
+    return { sync = url.sync == "" and url.stage ~= "" and "/sync" or "", call = beside, root = root }
+  end
+  local own = url.host:find "%.api%.baseten%.co$" ~= nil
+  local regional = own and url.host:find "^%a+%-%w+%-" ~= nil
   local prefix = stage(o) or (own and not regional and "/environments/production") or ""
   return { sync = (own or prefix ~= "") and prefix .. "/sync" or "", call = prefix, root = "" }
 end
@@ -82,6 +85,10 @@ local function setup(o)
   end
   if o.region and (o.environment or o.deployment_id) then
     return nil, "region: the name of a regional environment, with no environment or deployment_id besides"
+  end
+  local url = parse(url_of(o))
+  if stage(o) and (url.stage ~= "" or url.sync ~= "" or url.v1 ~= "") then
+    return nil, "environment and deployment_id: the base URL says it already"
   end
   for _, name in ipairs { "model_id", "chain_id", "region" } do
     if o[name] and not o[name]:find "^[%w-]+$" then
