@@ -12,7 +12,7 @@
 
 struct mp_client_box {
     struct mp_rt *rt;
-    mp_client *client; /* NULL once closed */
+    mp_client *client;             /* NULL once closed */
     struct mp_hook_counts *counts; /* NULL: none yet */
 };
 

@@ -97,8 +97,10 @@ static int l_len(lua_State *L)
 
 static void push_meta(lua_State *L)
 {
-    static const luaL_Reg meta[] = {{"__index", l_index}, {"__newindex", l_newindex},
-                                    {"__pairs", l_pairs}, {"__len", l_len},
+    static const luaL_Reg meta[] = {{"__index", l_index},
+                                    {"__newindex", l_newindex},
+                                    {"__pairs", l_pairs},
+                                    {"__len", l_len},
                                     {NULL, NULL}};
     if (lua_rawgetp(L, LUA_REGISTRYINDEX, &meta_key) == LUA_TTABLE)
         return;

@@ -8,8 +8,8 @@
 #define QUIET_NS UINT64_C(60000000000) /* between two lines of the log */
 
 const char *const mp_hook_names[HOOK_COUNT] = {
-    "classify", "retry", "hedge", "route", "concurrency", "breaker", "rate", "batch",
-    "estimate_tokens", "before_request", "after_response", "on_giveup"};
+    "classify", "retry", "hedge",           "route",          "concurrency",    "breaker",
+    "rate",     "batch", "estimate_tokens", "before_request", "after_response", "on_giveup"};
 
 static const char sets_key; /* registry: set's address -> its userdata, weakly */
 
@@ -262,7 +262,8 @@ static struct mp_hook_counts *counts_of(lua_State *L, struct mp_client_box *clie
 }
 
 /* Stack: its box on the top. */
-static struct mp_hookset *set_new(lua_State *L, struct mp_hookset **box, struct mp_client_box *client)
+static struct mp_hookset *set_new(lua_State *L, struct mp_hookset **box,
+                                  struct mp_client_box *client)
 {
     struct mp_hookset *hs = calloc(1, sizeof(*hs));
     if (hs == NULL)

@@ -59,8 +59,8 @@ struct mp_hookset {
     struct mp_hook_counts *counts;
     int refs;
     uint32_t has; /* bits by enum mp_hook */
-    int dead;  /* its userdata is gone: no Lua from here on */
-    int alone; /* without an engine: call_user and part->info.user are not the engine's */
+    int dead;     /* its userdata is gone: no Lua from here on */
+    int alone;    /* without an engine: call_user and part->info.user are not the engine's */
 };
 
 struct mp_verdict {
@@ -73,12 +73,12 @@ struct mp_verdict {
 struct mp_hook_case {
     struct mp_hookset *hs;
     enum mp_hook which;
-    const struct mpp_view *core;    /* the core's hooks */
-    struct mp__attempt *attempt;    /* before and after */
-    const struct mp__offer *offer;  /* batch */
-    const void *call;               /* the engine's call; NULL: there is none */
-    uint64_t row;                   /* tokens */
-    enum mp_kind kind;              /* giveup */
+    const struct mpp_view *core;   /* the core's hooks */
+    struct mp__attempt *attempt;   /* before and after */
+    const struct mp__offer *offer; /* batch */
+    const void *call;              /* the engine's call; NULL: there is none */
+    uint64_t row;                  /* tokens */
+    enum mp_kind kind;             /* giveup */
     struct mp_verdict out;
     int bad;   /* it made no sense */
     int plain; /* what read returned says it all */
@@ -92,8 +92,8 @@ int mp_hook_ask(struct mp_hook_case *c);
 struct mp_hookset *mp_hookset_test(lua_State *L, int idx); /* NULL: not one */
 void mp_hookset_ref(struct mp_hookset *hs);
 void mp_hookset_unref(struct mp_hookset *hs);
-struct mp_hook_counts *mp_hook_counts_new(void); /* NULL: no memory */
-void mp_hook_counts_unref(struct mp_hook_counts *n); /* NULL is fine */
+struct mp_hook_counts *mp_hook_counts_new(void);                       /* NULL: no memory */
+void mp_hook_counts_unref(struct mp_hook_counts *n);                   /* NULL is fine */
 void mp_push_hook_stats(lua_State *L, const struct mp_hook_counts *n); /* a table; n may be NULL */
 void mp__open_hooks(lua_State *L);
 
@@ -122,8 +122,8 @@ static inline int mp_hook_has(const struct mp_hookset *hs, enum mp_hook which)
 struct mp_hook_watch {
     struct mp_rt *rt;
     lua_State *H;
-    lua_State *outer; /* whom a signal would have hooked */
-    uint64_t view;    /* number of the last view */
+    lua_State *outer;          /* whom a signal would have hooked */
+    uint64_t view;             /* number of the last view */
     struct mp_hook_case *open; /* the case of that view while it may be read */
     pthread_t owner;
     _Atomic(uint64_t) seq;  /* odd: a hook runs */

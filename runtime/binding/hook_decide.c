@@ -4,7 +4,7 @@
 #include <math.h>
 #include <string.h>
 
-#define LONGEST 1e7 /* s: more is taken for a mistake */
+#define LONGEST 1e7  /* s: more is taken for a mistake */
 #define GATE    0.05 /* s until a shut gate is asked again; a slot that frees asks at once */
 
 /* ---- reading verdicts ---- */

@@ -460,7 +460,8 @@ static struct mp_hook_case *open_case(lua_State *L, const struct view *v)
 {
     struct mp_hook_case *c = v->watch->view == v->number ? v->watch->open : NULL;
     if (c == NULL)
-        luaL_error(L, "a view can be read only while its hook runs: take what you need from it then");
+        luaL_error(L,
+                   "a view can be read only while its hook runs: take what you need from it then");
     return c;
 }
 

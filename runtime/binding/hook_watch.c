@@ -24,7 +24,7 @@
 
 #define TICK_NS    10000000u
 #define HARD_TICKS (MP_HOOK_HARD_MS / 10) /* of the same run seen, so up to a tick more */
-#define IDLE_TICKS 100 /* without a run: sleep */
+#define IDLE_TICKS 100                    /* without a run: sleep */
 
 static _Thread_local struct mp_hook_watch *running; /* the one whose hook this thread runs */
 static struct sigaction before_ours;

@@ -206,7 +206,8 @@ static int is_msgpack(const struct mp_exchange *x)
 {
     const char *type = NULL;
     size_t n = header_value(x, "content-type", &type);
-    return n > 0 && (memmem(type, n, "msgpack", 7) != NULL || memmem(type, n, "messagepack", 11) != NULL);
+    return n > 0 &&
+           (memmem(type, n, "msgpack", 7) != NULL || memmem(type, n, "messagepack", 11) != NULL);
 }
 
 /* Pushes the reply as a value: JSON or MessagePack decoded, other bytes as a string, nothing as

@@ -165,7 +165,8 @@ static char *put_hex(char *to, const char *end, uint64_t v, int digits)
  * prefix-<call's random part>-<part>-<attempt>[-hedge-N]: unique on the wire, alike in a log.
  * Written by hand, once, into the header's own text: two snprintfs were 1 % of a small request.
  */
-static void make_request_id(struct mp__attempt *a, const struct mpp_part_facts *facts, uint64_t salt)
+static void make_request_id(struct mp__attempt *a, const struct mpp_part_facts *facts,
+                            uint64_t salt)
 {
     const struct mp_client *c = a->client;
     char *to = a->own_text[2];
@@ -241,7 +242,8 @@ static const struct mp_header *row_headers(const struct mp__attempt *a, size_t *
 {
     const struct mp__call *call = a->call;
     *n = 0;
-    return call->row_headers != NULL ? call->row_headers(call->source_arg, a->part->first, n) : NULL;
+    return call->row_headers != NULL ? call->row_headers(call->source_arg, a->part->first, n)
+                                     : NULL;
 }
 
 int mp__attempt_headers(struct mp__attempt *a, const struct mp_header *more, size_t n)

@@ -382,8 +382,8 @@ static uint32_t ask_batch(struct mp__call *call, struct mp_batch_policy *limits,
     struct cost_ctx ctx = {.call = call};
     if (call->hooks == NULL || call->hooks->batch == NULL || call->flags & MP_ONE_REQUEST)
         return n;
-    struct mp__offer offer = {call, call->cursor, call->nrows - call->cursor, n, sum->bytes,
-                              sum->tokens};
+    struct mp__offer offer = {call, call->cursor, call->nrows - call->cursor,
+                              n,    sum->bytes,   sum->tokens};
     uint32_t fewer = mp__hook_batch(call, &offer);
     if (fewer == n)
         return n;

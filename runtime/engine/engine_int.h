@@ -37,12 +37,12 @@ struct mp__name {
     struct mp_engine *engine;
     struct mp__name *next;
     char *host;
-    char *addresses; /* "1.2.3.4,[::1]"; NULL: none known */
+    char *addresses;     /* "1.2.3.4,[::1]"; NULL: none known */
     const char *failure; /* of the last look-up; NULL: it worked */
     uint64_t version;    /* grows with every change of addresses */
     mpp_time fresh_until;
     unsigned looking : 1;
-    unsigned missing : 1; /* failure: there is no such name, asking again is no use */
+    unsigned missing : 1;      /* failure: there is no such name, asking again is no use */
     struct mp__waiter waiters; /* ring head */
 };
 
@@ -70,7 +70,7 @@ struct mp__endpoint {
     struct mp__target target;
     struct mp__hdr *with_body, *without_body; /* client's and endpoint's headers, merged */
     struct mp__header_set *headers;           /* the same as pairs, for calls that override */
-    struct mp__name *name; /* NULL: nothing to look up */
+    struct mp__name *name;                    /* NULL: nothing to look up */
     uint64_t name_version;
     char *resolve;
     char *health_path;
@@ -87,7 +87,7 @@ struct mp_client {
     struct mp_timeouts timeouts;
     struct mp__endpoint *endpoints;
     uint32_t nendpoints;
-    int refs; /* the owner's and one a call */
+    int refs;                      /* the owner's and one a call */
     const struct mp__hooks *hooks; /* NULL: none */
     unsigned closed : 1, deadline_headers : 1, close_later : 1;
     char *tls_ca, *tls_cert, *tls_key, *no_proxy, *proxy_http, *proxy_https, *accept_encoding;
@@ -231,7 +231,7 @@ void mp__attempt_abort(struct mp__attempt *list, uint64_t id);
 void mp__attempt_timer(struct mp__attempt *a);
 void mp__attempt_free(struct mp__attempt *a);
 void mp__attempt_resume(struct mp__attempt *a); /* its streamed reply may go on */
-void mp__attempt_leave(struct mp__attempt *a); /* its part is over while it still runs */
+void mp__attempt_leave(struct mp__attempt *a);  /* its part is over while it still runs */
 float *mp__call_row(struct mp__call *call, uint64_t row, uint32_t dim, const char **why);
 
 /* Adds an exchange for rows [first, first+count). */
@@ -269,10 +269,10 @@ struct mp_engine {
     struct mp_pool *pools;
     struct mp_client *clients;
     struct mp__attempt *free_attempts;
-    struct mp__attempt *draining; /* losers of a hedge that keep their connection */
+    struct mp__attempt *draining;               /* losers of a hedge that keep their connection */
     struct mp__call *finished, **finished_tail; /* to deliver by callback */
     struct mp__call *polled, **polled_tail;     /* to hand out by mp_poll */
-    uint32_t npolled; /* calls in it: nothing will happen to them on the loop */
+    uint32_t npolled;    /* calls in it: nothing will happen to them on the loop */
     uint32_t calls_open; /* submitted, not yet delivered or polled */
     uint32_t attempts_open;
     uint64_t queued_bytes;

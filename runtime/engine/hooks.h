@@ -25,12 +25,12 @@ struct mp__offer { /* the rows that the batch policy would send next */
 };
 
 struct mp__hooks {
-    struct mpp_hooks core;                                      /* first; its arg is everybody's */
+    struct mpp_hooks core;                                       /* first; its arg is everybody's */
     uint32_t (*batch)(void *arg, const struct mp__offer *offer); /* rows, fewer; 0: as offered */
     double (*tokens)(void *arg, const void *call, uint64_t row); /* < 0: by the bytes */
     void (*before)(void *arg, struct mp__attempt *a);            /* its request is built */
     void (*after)(void *arg, struct mp__attempt *a); /* its reply is in, not yet judged by policy */
-    void (*retain)(void *arg); /* a client or call keeps the hooks */
+    void (*retain)(void *arg);                       /* a client or call keeps the hooks */
     void (*release)(void *arg);
 };
 
@@ -53,7 +53,8 @@ struct mp__attempt_facts {
     size_t request_len;
     const char *head; /* "name: value\n" lines of the reply */
     size_t head_len;
-    const char *body; /* of the reply, where it is kept: no vectors, no stream; errors up to 16 KiB */
+    const char
+        *body; /* of the reply, where it is kept: no vectors, no stream; errors up to 16 KiB */
     size_t body_len;
     uint64_t received;
     int64_t tokens; /* usage of a reply with vectors; -1: unknown */

@@ -195,7 +195,7 @@ struct mpp_call_cfg {
     mpp_time deadline;              /* absolute; MPP_NEVER */
     double pool_timeout;            /* s; <= 0 none */
     uint8_t idempotent;
-    int32_t pinned_endpoint; /* -1: route freely */
+    int32_t pinned_endpoint;       /* -1: route freely */
     const struct mpp_hooks *hooks; /* NULL: the client's. Else must outlive the call */
     mpp_next_part_fn *next_part;
     void *user;
@@ -239,7 +239,7 @@ struct mpp_endpoint_stats {
     uint8_t healthy;
     double tokens_per_byte;
 };
-struct mpp_load { /* what a routing decision needs, without the percentiles */
+struct mpp_load {              /* what a routing decision needs, without the percentiles */
     uint32_t in_flight, limit; /* limit 0: none */
     double latency;            /* EWMA of acceptable replies, s; 0: unknown */
     int sound;                 /* healthy and its breaker closed */

@@ -53,7 +53,7 @@ static enum tried_call ask_rate(struct mpp_part *part, struct mpp_endpoint *ep, 
     if (hooks->rate(hooks->arg, &view, &wait) != MPP_NO)
         return TOOK;
     if (wait < 0) {
-        mpp_part_end(part, wait > -MP_KIND_COUNT ? (enum mp_kind)-wait : MP_KIND_RATE_LIMITED);
+        mpp_part_end(part, wait > -MP_KIND_COUNT ? (enum mp_kind) - wait : MP_KIND_RATE_LIMITED);
         return ENDED;
     }
     if (!(wait > 0.001))
