@@ -49,7 +49,8 @@ describe("conformance: splitting", function()
   end)
 
   it("C6 a large limit makes one batch, and none is empty", function()
-    assert.same({ { 1, 2, 3, 4, 5 } }, cut({ 1, 2, 3, 4, 5 }, { max_chars_per_request = 256000, batch_size = 1024 }))
+    assert.same({ { 1, 2, 3, 4, 5 } }, cut({ 1, 2, 3, 4, 5 },
+      { max_chars_per_request = 256000, batch_size = 1024 }))
     for _, batch in ipairs(cut({ 30, 1, 30, 1, 1, 30 }, { max_chars_per_request = 3, batch_size = 2 })) do
       assert.is_true(#batch > 0)
     end
@@ -63,7 +64,8 @@ describe("conformance: splitting", function()
     local server = rig.serve(function(seen)
       return { json = rig.embeddings(seen.body.input, nil, function(t) return { utf8.len(t) } end) }
     end)
-    assert(rig.client(server):embed { input = { "\u{1F600}\u{1F600}", "äöü", "x" }, max_chars_per_request = 5 })
+    assert(rig.client(server):embed { input = { "\u{1F600}\u{1F600}", "äöü", "x" },
+      max_chars_per_request = 5 })
     assert.equal(2, #server.log)
     assert.equal(2, #server.log[1].body.input == 2 and 2 or #server.log[2].body.input)
   end)
@@ -79,7 +81,8 @@ describe("conformance: merging", function()
       reply.usage, reply.model = usage[n], "model-" .. n
       return { json = reply }
     end)
-    local res = assert(rig.client(server):embed { input = rig.texts(4), batch_size = 2, max_concurrent_requests = 1 })
+    local res = assert(rig.client(server):embed { input = rig.texts(4), batch_size = 2,
+      max_concurrent_requests = 1 })
     assert.is_nil(rig.wrong_row(res, rig.texts(4)))
     assert.same({ prompt_tokens = 18, total_tokens = 27 }, res.usage)
     assert.equal("model-1", res.model)
@@ -107,7 +110,8 @@ describe("conformance: merging", function()
       table.sort(list, function(a, b) return a.score > b.score end)
       return { json = list }
     end)
-    local res = assert(rig.client(server):rerank { query = "q", texts = { "3", "9", "1", "7", "5" }, batch_size = 2,
+    local res = assert(rig.client(server):rerank { query = "q", texts = { "3", "9", "1", "7", "5" },
+      batch_size = 2,
       return_text = true })
     assert.same({ { index = 2, score = 0.9, text = "9" }, { index = 4, score = 0.7, text = "7" },
       { index = 5, score = 0.5, text = "5" }, { index = 1, score = 0.3, text = "3" },

@@ -19,7 +19,8 @@ describe("conformance: names of the seeds", function()
 
   it("S0 timeout, headers, user_agent, api_key, base_url with a slash", function()
     local server = rig.embedder(function(seen) if seen.body.input[1] == "2" then moonpool.sleep(60) end end)
-    local client = rig.keep(moonpool.client { base_url = server.url .. "/", api_key = "K", timeout = 0.1, max_retries = 0,
+    local client = rig.keep(moonpool.client { base_url = server.url .. "/", api_key = "K", timeout = 0.1,
+      max_retries = 0,
       user_agent = "MyApp/1.0", headers = { ["X-App-Version"] = "1.2.3", ["X-Environment"] = "production" } })
     assert(client:embed { input = { "1" } })
     local h = server.log[1].headers
@@ -45,7 +46,8 @@ describe("conformance: names of the seeds", function()
       rig.keep(moonpool.client { base_url = "https://127.0.0.1:1", verify_ssl = value })
     end
     os.remove(path)
-    assert.has_error(function() moonpool.client { base_url = "https://127.0.0.1:1", verify_ssl = "/no/such/file" } end)
+    assert.has_error(function() moonpool.client { base_url = "https://127.0.0.1:1",
+      verify_ssl = "/no/such/file" } end)
     local f = assert(io.popen([[lua5.4 -e 'require("moonpool").client {base_url = "https://127.0.0.1:1", verify_ssl = false}' 2>&1]]))
     local said = f:read "a"
     f:close()
@@ -89,7 +91,8 @@ describe("conformance: names of the seeds", function()
     local client = rig.client(server)
     local preference = moonpool.preference { batch_size = 2, max_concurrent_requests = 32, timeout_s = 360,
       max_chars_per_request = 10000, hedge_delay = 0.5, total_timeout_s = 600 }
-    local response = assert(client:embed { input = rig.texts(3), model = "my_model", encoding_format = "float",
+    local response = assert(client:embed { input = rig.texts(3), model = "my_model",
+      encoding_format = "float",
       dimensions = 3, user = "u", preference = preference })
     assert.equal("rig", response.model)
     assert.equal(3, response.usage.total_tokens)
@@ -111,15 +114,20 @@ describe("conformance: names of the seeds", function()
   end)
 
   it("S2 rerank: texts, return_text, truncate; data of index and score", function()
-    local server = rig.serve(function() return { json = { { index = 1, score = 0.9, text = "b" }, { index = 0, score = 0.1, text = "a" } } } end)
-    local response = assert(rig.client(server):rerank { query = "q", texts = { "a", "b" }, model = "m", return_text = true,
-      raw_scores = false, truncate = false, truncation_direction = "Right", preference = moonpool.preference { batch_size = 16 } })
-    assert.same({ { index = 2, score = 0.9, text = "b" }, { index = 1, score = 0.1, text = "a" } }, response.data)
+    local server = rig.serve(function() return { json = { { index = 1, score = 0.9, text = "b" },
+      { index = 0, score = 0.1, text = "a" } } } end)
+    local response = assert(rig.client(server):rerank { query = "q", texts = { "a", "b" }, model = "m",
+      return_text = true,
+      raw_scores = false, truncate = false, truncation_direction = "Right",
+      preference = moonpool.preference { batch_size = 16 } })
+    assert.same({ { index = 2, score = 0.9, text = "b" }, { index = 1, score = 0.1, text = "a" } },
+      response.data)
     assert.same(response.results, response.data)
     assert.equal("list", response.object)
     assert.equal(1, #response.individual_request_times)
     assert.equal(1, #response.response_headers)
-    assert.same({ query = "q", texts = { "a", "b" }, model = "m", return_text = true, raw_scores = false, truncate = false,
+    assert.same({ query = "q", texts = { "a", "b" }, model = "m", return_text = true, raw_scores = false,
+      truncate = false,
       truncation_direction = "Right" }, server.log[1].body)
   end)
 
@@ -140,7 +148,8 @@ describe("conformance: names of the seeds", function()
     local response = assert(client:batch_post { url_path = "v1/embeddings", method = "POST",
       payloads = { { model = "m", input = { "1" } }, { model = "m", input = { "2" } } },
       custom_headers = { ["x-custom-header"] = "value", authorization = "Bearer token" },
-      preference = moonpool.preference { max_concurrent_requests = 1, timeout_s = 360, hedge_delay = 0.5, total_timeout_s = 360 } })
+      preference = moonpool.preference { max_concurrent_requests = 1, timeout_s = 360, hedge_delay = 0.5,
+      total_timeout_s = 360 } })
     for i = 1, 2 do
       assert.equal(i, response.data[i].data[1].embedding[1])
       assert.equal("application/json", response.response_headers[i]["content-type"])
@@ -160,7 +169,8 @@ describe("conformance: names of the seeds", function()
     local errors = rig.within(20, function()
       return moonpool.gather {
         function() return select(2, client:embed { input = rig.texts(2), preference = p }) end,
-        function() return select(2, client:batch_post { url_path = "/", payloads = { {} }, preference = p }) end,
+        function() return select(2, client:batch_post { url_path = "/", payloads = { {} },
+        preference = p }) end,
         function()
           rig.until_true("three are there", function() return #server.log == 3 end)
           token:cancel()

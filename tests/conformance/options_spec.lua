@@ -20,7 +20,8 @@ local function taken(name, value, other)
     t[name] = value
     return t
   end
-  assert.is_nil(rig.wrong_row(assert(client:embed { input = { "1" }, preference = moonpool.preference(fields()) }), { "1" }))
+  assert.is_nil(rig.wrong_row(assert(client:embed { input = { "1" },
+    preference = moonpool.preference(fields()) }), { "1" }))
   local mutated = moonpool.preference(other)
   mutated[name] = value
   assert(client:embed { input = { "1" }, preference = mutated })
@@ -52,8 +53,10 @@ describe("conformance: preferences", function()
 
   it("C12 fields that were not given read as the seed's defaults", function()
     local p = moonpool.preference()
-    assert.same({ 128, 128, 3600, false, 0.10, 0.05, 5, 125 }, { p.max_concurrent_requests, p.batch_size, p.timeout_s,
-      p.pin_initial_endpoint_once, p.hedge_budget_pct, p.retry_budget_pct, p.max_retries, p.initial_backoff_ms })
+    assert.same({ 128, 128, 3600, false, 0.10, 0.05, 5, 125 },
+      { p.max_concurrent_requests, p.batch_size, p.timeout_s,
+      p.pin_initial_endpoint_once, p.hedge_budget_pct, p.retry_budget_pct, p.max_retries,
+      p.initial_backoff_ms })
     for _, name in ipairs { "max_chars_per_request", "total_timeout_s", "hedge_delay", "cancel_token",
       "primary_api_key_override", "extra_headers", "non_retryable_status_codes" } do
       assert.is_nil(p[name])
@@ -62,9 +65,12 @@ describe("conformance: preferences", function()
 
   it("C13 every field can be set, changed and read back", function()
     local token = moonpool.cancel_token()
-    local values = { max_concurrent_requests = 64, batch_size = 32, max_chars_per_request = 8000, timeout_s = 30.5,
-      total_timeout_s = 300, hedge_delay = 0.5, hedge_budget_pct = 0.15, retry_budget_pct = 0.08, max_retries = 2,
-      initial_backoff_ms = 250, cancel_token = token, primary_api_key_override = "k", extra_headers = { ["x-a"] = "b" },
+    local values = { max_concurrent_requests = 64, batch_size = 32, max_chars_per_request = 8000,
+      timeout_s = 30.5,
+      total_timeout_s = 300, hedge_delay = 0.5, hedge_budget_pct = 0.15, retry_budget_pct = 0.08,
+      max_retries = 2,
+      initial_backoff_ms = 250, cancel_token = token, primary_api_key_override = "k",
+      extra_headers = { ["x-a"] = "b" },
       non_retryable_status_codes = { 529 }, pin_initial_endpoint_once = true }
     local p, q = moonpool.preference(values), moonpool.preference()
     for name, value in pairs(values) do
@@ -140,7 +146,8 @@ describe("conformance: preferences", function()
     end)
     local client = rig.client(server, { pool = { max_connections = 1000 } })
     local texts = rig.texts(700)
-    local res = rig.within(60, client.embed, client, { input = texts, batch_size = 1, max_concurrent_requests = 700 })
+    local res = rig.within(60, client.embed, client, { input = texts, batch_size = 1,
+      max_concurrent_requests = 700 })
     assert.is_nil(rig.wrong_row(res, texts))
     assert.equal(700, most)
   end)
@@ -155,7 +162,8 @@ describe("conformance: preferences", function()
     p.batch_size = 6
     assert(client:embed { input = rig.texts(6), preference = p })
     assert.equal(3, #server.log)
-    assert(client:embed { input = rig.texts(6), preference = p, batch_size = 2 }) -- the call's own word is last
+    assert(client:embed { input = rig.texts(6), preference = p,
+      batch_size = 2 }) -- the call's own word is last
     assert.equal(6, #server.log)
   end)
 
@@ -164,13 +172,17 @@ describe("conformance: preferences", function()
     local client = rig.client(server)
     local cases = {
       embed = { { input = {} }, { input = 5 }, { input = { 1, 2, "x" } }, {}, { input = { "a" }, model = "" },
-        { input = { "a" }, model = "  " }, { input = { "a" }, dimensions = 0 }, { input = { "a" }, user = ("u"):rep(1001) },
+        { input = { "a" }, model = "  " }, { input = { "a" }, dimensions = 0 },
+        { input = { "a" }, user = ("u"):rep(1001) },
         { input = { "a" }, dimensions = 1000001 }, { input = { "a" }, encoding_format = "int8" } },
-      rerank = { { query = "q", texts = {} }, { query = "q", texts = "x" }, { query = 5, texts = { "a" } }, { texts = { "a" } },
+      rerank = { { query = "q", texts = {} }, { query = "q", texts = "x" }, { query = 5, texts = { "a" } },
+      { texts = { "a" } },
         { query = "q", texts = { {} } }, { query = "q", texts = { "a" }, truncation_direction = "Up" },
         { query = "q", texts = { "a" }, raw_scores = 1 } },
-      classify = { { inputs = {} }, { inputs = 5 }, { inputs = { 5 } }, {}, { inputs = { "a" }, raw_scores = "yes" } },
-      batch_post = { { path = "/", payloads = {} }, { path = "/", payloads = "x" }, { path = "/" }, { path = 5, payloads = { 1 } } },
+      classify = { { inputs = {} }, { inputs = 5 }, { inputs = { 5 } }, {},
+      { inputs = { "a" }, raw_scores = "yes" } },
+      batch_post = { { path = "/", payloads = {} }, { path = "/", payloads = "x" }, { path = "/" },
+      { path = 5, payloads = { 1 } } },
     }
     for name, list in pairs(cases) do
       for i, o in ipairs(list) do

@@ -38,7 +38,8 @@ describe("conformance: scenarios", function()
     for _, n in ipairs { 12, 1000 } do
       local server, count = scenario()
       local texts = inputs(n)
-      local res = assert(run(rig.client(server), { input = texts, batch_size = 4, extra_headers = { ["x-extra"] = "e" } }))
+      local res = assert(run(rig.client(server), { input = texts, batch_size = 4,
+        extra_headers = { ["x-extra"] = "e" } }))
       assert.is_nil(rig.wrong_row(res, texts))
       for i, item in ipairs(res.data) do assert.equal(i - 1, item.index) end
       assert.equal(n // 4, count.ok)
@@ -57,7 +58,8 @@ describe("conformance: scenarios", function()
         most = math.max(most, sum)
       end)
       local texts = inputs(n, 300)
-      local res = assert(run(rig.client(server), { input = texts, batch_size = 4, max_chars_per_request = 1000 }))
+      local res = assert(run(rig.client(server), { input = texts, batch_size = 4,
+        max_chars_per_request = 1000 }))
       assert.is_nil(rig.wrong_row(res, texts))
       assert.is_true(count.ok >= n // 4 and count.ok <= n)
       assert.is_true(most <= 1000)
@@ -90,7 +92,8 @@ describe("conformance: scenarios", function()
     local server, count = scenario(function(_, n) if n <= 5 then moonpool.sleep(STALL) end end)
     local texts = inputs(100)
     local client = rig.client(server)
-    local res = assert(run(client, { input = texts, batch_size = 1, hedge_delay = 0.5, hedge_budget_pct = 0.10 }))
+    local res = assert(run(client, { input = texts, batch_size = 1, hedge_delay = 0.5,
+      hedge_budget_pct = 0.10 }))
     assert.is_nil(rig.wrong_row(res, texts))
     assert.equal(105, count.processed)
     assert.equal(5, client:stats().hedges)
@@ -110,7 +113,8 @@ describe("conformance: scenarios", function()
 
   it("C56 one stall beyond the total timeout times out, and costs its own row only", function()
     local server = scenario(function(_, n) if n == 1 then moonpool.sleep(STALL) end end)
-    local res, err = run(rig.client(server), { input = inputs(20), batch_size = 1, timeout_s = 0.3, total_timeout_s = 0.3 })
+    local res, err = run(rig.client(server), { input = inputs(20), batch_size = 1, timeout_s = 0.3,
+      total_timeout_s = 0.3 })
     assert.is_nil(err)
     assert.equal(1, #res.errors)
     assert.matches("timeout", res.errors[1].error.kind)
@@ -125,7 +129,8 @@ describe("conformance: scenarios", function()
       if tonumber(seen.body.input[1]:match "%d+") <= 10 then moonpool.sleep(STALL) end
     end)
     local texts = inputs(20)
-    local res, err = run(rig.client(server), { input = texts, batch_size = 1, timeout_s = 0.4, total_timeout_s = 0.5 })
+    local res, err = run(rig.client(server), { input = texts, batch_size = 1, timeout_s = 0.4,
+      total_timeout_s = 0.5 })
     assert.is_nil(err)
     assert.equal(10, #res.errors)
     for i, e in ipairs(res.errors) do

@@ -20,7 +20,8 @@ describe("conformance: the wire", function()
     end)
     local client = rig.client(server, { request_id_prefix = "perfclientteam", request_id_header = "X-Id",
       max_concurrent_requests = 1 })
-    local res = assert(rig.within(20, client.embed, client, { input = rig.texts(6), batch_size = 1, hedge_delay = 0.1,
+    local res = assert(rig.within(20, client.embed, client,
+      { input = rig.texts(6), batch_size = 1, hedge_delay = 0.1,
       hedge_budget_pct = 1 }))
     assert.is_true(res.ok)
     local seen, calls, of_six = {}, {}, {}
@@ -43,7 +44,8 @@ describe("conformance: the wire", function()
     local client = rig.client(server)
     local list = {}
     for i = 1, 10000 do list[i] = i end
-    local res = rig.within(60, client.batch_post, client, { path = "/", payloads = list, max_concurrent_requests = 64 })
+    local res = rig.within(60, client.batch_post, client,
+      { path = "/", payloads = list, max_concurrent_requests = 64 })
     assert.is_true(res.ok)
     local ids, n = {}, 0
     for _, r in ipairs(server.log) do
@@ -74,14 +76,16 @@ describe("conformance: the wire", function()
 
   it("C27 529 is retried", function()
     local server = rig.embedder(function(_, n) return n == 1 and { status = 529, json = {} } or nil end)
-    local res = assert(rig.client(server):embed { input = { "1" }, max_retries = 1, non_retryable_status_codes = {} })
+    local res = assert(rig.client(server):embed { input = { "1" }, max_retries = 1,
+      non_retryable_status_codes = {} })
     assert.is_true(res.ok)
     assert.equal(2, #server.log)
   end)
 
   it("C28 529 is final when declared so", function()
     local server = rig.embedder(function() return { status = 529, json = {} } end)
-    local res, err = rig.client(server):embed { input = { "1" }, max_retries = 3, non_retryable_status_codes = { 529 } }
+    local res, err = rig.client(server):embed { input = { "1" }, max_retries = 3,
+      non_retryable_status_codes = { 529 } }
     assert.is_nil(res)
     assert.equal(529, err.status)
     assert.equal(1, #server.log)
@@ -126,7 +130,8 @@ describe("conformance: the wire", function()
     -- A label of 64 letters cannot exist, so no name server is asked.
     local client = rig.keep(moonpool.client { base_url = "http://" .. ("a"):rep(64) .. ".invalid" })
     local start = moonpool.now()
-    local res, err = rig.within(20, client.embed, client, { input = rig.texts(1000), max_concurrent_requests = 1 })
+    local res, err = rig.within(20, client.embed, client,
+      { input = rig.texts(1000), max_concurrent_requests = 1 })
     assert.is_true(moonpool.now() - start < 5)
     assert.is_nil(res)
     assert.equal("connect", err.kind)
@@ -140,7 +145,8 @@ describe("conformance: the wire", function()
       return { json = {}, headers = { ["x-n"] = tostring(seen.body.n) } }
     end)
     local list = { { n = 1 }, { n = 2 }, { n = 3 }, { n = 4 } }
-    local res = assert(rig.client(server):batch_post { path = "/", payloads = list, max_concurrent_requests = 1 })
+    local res = assert(rig.client(server):batch_post { path = "/", payloads = list,
+      max_concurrent_requests = 1 })
     local sum = 0
     for i = 1, 4 do
       assert.equal(tostring(i), res.response_headers[i]["x-n"])
@@ -153,7 +159,8 @@ describe("conformance: the wire", function()
 
   it("C33 an extra header arrives", function()
     local client = rig.client(echo())
-    local res = assert(client:batch_post { path = "/", payloads = { {} }, extra_headers = { ["X-Extra"] = "yes" } })
+    local res = assert(client:batch_post { path = "/", payloads = { {} },
+      extra_headers = { ["X-Extra"] = "yes" } })
     assert.equal("yes", res[1].data.headers["x-extra"])
     res = assert(client:batch_post { path = "/", payloads = { {} },
       preference = moonpool.preference { extra_headers = { ["X-Extra"] = "too" } } })

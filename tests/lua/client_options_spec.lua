@@ -29,9 +29,11 @@ describe("bad configuration of a client", function()
     refused("unknown option 'baseurl' %(did you mean 'base_url'%?%)", { baseurl = "x" })
     refused("unknown option 'max_retry' %(did you mean 'max_retries'%?%)", { max_retry = 1 })
     refused("tls: unknown option 'verfy' %(did you mean 'verify'%?%)", { tls = { verfy = true } })
-    refused("pool: unknown option 'max_conections' %(did you mean 'max_connections'", { pool = { max_conections = 1 } })
+    refused("pool: unknown option 'max_conections' %(did you mean 'max_connections'",
+      { pool = { max_conections = 1 } })
     refused("timeout: unknown option 'conect' %(did you mean 'connect'", { timeout = { conect = 1 } })
-    refused("retry: unknown option 'max_attempt' %(did you mean 'max_attempts'", { retry = { max_attempt = 1 } })
+    refused("retry: unknown option 'max_attempt' %(did you mean 'max_attempts'",
+      { retry = { max_attempt = 1 } })
     refused("hedge: unknown option 'dealy'", { hedge = { dealy = 1 } })
     refused("endpoints%[1%]: unknown option 'wieght'", { endpoints = { { base_url = base, wieght = 1 } } })
     refused("unknown option 'zzzzqq'$", { zzzzqq = 1 })
@@ -202,7 +204,8 @@ describe("headers", function()
   end)
 
   it("of the client and of the call replace, in any case, and false removes", function()
-    local h = wire({ headers = { ["X-A"] = "client", ["x-b"] = "client", ["User-Agent"] = "mine/1" }, user_agent = "other" },
+    local h = wire({ headers = { ["X-A"] = "client", ["x-b"] = "client", ["User-Agent"] = "mine/1" },
+      user_agent = "other" },
       { headers = { ["x-a"] = "call", ["ACCEPT"] = "x/y", ["X-Request-Id"] = "own" } })
     assert.equal("call", h["x-a"])
     assert.equal("client", h["x-b"])
@@ -214,7 +217,8 @@ describe("headers", function()
   end)
 
   it("of extra_headers and custom_headers do so too", function()
-    local h = wire({ api_key = "client-key" }, { extra_headers = { Authorization = "Bearer extra", ["x-1"] = "e" },
+    local h = wire({ api_key = "client-key" }, { extra_headers = { Authorization = "Bearer extra",
+      ["x-1"] = "e" },
       custom_headers = { ["X-1"] = "c" } })
     assert.equal("Bearer extra", h.authorization)
     assert.equal("c", h["x-1"])
@@ -305,7 +309,8 @@ describe("a base URL", function()
   it("comes from the environment when none is given", function()
     local program = [[local m = require "moonpool"
       io.write(tostring(m.client {}), "|", tostring(m.client { provider = "tei" }))]]
-    local f = assert(io.popen(("OPENAI_BASE_URL=http://h:1 lua5.4 -e '%s' 2>&1"):format(program:gsub("\n", " "))))
+    local f = assert(io.popen(("OPENAI_BASE_URL=http://h:1 lua5.4 -e '%s' 2>&1"):format(program:gsub("\n",
+      " "))))
     local out = f:read "a"
     f:close()
     assert.matches("openai, http://h:1", out)
@@ -313,7 +318,8 @@ describe("a base URL", function()
   end)
 
   it("with a user and password is refused, and shows neither", function()
-    for _, url in ipairs { "http://user:canary@127.0.0.1:1/", "http://h/x?canary", "http://u:canary@h:99999", "http://u:canary@" } do
+    for _, url in ipairs { "http://user:canary@127.0.0.1:1/", "http://h/x?canary", "http://u:canary@h:99999",
+      "http://u:canary@" } do
       local text = message(moonpool.client, { base_url = url })
       assert.matches("base_url", text)
       assert.is_nil(text:find "canary")

@@ -367,7 +367,8 @@ describe("embed_each with a slow source", function()
   it("refuses senseless options before the source is touched, at the caller's line", function()
     local client = rig.client(rig.dead_url())
     local function source() error "touched" end
-    for _, opts in ipairs { { flush_interval = 0 }, { flush_interval = "soon" }, { field = 5 }, { dimensions = -1 } } do
+    for _, opts in ipairs { { flush_interval = 0 }, { flush_interval = "soon" }, { field = 5 },
+      { dimensions = -1 } } do
       local ok, err = pcall(function()
         client:embed_each(source, opts)
       end)

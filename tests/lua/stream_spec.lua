@@ -68,7 +68,8 @@ describe("client:stream", function()
   it("gives events as they come and ends at [DONE]", function()
     local server <close> = serve(function(req)
       assert(req.method == "POST" and req:json().stream == true)
-      return { headers = sse, stream = pieces({ "data: {\"n\":1}\n\nda", "ta: {\"n\":2}\n\n", "data: [DONE]\n\n" }, 0.002) }
+      return { headers = sse, stream = pieces({ "data: {\"n\":1}\n\nda", "ta: {\"n\":2}\n\n",
+        "data: [DONE]\n\n" }, 0.002) }
     end)
     local c <close> = client(server)
     local got = {}

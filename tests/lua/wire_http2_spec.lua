@@ -115,7 +115,8 @@ programs.describe(_ENV, "nginx openssl", "HTTP/2 over TLS (nginx)", function()
 
   it("opens more connections when the server allows few streams on one", function()
     local up = upstream()
-    local c = client(nginx(up, "http2_max_concurrent_streams 8;").url, { max_connections = 32, lane_size = 32 })
+    local c = client(nginx(up, "http2_max_concurrent_streams 8;").url,
+      { max_connections = 32, lane_size = 32 })
     local res = assert(post(c, 64, function(i) return { n = i, sleep = 0.05 } end,
       { max_concurrent_requests = 32 }))
     all_answered(res, 64)

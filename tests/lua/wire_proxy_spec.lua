@@ -114,7 +114,8 @@ programs.describe(_ENV, "tinyproxy nginx openssl", "proxies (tinyproxy)", functi
   it("that cannot reach the server say so, and are asked again", function()
     local proxy = programs.tinyproxy()
     local port = programs.free_port()
-    local res, err = ask("https://localhost:" .. port, proxy.url, { retry = { max_attempts = 2, base = 0.001 } })
+    local res, err = ask("https://localhost:" .. port, proxy.url,
+      { retry = { max_attempts = 2, base = 0.001 } })
     assert.is_nil(res)
     assert.equal("http", err.kind)
     assert.is_true(err.status >= 500, err.status)
@@ -199,7 +200,8 @@ describe("a proxy that writes down what it hears", function()
   end)
 
   it("is refused when its URL makes no sense, without showing the password", function()
-    for _, proxy in ipairs { "ftp://me:secret@localhost:1", "gopher://me:secret@x", "http://me:secret@ho st:1" } do
+    for _, proxy in ipairs { "ftp://me:secret@localhost:1", "gopher://me:secret@x",
+      "http://me:secret@ho st:1" } do
       local ok, err = pcall(moonpool.client, { base_url = "http://localhost:1", proxy = proxy })
       assert.is_false(ok)
       assert.matches("proxy", err)

@@ -101,7 +101,8 @@ function process:signal(name)
 end
 
 function process:alive()
-  return self.pipe and shell("kill -0 " .. self.pid) and not M.read("/proc/" .. self.pid .. "/stat"):find "%) Z "
+  return self.pipe and shell("kill -0 " .. self.pid) and not M.read("/proc/" .. self.pid
+    .. "/stat"):find "%) Z "
 end
 
 --- Ends it, by SIGTERM or the signal named, and waits.
