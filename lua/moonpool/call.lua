@@ -198,6 +198,9 @@ function M.spec(client, opts, limits, where, level)
   options.headers(where, o.extra_headers, level, headers)
   options.headers(where, o.custom_headers, level, headers)
   options.headers(where, o.headers, level, headers)
+  client.remember(o.extra_headers)
+  client.remember(o.custom_headers)
+  client.remember(o.headers)
   return {
     headers = headers,
     timeouts = timeouts_of(client, o, where, level),

@@ -234,6 +234,20 @@ local function make_auth(prov, auth, keys)
   end
 end
 
+local secret_headers = { authorization = true, ["api-key"] = true, ["x-api-key"] = true,
+  ["proxy-authorization"] = true }
+
+-- Keys that callers put into headers themselves: "Bearer x" hides x.
+local function remember_headers(keys, headers)
+  if not headers then return end
+  for name, value in pairs(headers) do
+    if type(name) == "string" and type(value) == "string" and secret_headers[name:lower()] then
+      local text = value:match("(%S+)%s*$")
+      if text then remember(keys, text) end
+    end
+  end
+end
+
 -- Whether the caller's own headers say who they are: then no key is added to them.
 local function names_header(headers, name)
   for given in pairs(headers or {}) do
@@ -261,6 +275,7 @@ local function endpoints_config(o, prov, self, level)
     local headers = {}
     endpoint_auth(o, ep, prov, self, headers, level + 1)
     options.headers("client", ep.headers, level + 1, headers)
+    remember_headers(self.keys, ep.headers)
     list[i] = {
       base_url = ep.base_url, weight = ep.weight, headers = headers,
       health_path = ep.health_path or ep.deployment_health_path,
@@ -369,6 +384,8 @@ function M.new(o)
   local self = { provider = prov, urls = {}, options = o, keys = {} }
   self.auth = auth_of(prov, o, 2)
   self.auth_header = make_auth(prov, self.auth, self.keys)
+  self.remember = function(headers) remember_headers(self.keys, headers) end
+  self.remember(o.headers)
   self.policy = client_policy(o, 2)
   keep_settings(self, o)
   local ok, made = pcall(core.client_new, core_config(self, o, prov, 2))

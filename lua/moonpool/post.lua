@@ -2,6 +2,7 @@
 local core = require "moonpool.core"
 local call = require "moonpool.call"
 local client = require "moonpool.client"
+local json = require "moonpool.json"
 local options = require "moonpool.options"
 local R = options.rule
 
@@ -64,6 +65,16 @@ function meta.__index(res, name)
   return value
 end
 
+-- What a refusal repeats of the key stands in the row's data as well as in the error.
+local function explain(state, row, err)
+  local body = err.body
+  call.explain(state, err)
+  if err.body ~= body then
+    row.data = json.decode(err.body)
+    if row.data == nil then row.data = err.body end
+  end
+end
+
 -- Tens of thousands of replies become tables a slice a turn, so that the loop goes on meanwhile.
 local function build(state, r)
   local info = core.result_info(r)
@@ -76,7 +87,7 @@ local function build(state, r)
   for _, e in ipairs(errors) do
     e.error.endpoint = state.urls[e.error.endpoint_index]
     e.error.endpoint_index = nil
-    call.explain(state, e.error)
+    explain(state, res[e.index], e.error)
   end
   if info.kind then
     local err = call.error(info.kind, info.kind == "cancelled" and "cancelled"
@@ -113,11 +124,14 @@ local function accept(state, spec)
   table.insert(spec.headers, 2, "application/json, application/msgpack")
 end
 
-local function row_headers(opts, level)
+local function row_headers(state, opts, level)
   local list = opts.payload_headers
   if not list then return nil end
   local out = {}
-  for i, h in pairs(list) do out[i] = options.headers("batch_post", h, level + 1) end
+  for i, h in pairs(list) do
+    out[i] = options.headers("batch_post", h, level + 1)
+    state.remember(h)
+  end
   return out
 end
 
@@ -131,7 +145,7 @@ function client.methods.batch_post(self, opts)
   local spec = call.spec(state, opts, nil, "batch_post", 2)
   spec.method, spec.path, spec.payloads = method, join(opts.path or opts.url_path), payloads
   spec.no_body = not with_body[method]
-  spec.row_headers = row_headers(opts, 2)
+  spec.row_headers = row_headers(state, opts, 2)
   accept(state, spec)
   local r, err = call.run(state, spec)
   if not r then return nil, err end
@@ -154,7 +168,7 @@ function client.methods.request(self, opts)
   local spec = call.spec(state, opts, nil, "request", 2)
   local payload = opts.json
   if payload == nil then payload = opts.body or "" end
-  if type(opts.json) == "string" then payload = require("moonpool.json").encode(opts.json) end
+  if type(opts.json) == "string" then payload = json.encode(opts.json) end
   spec.method, spec.path, spec.payloads = method, join(opts.path), { payload }
   spec.no_body = not has_body and not with_body[method]
   accept(state, spec)

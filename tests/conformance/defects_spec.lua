@@ -8,7 +8,7 @@ local rig = require "client_rig"
 describe("conformance: defects of the peers", function()
   after_each(rig.close_all)
 
-  it("C10 Retry-After is honoured: in seconds, fractions, milliseconds and as a date", function()
+  it("C10 (defects) Retry-After is honoured: in seconds, fractions, milliseconds and as a date", function()
     for _, case in ipairs { { "retry-after", "1", 1 }, { "retry-after", "0.4", 0.4 }, { "retry-after-ms", "300", 0.3 },
       { "retry-after", function() return os.date("!%a, %d %b %Y %H:%M:%S GMT", os.time() + 2) end, 0.9 } } do
       local quiet_until
@@ -26,7 +26,7 @@ describe("conformance: defects of the peers", function()
     end
   end)
 
-  it("C10 Retry-After pauses the endpoint, not one request", function()
+  it("C10 (defects) Retry-After pauses the endpoint, not one request", function()
     local quiet_until, early = 0, 0
     local server = rig.embedder(function(_, n)
       if moonpool.now() < quiet_until then early = early + 1 end
@@ -42,13 +42,13 @@ describe("conformance: defects of the peers", function()
     assert.equal(11, #server.log)
   end)
 
-  it("C10 a Retry-After too long to wait for is a refusal", function()
+  it("C10 (defects) a Retry-After too long to wait for is a refusal", function()
     local server = rig.serve(function() return { status = 429, json = {}, headers = { ["retry-after"] = "121" } } end)
     local _, err = rig.client(server):embed { input = { "1" } }
     assert.same({ "rate_limited", 121, 1 }, { err.kind, err.retry_after, #server.log })
   end)
 
-  it("C10 a body that stalls or is cut is asked for again", function()
+  it("C10 (defects) a body that stalls or is cut is asked for again", function()
     for _, ends in ipairs { "hang", "reset", "close" } do
       local server = rig.embedder(function(seen, n)
         if n == 1 then
@@ -63,7 +63,7 @@ describe("conformance: defects of the peers", function()
     end
   end)
 
-  it("C10 an error of the hedge does not beat a later success", function()
+  it("C10 (defects) an error of the hedge does not beat a later success", function()
     local server = rig.embedder(function(seen, n)
       if n == 2 then return { status = 500, json = {} } end
       moonpool.sleep(0.3)
@@ -77,7 +77,7 @@ describe("conformance: defects of the peers", function()
     assert.same({ 1, 0 }, { client:stats().hedges, client:stats().hedges_won })
   end)
 
-  it("C10 a key given to a call reaches the wire, alone", function()
+  it("C10 (defects) a key given to a call reaches the wire, alone", function()
     local server = rig.embedder()
     local client = rig.client(server, { api_key = "of-the-client" })
     assert(client:embed { input = { "1" }, preference = moonpool.preference { primary_api_key_override = "of-the-call" } })
@@ -88,7 +88,7 @@ describe("conformance: defects of the peers", function()
     assert.equal("Bearer of-the-client", server.log[3].headers.authorization)
   end)
 
-  it("C10 cancel() ends a request that is under way", function()
+  it("C10 (defects) cancel() ends a request that is under way", function()
     local token = moonpool.cancel_token()
     local server = rig.serve(function()
       moonpool.sleep(0) -- let the reply of this turn go
@@ -102,7 +102,7 @@ describe("conformance: defects of the peers", function()
     rig.until_true("the server saw it", function() return server:stats().disconnects == 1 end)
   end)
 
-  it("C10 extra headers replace, none is sent twice", function()
+  it("C10 (defects) extra headers replace, none is sent twice", function()
     local server = rig.embedder()
     local client = rig.client(server, { api_key = "key", user_agent = "ua/1" })
     assert(client:embed { input = { "1" }, extra_headers = { authorization = "Bearer extra", ["user-agent"] = "ua/2",
@@ -112,7 +112,7 @@ describe("conformance: defects of the peers", function()
       { h.authorization, h["user-agent"], h.accept, h["content-type"] })
   end)
 
-  it("C10 every attempt has an id of its own", function()
+  it("C10 (defects) every attempt has an id of its own", function()
     local seen_two
     local server = rig.embedder(function(seen, n)
       if n == 1 then return { status = 500, json = {} } end
@@ -132,7 +132,7 @@ describe("conformance: defects of the peers", function()
     assert.equal(4, #server.log) -- two requests, one retry, one hedge
   end)
 
-  it("C10 a reply with fewer items than were sent is an error", function()
+  it("C10 (defects) a reply with fewer items than were sent is an error", function()
     local short = rig.embedder(function(seen)
       local reply = rig.embeddings(seen.body.input)
       reply.data[#reply.data] = nil
@@ -154,7 +154,7 @@ describe("conformance: defects of the peers", function()
     end
   end)
 
-  it("C10 total_timeout alone is enough", function()
+  it("C10 (defects) total_timeout alone is enough", function()
     local server = rig.embedder(function(seen) if seen.body.input[1] == "2" then moonpool.sleep(60) end end)
     local client = rig.client(server)
     assert(client:embed { input = { "1" }, total_timeout_s = 10 })

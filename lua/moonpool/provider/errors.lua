@@ -30,11 +30,17 @@ function M.complete(err, provider)
   if provider.error then provider.error(err, doc or {}) end
 end
 
+local SHOWN = 12 -- so much of a key may be read before it counts as the key
+
+-- A message may break off in the middle of a key, so its beginning is looked for.
 local function replace(text, secret)
-  local from, to = text:find(secret, 1, true)
+  local head = #secret > SHOWN and secret:sub(1, SHOWN) or secret
+  local from = text:find(head, 1, true)
   while from do
-    text = text:sub(1, from - 1) .. "***" .. text:sub(to + 1)
-    from, to = text:find(secret, from + 3, true)
+    local n = #head
+    while n < #secret and text:byte(from + n) == secret:byte(n + 1) do n = n + 1 end
+    text = text:sub(1, from - 1) .. "***" .. text:sub(from + n)
+    from = text:find(head, from + 3, true)
   end
   return text
 end
@@ -43,8 +49,8 @@ end
 function M.redact(err, keys)
   for _, key in ipairs(keys) do
     if #key >= 4 then
-      for _, name in ipairs { "message", "body", "code" } do
-        if type(err[name]) == "string" then err[name] = replace(err[name], key) end
+      for name, value in next, err do
+        if type(value) == "string" then err[name] = replace(value, key) end
       end
     end
   end
