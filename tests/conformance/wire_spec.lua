@@ -60,7 +60,8 @@ describe("conformance: the wire", function()
     for _, kind in ipairs { "application/msgpack", "application/x-msgpack", "application/vnd.msgpack",
       "application/messagepack; charset=binary" } do
       local server = rig.serve(function()
-        return { body = "\x83\xa4data\xc4\x04\xde\xad\xbe\xef\xa1n\xcd\x04\xd2\xa4list\x93\xc0\xc3\xcb\x3f\xf8\0\0\0\0\0\0",
+        return { body = "\x83\xa4data\xc4\x04\xde\xad\xbe\xef\xa1n\xcd\x04\xd2"
+          .. "\xa4list\x93\xc0\xc3\xcb\x3f\xf8\0\0\0\0\0\0",
           headers = { ["content-type"] = kind } }
       end)
       local res = assert(rig.client(server):batch_post { path = "/", payloads = { {} } })

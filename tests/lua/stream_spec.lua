@@ -33,7 +33,8 @@ local function parse(text, size)
 end
 
 describe("server-sent events", function()
-  local text = "\239\187\191: a comment\n\ndata: one\n\nevent: tick\ndata: {\"n\":2}\ndata:second line\r\nid: 7\r\n\r\n"
+  local text = "\239\187\191: a comment\n\ndata: one\n\n"
+    .. "event: tick\ndata: {\"n\":2}\ndata:second line\r\nid: 7\r\n\r\n"
     .. "retry: 1500\rdata\rdata: \r\r\nunknown: x\n\ndata: last\n\n"
 
   it("are the same however the bytes are cut", function()
@@ -136,7 +137,7 @@ describe("client:stream", function()
       end }
     end)
     local c <close> = client(server)
-    for _ in c:stream { path = "/" } do break end
+    for _ in c:stream { path = "/" } do break end -- luacheck: ignore
     for _ = 1, 2000 do
       if c:stats().in_flight == 0 then break end
       moonpool.sleep(0.001)
