@@ -119,6 +119,15 @@ void mpp_hists_record(struct mpp_hists *hists, uint32_t size_class, mpp_time lat
         record(h, latency, now);
 }
 
+double mpp_hists_seen(struct mpp_hists *hists, double q, mpp_time now)
+{
+    struct mpp_hist *h = hists->all;
+
+    if (h)
+        turn(h, now);
+    return h && samples(h) > 0 ? percentile(h, q) : -1;
+}
+
 double mpp_hists_percentile(struct mpp_hists *hists, uint32_t size_class, double q, mpp_time now)
 {
     struct mpp_hist *h = NULL;

@@ -33,6 +33,8 @@ struct mpp_hists {
 void mpp_hists_fini(struct mpp_hists *hists);
 void mpp_hists_record(struct mpp_hists *hists, uint32_t size_class, mpp_time latency, mpp_time now);
 
+/* Of all classes, however few were seen: for people, not for decisions. -1: none. */
+double mpp_hists_seen(struct mpp_hists *hists, double q, mpp_time now);
 /* s, or -1 while there are too few samples. size_class 0: of all. */
 double mpp_hists_percentile(struct mpp_hists *hists, uint32_t size_class, double q, mpp_time now);
 

@@ -32,10 +32,10 @@ void mpp_endpoint_stats(const struct mpp_client *client, uint32_t endpoint, mpp_
     out->tpm_level = level(&ep->rate->tokens, now);
     out->in_flight = ep->running;
     out->limit = limit == UINT32_MAX ? 0 : limit;
-    out->p50 = mpp_hists_percentile(&ep->hists, 0, 0.50, now);
-    out->p90 = mpp_hists_percentile(&ep->hists, 0, 0.90, now);
-    out->p95 = mpp_hists_percentile(&ep->hists, 0, 0.95, now);
-    out->p99 = mpp_hists_percentile(&ep->hists, 0, 0.99, now);
+    out->p50 = mpp_hists_seen(&ep->hists, 0.50, now);
+    out->p90 = mpp_hists_seen(&ep->hists, 0.90, now);
+    out->p95 = mpp_hists_seen(&ep->hists, 0.95, now);
+    out->p99 = mpp_hists_seen(&ep->hists, 0.99, now);
     out->paused_for = ep->not_before > now ? mpp_seconds(ep->not_before - now) : 0;
     out->breaker = ep->breaker.state;
     out->healthy = ep->health.healthy;
