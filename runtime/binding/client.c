@@ -346,6 +346,15 @@ static void push_pool_stats(lua_State *L, const struct mp_client_stats *s)
     put_count(L, "open", s->connections_open);
     put_count(L, "in_flight", s->in_flight);
     put_count(L, "waiting", s->pool_waiting);
+    put_count(L, "idle", s->connections_idle);
+    put_count(L, "ports_in_use", s->ports_in_use);
+    put_count(L, "tcp_retransmits", s->tcp_retransmits);
+    put_count(L, "no_local_port", s->no_local_port);
+    put_count(L, "timeouts", s->pool_timeouts);
+    if (s->pool_wait_p50 >= 0) {
+        put_number(L, "wait_p50", s->pool_wait_p50);
+        put_number(L, "wait_p99", s->pool_wait_p99);
+    }
     lua_setfield(L, -2, "pool");
 }
 
@@ -376,6 +385,10 @@ static int l_client_stats(lua_State *L)
     put_number(L, "paused_for", s.paused_for);
     push_latency(L, &s);
     push_pool_stats(L, &s);
+    if (s.hint != NULL) {
+        lua_pushstring(L, s.hint);
+        lua_setfield(L, -2, "hint");
+    }
     mp_push_hook_stats(L, box->counts);
     lua_setfield(L, -2, "hooks");
     push_engine_stats(L, box->rt->engine);

@@ -361,6 +361,7 @@ void mp__attempt_start(struct mp__part *part, const struct mpp_action *act)
     struct mp__call *call = mpp_call_user(act->call);
     struct mp_engine *e = call->engine;
     struct mp__attempt *a = part != NULL ? attempt_take(e) : NULL;
+    const struct mpp_part_facts *facts = mpp_part_facts(act->part);
     mpp_time now = mp__now();
     if (a == NULL) { /* no memory */
         struct mpp_outcome o = {.kind = MP_KIND_CONNECT, .never_sent = 1, .tokens = -1};
@@ -384,7 +385,9 @@ void mp__attempt_start(struct mp__part *part, const struct mpp_action *act)
     a->next = part->running;
     part->running = a;
     part->core = act->part;
-    int rc = mp__attempt_build(a, mpp_part_facts(act->part), now);
+    if (facts->attempts == 1 && !a->is_hedge && facts->admitted > 0)
+        mpp_hists_record(&a->client->pool_waits, 0, now - facts->admitted, now);
+    int rc = mp__attempt_build(a, facts, now);
     if (rc != 0) {
         fail_now(a, MP_KIND_INVALID, a->message[0] ? NULL : mp_strerror(rc));
         return;
@@ -504,6 +507,8 @@ static void settle(struct mp__attempt *a)
 static void on_end(struct mp__xfer *x)
 {
     struct mp__attempt *a = (struct mp__attempt *)x;
+    if (x->os_errno != 0)
+        mp__hint_fault(a->client, x);
     a->client->n.refused += x->refused;
     a->client->n.resets += x->reset;
     a->client->n.opened += x->new_conn;

@@ -589,6 +589,8 @@ void mp__call_part_done(struct mp__part *part, const struct mpp_action *act)
         call->engine->n.failed++;
         call->client->n.failed++;
         call->client->n.rows_failed += part->count;
+        if (done.kind == MP_KIND_POOL_TIMEOUT)
+            mp__hint_pool(call->client);
     }
     mp__part_free(part);
 }

@@ -4,7 +4,7 @@
  * engine.c   the turn, life of the engine        client.c   endpoints, headers, pools
  * call.c     submit, parts, batching             attempt.c  one exchange: start, bytes, verdict
  * result.c   what the caller gets                attempt_request.c  its body, URL, headers, ids
- * hooks.c    decisions of scripts
+ * hooks.c    decisions of scripts                hint.c     what faults say to an operator
  * names.c    name look-ups in threads            transport*.c  curl and libuv
  */
 #ifndef MP_ENGINE_INT_H
@@ -20,6 +20,7 @@
 #include "moonpool.h"
 #include "policy/core.h"
 #include "policy/heap.h"
+#include "policy/hist.h"
 
 #define MP__MAX_HEAD       (64 * 1024)
 #define MP__MAX_ERROR_BODY (16 * 1024)
@@ -94,9 +95,12 @@ struct mp_client {
     char *request_id_header, *request_id_prefix, *idempotency_header, *rate_key;
     struct {
         uint64_t calls, requests, rows, rows_failed, ok, failed, sent, received, opened, reused,
-            refused, resets;
+            refused, resets, no_ports, pool_timeouts;
         uint32_t running;
     } n;
+    struct mpp_hists pool_waits; /* from admission to the first attempt */
+    const char *hint;            /* static; said by mp__hint_now */
+    mpp_time hint_until;
 };
 
 struct mp__header_set {
@@ -114,6 +118,10 @@ void mp__header_free(struct mp__header_set *set);
 struct mp__hdr *mp__header_chain(const struct mp__header_set *set, int with_body);
 void mp__hdr_free(struct mp__hdr *chain);
 int mp__fail(int err, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+void mp__hint_fault(struct mp_client *c, const struct mp__xfer *x);
+void mp__hint_pool(struct mp_client *c);
+const char *mp__hint_now(const struct mp_client *c); /* NULL: nothing to say */
 
 void mp__client_unref(struct mp_client *c);
 void mp__pool_unref(struct mp_pool *p);
@@ -280,6 +288,7 @@ struct mp_engine {
     uint64_t rng;
     uint64_t id_salt;
     uint64_t target_ids;
+    mpp_time next_hint; /* not in the log before */
     unsigned in_hook; /* depth */
     unsigned dirty : 1, live : 1, closing : 1, down : 1, in_turn : 1, delivered : 1;
     unsigned later : 1; /* calls and clients wait to be cancelled or closed behind a hook */

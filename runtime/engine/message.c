@@ -2,6 +2,7 @@
 #include "engine/message.h"
 
 #include <cjson/cJSON.h>
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
@@ -111,8 +112,14 @@ void mp__fault_message(char *out, size_t cap, const struct mp__xfer *x)
     }
     const char *what = x->refused ? "connection refused: " : x->reset ? "connection reset: " : "";
     const char *tail = "";
-    if (x->refused)
-        tail = "; is the server running there? under load: out of ports or backlog";
+    if (x->os_errno == EADDRNOTAVAIL)
+        tail = "; no local port is free: raise the pool's limits so that connections are reused, "
+               "and check NAT";
+    else if (x->os_errno == EMFILE || x->os_errno == ENFILE)
+        tail = "; no file descriptor is free: raise ulimit -n or lower pool.max_connections";
+    else if (x->refused)
+        tail = "; is the server running there? If it is, ports or its backlog run out: raise the "
+               "pool's limits, check NAT";
     else if (x->kind == MP_KIND_TLS)
         tail = "; check tls.ca_file, the host name and the certificate";
     else if (x->reset)

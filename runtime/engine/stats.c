@@ -82,6 +82,14 @@ void mp_client_stats(mp_client *c, struct mp_client_stats *out)
     s.connects_refused = c->n.refused;
     s.resets = c->n.resets;
     s.connections_open = t.open;
+    s.connections_idle = t.idle;
+    s.ports_in_use = t.ports;
+    s.tcp_retransmits = t.retransmits;
+    s.no_local_port = c->n.no_ports;
+    s.pool_timeouts = c->n.pool_timeouts;
     s.pool_waiting = core.pool_waiting;
+    s.pool_wait_p50 = mpp_hists_percentile(&c->pool_waits, 0, 0.5, mp__now());
+    s.pool_wait_p99 = mpp_hists_percentile(&c->pool_waits, 0, 0.99, mp__now());
+    s.hint = mp__hint_now(c);
     fill(out, &s, sizeof(s));
 }

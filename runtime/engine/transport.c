@@ -244,6 +244,9 @@ static void describe_end(struct mp__transport *t, struct mp__xfer *x, CURLcode c
         return;
     curl_easy_getinfo(e, CURLINFO_OS_ERRNO, &os_errno);
     curl_easy_getinfo(e, CURLINFO_HTTP_CONNECTCODE, &proxy_status);
+    if (os_errno == 0 && !x->connected)
+        os_errno = t->open_errno;
+    t->open_errno = 0;
     x->os_errno = (int)os_errno;
     x->detail = x->handle->error[0] != '\0' ? x->handle->error : curl_easy_strerror(code);
     x->refused = os_errno == ECONNREFUSED && !x->connected;
@@ -422,6 +425,7 @@ void mp__transport_ref(struct mp__transport *t, int live)
 void mp__transport_counters(struct mp__transport *t, struct mp__transport_counters *out)
 {
     *out = t->n;
+    out->idle = t->idles;
     for (size_t fd = 0; fd < t->by_fd_cap; fd++)
         if (t->by_fd[fd] != NULL && t->by_fd[fd]->ours)
             out->retransmits += mp__socket_retransmits((int)fd);

@@ -79,7 +79,7 @@ struct mp__xfer {
 
 struct mp__transport_counters {
     uint64_t opened, reused, closed, refused, resets, retransmits;
-    uint32_t open, running;
+    uint32_t open, running, idle, ports; /* ports: local ones in use */
 };
 
 struct mp__transport *mp__transport_new(uv_loop_t *loop, const struct mp_pool_config *config);

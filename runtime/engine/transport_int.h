@@ -20,6 +20,7 @@ struct mp__socket {
     int armed;         /* UV events the watcher has, 0: stopped */
     unsigned ours : 1; /* seen in OPENSOCKETFUNCTION; else the watcher lives until REMOVE */
     unsigned closing : 1;
+    unsigned has_port : 1;          /* not a unix socket */
     unsigned retired : 1;           /* shut down: curl is to close it */
     struct mpp_link idle;           /* of the transport, while nobody uses it */
     uint64_t opened_at, idle_since; /* ms, uv_now */
@@ -68,6 +69,7 @@ struct mp__transport {
     struct mpp_link idle;    /* struct mp__socket, the longest idle first */
     uint32_t idles, retired; /* sockets on it; shut down and not yet closed */
     uint64_t idle_ms, age_ms;
+    int open_errno; /* why a socket could not be opened, for the transfer that ends so */
     uv_timer_t sweep;
     uint64_t sweep_at;
     uint32_t handles_open; /* uv handles that still have to close */

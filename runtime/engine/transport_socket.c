@@ -156,12 +156,15 @@ curl_socket_t mp__socket_open(void *lanep, curlsocktype purpose, struct curl_soc
     (void)purpose;
     curl_socket_t fd =
         socket(addr->family, addr->socktype | SOCK_CLOEXEC | SOCK_NONBLOCK, addr->protocol);
-    if (fd < 0)
-        return CURL_SOCKET_BAD;
-    if (socket_new(lane, fd, 1) == NULL) {
-        close(fd);
+    struct mp__socket *s = fd >= 0 ? socket_new(lane, fd, 1) : NULL;
+    if (s == NULL) {
+        lane->t->open_errno = fd < 0 ? errno : ENOMEM;
+        if (fd >= 0)
+            close(fd);
         return CURL_SOCKET_BAD;
     }
+    s->has_port = addr->family != AF_UNIX;
+    lane->t->n.ports += s->has_port;
     lane->t->n.open++;
     return fd;
 }
@@ -180,8 +183,10 @@ int mp__socket_close(void *lanep, curl_socket_t fd)
 {
     struct mp__lane *lane = lanep;
     struct mp__socket *s = by_fd(lane->t, fd);
-    if (s != NULL)
+    if (s != NULL) {
+        lane->t->n.ports -= s->has_port;
         mp__socket_release(lane->t, s); /* before the number can be used again */
+    }
     lane->t->n.retransmits += mp__socket_retransmits(fd);
     if (lane->t->n.open > 0)
         lane->t->n.open--;

@@ -468,9 +468,18 @@ struct mp_client_stats {
     uint64_t connections_opened, connections_reused, connects_refused, resets;
     uint32_t in_flight, concurrency_limit, pool_waiting, connections_open;
     double p50, p90, p95, p99; /* s, of acceptable replies of the first endpoint */
-    double pool_wait_p50, pool_wait_p99;
+    double pool_wait_p50, pool_wait_p99; /* s, of the last 30 s; -1: too few to say */
     double paused_for; /* s left of a server's Retry-After */
     double retry_budget;
+    /* Of the pool, whoever uses it: */
+    uint32_t connections_idle;
+    uint32_t ports_in_use;    /* local TCP ports */
+    uint64_t tcp_retransmits; /* of connections closed so far and open now */
+    /* Of this client: */
+    uint64_t no_local_port; /* attempts that failed for want of one */
+    uint64_t pool_timeouts;
+    const char *hint; /* what to change, for a minute after ports, descriptors or the pool ran out;
+                         NULL: nothing. Static */
 };
 
 MP_API void mp_client_stats(mp_client *client, struct mp_client_stats *out);
