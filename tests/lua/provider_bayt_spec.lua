@@ -1,5 +1,7 @@
 -- Bayt's prompts as objects, pages and context files; through the mock and through replies by hand.
 
+require "moonpool" -- the parts are found through it
+
 local bayt_prompt = require "moonpool.provider.bayt_prompt"
 local json = require "moonpool.json"
 local rig = require "client_rig"
