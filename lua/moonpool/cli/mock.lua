@@ -1,6 +1,6 @@
 -- moonpool.cli.mock: `moonpool mock`, the local inference server.
 
-local M = { name = "mock", summary = "a local inference server with chosen faults" }
+local M = { name = "mock", summary = "Run a local inference server with chosen faults." }
 
 -- name, argument, what it is
 local texts = {

@@ -1,6 +1,6 @@
 -- moonpool.cli.serve: `moonpool serve SCRIPT.lua`: HTTP requests handled by the script's function.
 
-local M = { name = "serve", summary = "answer HTTP requests by a Lua script" }
+local M = { name = "serve", summary = "Answer HTTP requests by a Lua script." }
 
 function M.configure(parser)
   parser:argument("script", "returns the handler, or a table {handler=, ...} as moonpool.serve takes it")
