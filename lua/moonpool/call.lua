@@ -35,7 +35,7 @@ local common = {
   extra_headers = R.table, custom_headers = R.table, cancel_token = token,
   max_concurrent_requests = R.count, batch_size = R.count, max_chars_per_request = R.count,
   max_tokens_per_request = R.count, max_bytes_per_request = R.count, api_key = R.either(R.string, R.func),
-  preference = R.table, policy = R.table, retry = R.any, hedge = R.any, batch = R.any, concurrency = R.any,
+  preference = R.table, retry = R.any, hedge = R.any, batch = R.any, concurrency = R.any,
   breaker = R.any, route = R.any, idempotent = R.boolean, extra_body = R.table,
   -- the seeds' names (RequestProcessingPreference)
   timeout_s = R.positive, total_timeout_s = R.positive, hedge_delay = R.positive,
@@ -44,6 +44,8 @@ local common = {
   non_retryable_status_codes = status_codes, pin_initial_endpoint_once = R.boolean,
 }
 M.common = common
+for name, rule in pairs(policy.rules) do common[name] = rule end
+common.rate = R.either(R.off, R.func) -- the buckets are the client's
 M.token = token
 
 -- Options whose values no message shows.
@@ -140,12 +142,9 @@ local function timeouts_of(client, o, where, level)
   return t
 end
 
--- The places that the call names itself, or its policy.
+-- The places that the call names.
 local function put_places(t, o)
-  for _, place in ipairs(policy.places) do
-    t[place] = o[place]
-    if t[place] == nil and o.policy then t[place] = o.policy[place] end
-  end
+  for _, place in ipairs(policy.places) do t[place] = o[place] end
   if o.hedge_delay and o.hedge == nil then t.hedge = { delay = o.hedge_delay } end
   if o.pin_initial_endpoint_once and t.route == nil then t.route = "sticky" end
 end
@@ -188,7 +187,7 @@ end
 --- The spec of a call for the core. limits: the provider's.
 function M.spec(client, opts, limits, where, level)
   level = (level or 2) + 1
-  local o = merged(opts, where, level)
+  local o = policy.expand(merged(opts, where, level), where, level)
   check_hedge(o, where, level)
   local headers = {}
   local key = o.api_key or o.primary_api_key_override
@@ -201,6 +200,7 @@ function M.spec(client, opts, limits, where, level)
   client.remember(o.extra_headers)
   client.remember(o.custom_headers)
   client.remember(o.headers)
+  local hooks = policy.hooks_of_call(client.hooks, o)
   return {
     headers = headers,
     timeouts = timeouts_of(client, o, where, level),
@@ -208,6 +208,7 @@ function M.spec(client, opts, limits, where, level)
     max_concurrent = o.max_concurrent_requests or client.max_concurrent_requests,
     cancel_token = o.cancel_token or client.cancel_token,
     idempotent = o.idempotent ~= false,
+    hooks = hooks and core.hooks(client.core, hooks), tag = o.tag == nil and client.tag or o.tag,
   }, o
 end
 

@@ -37,6 +37,7 @@ local rules = {
   proxies = R.table, client_wrapper = R.any, endpoint_pool = R.table,
 }
 for _, place in ipairs(policy.places) do rules[place] = R.any end
+for name, rule in pairs(policy.rules) do rules[name] = rule end
 
 local endpoint_rules = {
   base_url = url, weight = R.not_negative, api_key = key, headers = R.table, health_path = R.string,
@@ -339,6 +340,7 @@ local function keep_settings(self, o)
   self.batch_size = o.batch_size or batch.size or (type(o.batch) == "number" and o.batch) or nil
   self.batch_chars, self.batch_tokens, self.batch_bytes = batch.chars, batch.tokens, batch.bytes
   self.max_concurrent_requests = o.max_concurrent_requests
+  self.hooks, self.tag = policy.hooks_of(o), o.tag
   self.cancel_token = o.cancel_token
   self.own_accept = names_header(o.headers, "Accept")
 end
@@ -362,6 +364,7 @@ local function core_config(self, o, prov, level)
     endpoints = endpoints_config(o, prov, self, level + 1),
     headers = headers_with_agent(o, prov, level + 1),
     timeouts = timeouts_of(self, o, level + 1), policy = self.policy, pool = pool_of(o, level + 1),
+    hooks = self.hooks and core.hooks(nil, self.hooks),
     http_version = (o.http_version == "2" or o.http_version == 2) and 2 or 1,
     accept_encoding = own_or(o.accept_encoding),
     request_id_header = own_or(o.request_id_header, prov.request_id_header),
@@ -379,6 +382,7 @@ function M.new(o)
   if type(o) == "string" then o = { base_url = o } end
   local prov = provider.get(type(o) == "table" and o.provider or nil, 2)
   options.check("client", o, options.extended(rules, prov.options), 2, secrets)
+  o = policy.expand(o, "client", 2)
   prov = set_up(prov, o, 2)
   o = with_defaults(o, prov)
   local self = { provider = prov, urls = {}, options = o, keys = {} }
@@ -410,7 +414,7 @@ function methods.stats(self)
   local state = M.state(self)
   local ok, stats = pcall(core.client_stats, state.core)
   if not ok then error("stats: the client is closed", 2) end
-  stats.provider = state.provider.name
+  stats.provider, stats.policy = state.provider.name, state.options.policy_name
   return stats
 end
 
