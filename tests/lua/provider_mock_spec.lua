@@ -205,23 +205,29 @@ describe("a provider of one's own", function()
     wrong("unknown provider 'opanai' %(did you mean 'openai'", "opanai")
     wrong("provider: name or table expected", 7)
   end)
+end)
 
-  it("the example runs", function()
-    local mock = rig.mock { dim = 8 }
-    local command = ("%s run examples/own_provider.lua %s"):format(os.getenv "MOONPOOL", mock.url)
-    local done
-    -- The mock answers from this process's loop, so the command runs beside it.
-    local out = os.tmpname()
-    os.execute("(" .. command .. "; echo done) >" .. out .. " 2>&1 &")
+describe("the example", function()
+  after_each(rig.close_all)
+
+  -- The mock answers from this process's loop, so the example runs beside it.
+  local function run(name, url)
+    local out, text = os.tmpname(), ""
+    os.execute(("(%s run examples/%s %s; echo done) >%s 2>&1 &"):format(os.getenv "MOONPOOL", name, url, out))
     rig.until_true("the example has run", function()
-      for line in io.lines(out) do
-        done = line == "done"
-      end
-      return done
+      local f <close> = assert(io.open(out))
+      text = f:read "a"
+      return text:find "done\n$" ~= nil
     end)
-    local f <close> = assert(io.open(out))
-    local text = f:read "a"
     os.remove(out)
-    assert.matches("2 vectors of 8", text)
+    return text
+  end
+
+  it("of a provider of one's own runs", function()
+    assert.matches("2 vectors of 8", run("own_provider.lua", rig.mock { dim = 8 }.url))
+  end)
+
+  it("of asynchronous predictions runs", function()
+    assert.matches("3 of 3 outputs came, signed", run("baseten_jobs.lua", rig.mock {}.url))
   end)
 end)
