@@ -27,6 +27,11 @@ function M.must(command)
   return text
 end
 
+--- What a command line prints, whatever becomes of it.
+function M.output(command)
+  return select(2, shell(command))
+end
+
 --- The path of an installed program, or nil.
 function M.find(name)
   for dir in (os.getenv "PATH" .. ":/usr/sbin:/usr/local/sbin:/sbin"):gmatch "[^:]+" do
