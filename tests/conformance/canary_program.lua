@@ -63,7 +63,8 @@ local function own_handler(header)
     if status == 302 then
       return { status = 302, headers = { location = other.url .. "/elsewhere" }, body = "" }
     elseif status == 401 then -- as some services do: they repeat the key
-      return { status = 401, json = { error = { message = "Incorrect API key provided: " .. tostring(key), code = key } } }
+      local message = "Incorrect API key provided: " .. tostring(key)
+      return { status = 401, json = { error = { message = message, code = key } } }
     elseif status then
       return replies.status(status)
     elseif req.path:find "/slow" then
@@ -157,8 +158,9 @@ everything(client { base_url = own.url, api_key = { file = file } }, "file key")
 os.remove(file)
 everything(client { base_url = own.url, api_key = { env = "CANARY" } }, "env key")
 everything(client { base_url = own.url }, "provider's env key")
-everything(client { endpoints = { { base_url = own.url, api_key = KEY }, { base_url = other.url, api_key = "other" } } },
-  "two endpoints")
+everything(client { endpoints = {
+  { base_url = own.url, api_key = KEY }, { base_url = other.url, api_key = "other" },
+} }, "two endpoints")
 everything(client { base_url = own.url, headers = { Authorization = "Bearer " .. KEY } }, "own header")
 
 local azure = moonpool.serve { listen = "127.0.0.1:0", handler = own_handler "api-key" }
@@ -178,7 +180,8 @@ do
   show("override 401", c:request { path = "/status/401", api_key = KEY })
   show("override 500", c:request { path = "/status/500", primary_api_key_override = KEY })
   show("override 429", c:request { path = "/status/429", api_key = KEY })
-  show("own row", c:batch_post { path = "/status/401", payloads = { {} }, payload_headers = { { Authorization = KEY } } })
+  show("own row", c:batch_post { path = "/status/401", payloads = { {} },
+    payload_headers = { { Authorization = KEY } } })
   show("own header", c:request { path = "/status/401", extra_headers = { authorization = "Bearer " .. KEY } })
   show("bad", pcall(c.request, c, { path = "/", api_key = KEY .. "\r\n" }))
   show("bad", pcall(c.request, c, { path = "/", api_key = { KEY } }))
@@ -188,7 +191,8 @@ end
 
 -- Nobody there, nobody by that name, a proxy with a password, a URL with one.
 for name, o in pairs {
-  refused = { base_url = "http://127.0.0.1:1" }, unknown = { base_url = "http://" .. ("a"):rep(64) .. ".invalid" },
+  refused = { base_url = "http://127.0.0.1:1" },
+  unknown = { base_url = "http://" .. ("a"):rep(64) .. ".invalid" },
   proxy = { base_url = "http://h.invalid", proxy = "http://user:" .. KEY .. "@127.0.0.1:1" },
   tls = { base_url = own.url:gsub("^http", "https") },
 } do
@@ -202,7 +206,8 @@ for _, o in ipairs {
   { base_url = "http://user:" .. KEY .. "@127.0.0.1:1" }, { base_url = "http://h/?key=" .. KEY },
   { base_url = "http://h:99999", api_key = KEY }, { base_url = "x", api_key = KEY },
   { base_url = "http://h", api_key = KEY .. "\n" }, { base_url = "http://h", api_key = { KEY } },
-  { base_url = "http://h", api_key = KEY, nonsense = 1 }, { base_url = "http://h", proxy = "ftp://u:" .. KEY .. "@h" },
+  { base_url = "http://h", api_key = KEY, nonsense = 1 },
+  { base_url = "http://h", proxy = "ftp://u:" .. KEY .. "@h" },
   { base_url = "http://h", proxies = { http = "http://u:" .. KEY .. " @h" } },
   { base_url = "http://h", headers = { Authorization = KEY .. "\n" } },
   { base_url = "http://h", webhook_secrets = KEY, provider = "baseten" },

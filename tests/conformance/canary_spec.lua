@@ -6,8 +6,9 @@ local moonpool = os.getenv "MOONPOOL" or "build/moonpool"
 
 local function run(interpreter)
   local out = os.tmpname()
-  local status = select(3, os.execute(("MOONPOOL_LOG=trace CANARY=%s OPENAI_API_KEY=%s %s tests/conformance/canary_program.lua %s >%s 2>&1")
-    :format(KEY, KEY, interpreter, KEY, out)))
+  local command = "MOONPOOL_LOG=trace CANARY=%s OPENAI_API_KEY=%s %s %s %s >%s 2>&1"
+  local program = "tests/conformance/canary_program.lua"
+  local status = select(3, os.execute(command:format(KEY, KEY, interpreter, program, KEY, out)))
   local f = assert(io.open(out))
   local text = f:read "a"
   f:close()

@@ -9,7 +9,8 @@ describe("conformance: defects of the peers", function()
   after_each(rig.close_all)
 
   it("C10 (defects) Retry-After is honoured: in seconds, fractions, milliseconds and as a date", function()
-    for _, case in ipairs { { "retry-after", "1", 1 }, { "retry-after", "0.4", 0.4 }, { "retry-after-ms", "300", 0.3 },
+    for _, case in ipairs { { "retry-after", "1", 1 }, { "retry-after", "0.4", 0.4 },
+      { "retry-after-ms", "300", 0.3 },
       { "retry-after", function() return os.date("!%a, %d %b %Y %H:%M:%S GMT", os.time() + 2) end, 0.9 } } do
       local quiet_until
       local server = rig.embedder(function(_, n)
@@ -43,7 +44,9 @@ describe("conformance: defects of the peers", function()
   end)
 
   it("C10 (defects) a Retry-After too long to wait for is a refusal", function()
-    local server = rig.serve(function() return { status = 429, json = {}, headers = { ["retry-after"] = "121" } } end)
+    local server = rig.serve(function()
+      return { status = 429, json = {}, headers = { ["retry-after"] = "121" } }
+    end)
     local _, err = rig.client(server):embed { input = { "1" } }
     assert.same({ "rate_limited", 121, 1 }, { err.kind, err.retry_after, #server.log })
   end)
@@ -70,8 +73,8 @@ describe("conformance: defects of the peers", function()
       return { json = rig.embeddings(seen.body.input) }
     end)
     local client = rig.client(server)
-    local res = assert(rig.within(20, client.embed, client, { input = { "1" }, hedge = { delay = 0.05, budget = 1 },
-      retry = false }))
+    local res = assert(rig.within(20, client.embed, client, { input = { "1" }, retry = false,
+      hedge = { delay = 0.05, budget = 1 } }))
     assert.is_nil(rig.wrong_row(res, { "1" }))
     assert.equal(2, #server.log)
     assert.same({ 1, 0 }, { client:stats().hedges, client:stats().hedges_won })
@@ -80,8 +83,10 @@ describe("conformance: defects of the peers", function()
   it("C10 (defects) a key given to a call reaches the wire, alone", function()
     local server = rig.embedder()
     local client = rig.client(server, { api_key = "of-the-client" })
-    assert(client:embed { input = { "1" }, preference = moonpool.preference { primary_api_key_override = "of-the-call" } })
-    assert(client:batch_post { path = "/", payloads = { { input = { "1" } } }, primary_api_key_override = "of-the-batch" })
+    local p = moonpool.preference { primary_api_key_override = "of-the-call" }
+    assert(client:embed { input = { "1" }, preference = p })
+    assert(client:batch_post { path = "/", payloads = { { input = { "1" } } },
+      primary_api_key_override = "of-the-batch" })
     assert(client:embed { input = { "1" } })
     assert.equal("Bearer of-the-call", server.log[1].headers.authorization)
     assert.equal("Bearer of-the-batch", server.log[2].headers.authorization)
@@ -105,8 +110,8 @@ describe("conformance: defects of the peers", function()
   it("C10 (defects) extra headers replace, none is sent twice", function()
     local server = rig.embedder()
     local client = rig.client(server, { api_key = "key", user_agent = "ua/1" })
-    assert(client:embed { input = { "1" }, extra_headers = { authorization = "Bearer extra", ["user-agent"] = "ua/2",
-      accept = "application/x", ["content-type"] = "application/json; x=y" } })
+    assert(client:embed { input = { "1" }, extra_headers = {
+      authorization = "Bearer extra", ["user-agent"] = "ua/2", accept = "application/x", ["content-type"] = "application/json; x=y" } })
     local h = server.log[1].headers -- a header that comes twice would be joined by a comma
     assert.same({ "Bearer extra", "ua/2", "application/x", "application/json; x=y" },
       { h.authorization, h["user-agent"], h.accept, h["content-type"] })
