@@ -202,6 +202,8 @@ static void set_target(struct mp__handle *h, struct mp__lane *lane, const struct
                          target->max_age >= 1 ? (long)target->max_age : 1L);
     h->resolve = target->resolve != NULL ? curl_slist_append(NULL, target->resolve) : NULL;
     curl_easy_setopt(e, CURLOPT_RESOLVE, h->resolve);
+    h->spread = target->resolve != NULL && strchr(target->resolve, ',') != NULL;
+    curl_easy_setopt(e, CURLOPT_DNS_SHUFFLE_ADDRESSES, h->spread ? 1L : 0L);
     curl_slist_free_all(old);
     h->target_id = target->id;
     h->url[0] = '\0';
@@ -275,6 +277,10 @@ void mp__easy_request(struct mp__handle *h, struct mp__xfer *x)
         else
             h->url[0] = '\0';
     }
+    /* Loaded again, the addresses are shuffled again: new connections go to all of them, where the
+     * first would take every one for as long as it answers. */
+    if (h->spread)
+        curl_easy_setopt(e, CURLOPT_RESOLVE, h->resolve);
     if (!has_body || strcmp(h->method, x->method) != 0) {
         set_method(h, x->method, has_body);
         snprintf(h->method, sizeof(h->method), "%s", has_body ? x->method : "");

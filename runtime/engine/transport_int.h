@@ -52,7 +52,7 @@ struct mp__handle {
     char method[12]; /* with a body: the method the handle is set to; else "" */
     char url[256];   /* the url it is set to, "" when longer */
     long buffer;
-    unsigned fresh : 1;
+    unsigned fresh : 1, spread : 1;
     unsigned h2c : 1;
     char error[CURL_ERROR_SIZE];
 };

@@ -118,6 +118,44 @@ static void test_second_address_serves(void **state)
     rig_close(&rig);
 }
 
+static unsigned second_served;
+
+static void serve_second(struct mp_http_request *req, void *arg)
+{
+    (void)arg;
+    second_served++;
+    rig_reply(req, 200, "{}");
+}
+
+/* Two servers on one port of two addresses: connections spread over both. */
+static void test_spreads_over_all_addresses(void **state)
+{
+    struct rig rig;
+    struct mp_http_server *second = NULL;
+    struct mp_http_config hc = {.on_request = serve_second};
+    char where[32];
+    int closed = 0;
+    (void)state;
+    use("127.0.0.1", "127.0.0.2");
+    second_served = 0;
+    open_for(&rig, "spread.test", 0);
+    snprintf(where, sizeof(where), "127.0.0.2:%d", mp_http_server_port(rig.server));
+    assert_int_equal(mp_http_server_new(&rig.loop, &hc, &second), 0);
+    assert_int_equal(mp_http_server_listen(second, where), 0);
+    for (int i = 0; i < 200; i++) {
+        struct mp_request q = rig_request(&rig, &body, 1);
+        rig_submit(&rig, &q);
+    }
+    rig_run(&rig, 200);
+    print_message("%u and %u of 200\n", rig.requests, second_served);
+    assert_int_equal(rig.requests + second_served, 200);
+    assert_true(rig.requests >= 20 && second_served >= 20);
+    mp_http_server_close(second, rig_closed, &closed);
+    while (!closed)
+        uv_run(&rig.loop, UV_RUN_ONCE);
+    rig_close(&rig);
+}
+
 static void test_unknown_name(void **state)
 {
     struct rig rig;
@@ -213,6 +251,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_resolves_once),
         cmocka_unit_test(test_second_address_serves),
+        cmocka_unit_test(test_spreads_over_all_addresses),
         cmocka_unit_test(test_unknown_name),
         cmocka_unit_test(test_cancel_while_it_hangs),
         cmocka_unit_test(test_connect_timeout_while_it_hangs),
