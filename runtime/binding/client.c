@@ -329,10 +329,12 @@ static void push_engine_stats(lua_State *L, mp_engine *e)
 static void push_latency(lua_State *L, const struct mp_client_stats *s)
 {
     lua_createtable(L, 0, 4);
-    put_number(L, "p50", s->p50);
-    put_number(L, "p90", s->p90);
-    put_number(L, "p95", s->p95);
-    put_number(L, "p99", s->p99);
+    if (s->p50 >= 0) { /* nothing was answered lately: no percentiles */
+        put_number(L, "p50", s->p50);
+        put_number(L, "p90", s->p90);
+        put_number(L, "p95", s->p95);
+        put_number(L, "p99", s->p99);
+    }
     lua_setfield(L, -2, "latency");
 }
 
