@@ -30,7 +30,7 @@ local rules = {
   max_concurrent_requests = R.count, batch_size = R.count, cancel_token = call.token,
   accept_encoding = R.either(R.off, R.string), request_id_header = R.either(R.off, R.string),
   request_id_prefix = R.string, idempotency_header = R.string, deadline_headers = R.boolean,
-  rate_key = R.string, total_timeout = R.duration, strict = R.boolean,
+  rate_key = R.string, total_timeout = R.duration,
   model = R.text, auth_scheme = R.text,
   -- the seeds' names
   max_retries = R.whole, retry_delay = R.positive, verify_ssl = R.either(R.boolean, R.string),

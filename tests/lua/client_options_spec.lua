@@ -36,6 +36,7 @@ describe("bad configuration of a client", function()
       { retry = { max_attempt = 1 } })
     refused("hedge: unknown option 'dealy'", { hedge = { dealy = 1 } })
     refused("endpoints%[1%]: unknown option 'wieght'", { endpoints = { { base_url = base, wieght = 1 } } })
+    refused("unknown option 'strict'", { strict = true }) -- moonpool.strict(client:embed {...}) it is
     refused("unknown option 'zzzzqq'$", { zzzzqq = 1 })
     refused("unknown option '1'", { [1] = "x" })
   end)
