@@ -177,7 +177,7 @@ function client.methods.request(self, opts)
   local res, info = build(state, r)
   local row = res[1]
   if row.error then return nil, row.error end
-  row.ok, row.total_time, row.errors = true, info.total_time, {}
+  row.ok, row.total_time, row.errors, row.requests = true, info.total_time, {}, res.requests
   return row
 end
 

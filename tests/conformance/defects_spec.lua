@@ -111,7 +111,8 @@ describe("conformance: defects of the peers", function()
     local server = rig.embedder()
     local client = rig.client(server, { api_key = "key", user_agent = "ua/1" })
     assert(client:embed { input = { "1" }, extra_headers = {
-      authorization = "Bearer extra", ["user-agent"] = "ua/2", accept = "application/x", ["content-type"] = "application/json; x=y" } })
+      authorization = "Bearer extra", ["user-agent"] = "ua/2",
+      accept = "application/x", ["content-type"] = "application/json; x=y" } })
     local h = server.log[1].headers -- a header that comes twice would be joined by a comma
     assert.same({ "Bearer extra", "ua/2", "application/x", "application/json; x=y" },
       { h.authorization, h["user-agent"], h.accept, h["content-type"] })
