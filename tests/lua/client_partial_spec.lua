@@ -100,7 +100,8 @@ describe("every result", function()
     end)
     local client = rig.client(server)
     local calls = { embed = { input = { "1" } }, rerank = { query = "q", texts = { "1" } },
-      classify = { inputs = { "1" } }, batch_post = { path = "/", payloads = { {} } }, request = { path = "/" } }
+      classify = { inputs = { "1" } }, batch_post = { path = "/", payloads = { {} } },
+      request = { path = "/" } }
     for name, o in pairs(calls) do
       local res = assert(client[name](client, o))
       assert.is_true(res.ok, name)

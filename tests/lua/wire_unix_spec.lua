@@ -35,7 +35,8 @@ describe("a unix-domain socket", function()
 
   it("carries requests to moonpool serve", function()
     local where, script = path(), programs.directory() .. "/handler.lua"
-    programs.write(script, [[return function(req) return { json = { path = req.path, host = req.headers.host } } end]])
+    programs.write(script,
+      [[return function(req) return { json = { path = req.path, host = req.headers.host } } end]])
     started(("serve %s --listen unix:%s"):format(script, where), where)
     -- With and without the slashes of a URL, and with a prefix of the path.
     assert.equal("/x", assert(rig.client("unix:" .. where):request { path = "/x" }).data.path)

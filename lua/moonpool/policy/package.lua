@@ -13,7 +13,8 @@ local M = {}
 
 M.presets = { job = true, gateway = true, interactive = true, none = true }
 
-local rules = { name = R.text, description = R.string, preset = R.one_of("job", "gateway", "interactive", "none") }
+local rules = { name = R.text, description = R.string, preset = R.one_of("job", "gateway", "interactive",
+  "none") }
 for _, place in ipairs(declare.places) do rules[place] = R.any end
 for _, name in ipairs(declare.bare_hooks) do rules[name] = R.either(R.off, R.func) end
 
@@ -81,7 +82,8 @@ function M.resolve(p, where, level)
   level = (level or 1) + 1
   if type(p) == "string" then
     if not M.presets[p] then
-      error(("%s: must be one of job, gateway, interactive, none or a table, got '%s'"):format(where, p), level)
+      error(("%s: must be one of job, gateway, interactive, none or a table, got '%s'"):format(where, p),
+        level)
     end
     return M.preset(p)
   end
