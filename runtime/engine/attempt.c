@@ -240,7 +240,7 @@ static mpp_time quiet_until(const struct mp__attempt *a, mpp_time now)
     if (a->xfer.hold) /* it is us who do not read */
         return MPP_NEVER;
     if (a->state == MP__NAMING || !a->xfer.connected)
-        return mp__after(a->started, t->connect);
+        return mp__after(a->sent_at, t->connect);
     double limit = a->xfer.sent || a->xfer.replied ? t->read : t->write;
     uint64_t loop_ms = uv_now(a->engine->loop);
     uint64_t idle_ms = loop_ms > a->xfer.last_io ? loop_ms - a->xfer.last_io : 0;
@@ -378,7 +378,7 @@ void mp__attempt_start(struct mp__part *part, const struct mpp_action *act)
     a->endpoint = act->endpoint;
     a->is_hedge = act->is_hedge;
     a->xfer.fresh = act->fresh_connection;
-    a->started = now;
+    a->started = a->sent_at = now;
     a->state = MP__NAMING;
     a->request_id = ""; /* until its request is built */
     mpp_hints_init(&a->hints);
@@ -411,8 +411,10 @@ static void judge_status(struct mp__attempt *a)
     if (a->status == 429 && a->reply.n > 0 &&
         memmem(a->reply.p, a->reply.n, "insufficient_quota", 18) != NULL)
         a->hints.should_retry = 0; /* no waiting heals it */
-    mp__status_message(a->message, sizeof(a->message), a->status, a->head.p, a->head.n, a->reply.p,
-                       a->reply.n);
+    if (a->status <= 399)
+        mp__redirect_message(a);
+    else
+        mp__status_message(a->message, sizeof(a->message), a->status, a->reply.p, a->reply.n);
 }
 
 static void judge(struct mp__attempt *a, const struct mp__xfer *x)
@@ -513,6 +515,8 @@ static void on_end(struct mp__xfer *x)
     a->client->n.resets += x->reset;
     a->client->n.opened += x->new_conn;
     a->client->n.reused += x->connected && !x->new_conn;
+    if (a->call != NULL && x->kind == MP_KIND_NONE && mp__redirect(a))
+        return;
     if (a->call != NULL) {
         judge(a, x);
         const struct mp__hooks *hooks = a->call->hooks;

@@ -5,7 +5,8 @@
  * call.c     submit, parts, batching             attempt.c  one exchange: start, bytes, verdict
  * result.c   what the caller gets                attempt_request.c  its body, URL, headers, ids
  * hooks.c    decisions of scripts                hint.c     what faults say to an operator
- * names.c    name look-ups in threads            transport*.c  curl and libuv
+ * names.c    name look-ups in threads            redirect.c  the few that are followed
+ * transport*.c  curl and libuv
  */
 #ifndef MP_ENGINE_INT_H
 #define MP_ENGINE_INT_H
@@ -119,6 +120,10 @@ struct mp__hdr *mp__header_chain(const struct mp__header_set *set, int with_body
 void mp__hdr_free(struct mp__hdr *chain);
 int mp__fail(int err, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
+/* The reply redirects: 1, the request is on its way again. */
+int mp__redirect(struct mp__attempt *a);
+void mp__redirect_message(struct mp__attempt *a); /* why not */
+
 void mp__hint_fault(struct mp_client *c, const struct mp__xfer *x);
 void mp__hint_pool(struct mp_client *c);
 const char *mp__hint_now(const struct mp_client *c); /* NULL: nothing to say */
@@ -194,12 +199,14 @@ struct mp__attempt {
     uint64_t id;
     uint32_t endpoint;
     mpp_time started;
+    mpp_time sent_at; /* the same, or the last redirect */
     enum mp__attempt_state state;
     enum mp_kind kind; /* how it ended */
     enum mp_kind stop; /* why we stopped reading: TOO_LARGE, DECODE */
     int status;
     unsigned is_hedge : 1, discard : 1, header_done : 1, wrong_dim : 1, retryable : 1, decoding : 1;
     unsigned first_byte : 1, counted : 1, streamed : 1;
+    uint8_t hops; /* redirects followed */
     uint16_t nheaders;
     uint64_t received;
     struct mpp_hints hints;

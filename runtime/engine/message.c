@@ -58,37 +58,9 @@ static void plain(char *out, size_t cap, const char *body, size_t n)
     out[to] = '\0';
 }
 
-static const char *location(const char *head, size_t n)
-{
-    static _Thread_local char out[160];
-    const char *p = head;
-    const char *end = head + n;
-    while (p < end) {
-        const char *nl = memchr(p, '\n', (size_t)(end - p));
-        if (nl == NULL)
-            break;
-        if (nl - p > 10 && strncasecmp(p, "location: ", 10) == 0) {
-            size_t len = (size_t)(nl - p) - 10;
-            const char *query = memchr(p + 10, '?', len);
-            if (query != NULL)
-                len = (size_t)(query - p) - 10;
-            snprintf(out, sizeof(out), "%.*s", (int)len, p + 10);
-            return out;
-        }
-        p = nl + 1;
-    }
-    return "";
-}
-
-void mp__status_message(char *out, size_t cap, int status, const char *head, size_t head_len,
-                        const char *body, size_t body_len)
+void mp__status_message(char *out, size_t cap, int status, const char *body, size_t body_len)
 {
     char reason[200] = "";
-    if (status >= 300 && status <= 399) {
-        snprintf(out, cap, "HTTP %d: redirect to %s is not followed; set base_url to it", status,
-                 location(head, head_len));
-        return;
-    }
     if (body_len > 0 && body_len <= MAX_ERROR_JSON) {
         cJSON *doc = cJSON_ParseWithLength(body, body_len);
         const char *text = doc != NULL ? text_of(doc) : NULL;

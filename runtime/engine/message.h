@@ -7,8 +7,7 @@
 struct mp__xfer;
 
 /* "HTTP 422: inputs must be a list". The reason is the error text of the body, whatever dialect. */
-void mp__status_message(char *out, size_t cap, int status, const char *head, size_t head_len,
-                        const char *body, size_t body_len);
+void mp__status_message(char *out, size_t cap, int status, const char *body, size_t body_len);
 
 /* A transport fault: refused, reset, TLS. */
 void mp__fault_message(char *out, size_t cap, const struct mp__xfer *x);

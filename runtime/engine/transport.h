@@ -116,6 +116,9 @@ struct mp__url {
 int mp__url_parse(const char *text, struct mp__url *out, char *err, size_t errcap);
 /* 0, or MP_EINVAL with a reason, which never repeats the text: it may hold a password. */
 int mp__proxy_check(const char *text, char *err, size_t errcap);
+/* Where a Location leads from a URL, to be freed; NULL: elsewhere than the same scheme, host and port,
+ * or nowhere. */
+char *mp__url_follow(const char *from, const char *location);
 void mp__url_free(struct mp__url *url);
 
 #endif

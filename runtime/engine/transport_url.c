@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "engine/transport.h"
 
@@ -144,6 +145,39 @@ int mp__proxy_check(const char *text, char *err, size_t errcap)
              "not a proxy's URL (scheme://[user:password@]host:port, scheme http, https, socks4, "
              "socks4a, socks5 or socks5h)");
     return MP_EINVAL;
+}
+
+static int same_part(CURLU *a, CURLU *b, CURLUPart what)
+{
+    char *x = part(a, what, CURLU_DEFAULT_PORT);
+    char *y = part(b, what, CURLU_DEFAULT_PORT);
+    int same = x != NULL && y != NULL && strcasecmp(x, y) == 0;
+    free(x);
+    free(y);
+    return same;
+}
+
+char *mp__url_follow(const char *from, const char *location)
+{
+    char *out = NULL;
+    CURLU *old = curl_url();
+    CURLU *u = curl_url();
+    for (const unsigned char *p = (const unsigned char *)location; *p != '\0'; p++)
+        if (*p <= ' ' || *p == 127)
+            goto done;
+    if (old == NULL || u == NULL || curl_url_set(old, CURLUPART_URL, from, 0) != CURLUE_OK ||
+        curl_url_set(u, CURLUPART_URL, from, 0) != CURLUE_OK ||
+        curl_url_set(u, CURLUPART_URL, location, CURLU_DISALLOW_USER) != CURLUE_OK)
+        goto done;
+    if (same_part(old, u, CURLUPART_SCHEME) && same_part(old, u, CURLUPART_HOST) &&
+        same_part(old, u, CURLUPART_PORT)) {
+        curl_url_set(u, CURLUPART_FRAGMENT, NULL, 0);
+        out = part(u, CURLUPART_URL, 0);
+    }
+done:
+    curl_url_cleanup(old);
+    curl_url_cleanup(u);
+    return out;
 }
 
 void mp__url_free(struct mp__url *url)
