@@ -202,6 +202,7 @@ function M.spec(client, opts, limits, where, level)
   client.remember(o.headers)
   local hooks = policy.hooks_of_call(client.hooks, o)
   return {
+    where = where,
     headers = headers,
     timeouts = timeouts_of(client, o, where, level),
     policy = policy_of(client, o, limits or {}, where, level),
@@ -303,9 +304,16 @@ end
 
 -- ---- running ----------------------------------------------------------------------------------------
 
---- Runs a spec: a result userdata and its info, or nil, err.
-function M.run(client, spec)
-  local op, err = core.call_start(client.core, spec)
+--- Starts a spec: an op, or nil, err. What the core refuses is raised at the caller's line.
+function M.start(client, spec, level)
+  local ok, op, err = pcall(core.call_start, client.core, spec)
+  if not ok then error(("%s: %s"):format(spec.where, op), (level or 2) + 1) end
+  return op, err
+end
+
+--- Runs a spec: a result userdata, or nil, err.
+function M.run(client, spec, level)
+  local op, err = M.start(client, spec, (level or 2) + 1)
   if not op then return nil, err end
   return core.call_wait(op)
 end

@@ -138,7 +138,7 @@ end
 -- Runs the spec; `take(body, first, count)` is called for each good exchange and returns the parsed
 -- reply's document, or nil, err. Returns a half-made result, or nil, err.
 local function collect(state, spec, take)
-  local r, err = call.run(state, spec)
+  local r, err = call.run(state, spec, 3)
   if not r then return nil, err end
   local info = call.info(state, r)
   local errors, first = {}, nil

@@ -152,7 +152,7 @@ function client.methods.stream(self, opts)
   spec.payloads, spec.no_body, spec.stream = { payload }, not has_body, true
   spec.idempotent = false -- a hedge would start the generation twice
   if spec.timeouts.read == nil then spec.timeouts.read = state.read_timeout or 1200 end
-  local op, err = core.call_start(state.core, spec)
+  local op, err = call.start(state, spec, 2)
   if not op then return nil, err end
   local status, headers = core.stream_head(op)
   if not status then return nil, ending(state, op) or core.error("closed", "the reply was empty") end
