@@ -31,8 +31,9 @@ function M.nearest(name, known)
   return best
 end
 
+-- What is refused may be shown: no control characters into a log.
 local function fail(where, level, fmt, ...)
-  error(where .. ": " .. fmt:format(...), level + 1)
+  error(where .. ": " .. fmt:format(...):gsub("%c", "?"), level + 1)
 end
 
 local function is_number(v)

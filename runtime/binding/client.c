@@ -32,10 +32,13 @@ const char *mp__opt_string(lua_State *L, int t, const char *field)
 {
     const char *s = NULL;
     int type = lua_getfield(L, t, field);
+    size_t n = 0;
     if (type == LUA_TSTRING)
-        s = lua_tostring(L, -1);
+        s = lua_tolstring(L, -1, &n);
     else if (type != LUA_TNIL)
         luaL_error(L, "%s: string expected, got %s", field, luaL_typename(L, -1));
+    if (s != NULL && strlen(s) != n)
+        luaL_error(L, "%s: holds a NUL byte", field);
     lua_pop(L, 1);
     return s;
 }

@@ -57,5 +57,8 @@ int mp__fail(int err, const char *fmt, ...)
     va_start(ap, fmt);
     vsnprintf(last_error, sizeof(last_error), fmt, ap);
     va_end(ap);
+    for (char *p = last_error; *p != '\0'; p++) /* what was refused may be in it */
+        if ((unsigned char)*p < ' ' || *p == 127)
+            *p = '?';
     return err;
 }

@@ -84,7 +84,8 @@ describe("redirects", function()
   it("to another server are not followed: it gets nothing", function()
     local other = server {}
     local port = other.url:match "%d+$"
-    for _, to in ipairs { other.url .. "/b", "//127.0.0.1:" .. port .. "/b", "http://localhost:" .. port .. "/b",
+    for _, to in ipairs { other.url .. "/b", "//127.0.0.1:" .. port .. "/b",
+      "http://localhost:" .. port .. "/b",
       "https://127.0.0.1:" .. port .. "/b", "http://user:pw@127.0.0.1:" .. port .. "/b", "file:///etc/passwd",
       "ht tp://x", "unix:/tmp/x" } do
       local s = server { ["/a"] = to }
