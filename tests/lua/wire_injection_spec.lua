@@ -3,7 +3,9 @@
 local moonpool = require "moonpool"
 local rig = require "client_rig"
 
-local breaks = { "a\r\nX-Evil: 1", "a\nX-Evil: 1", "a\rX-Evil: 1", "a\0b", "\r\n\r\nGET /evil HTTP/1.1\r\n\r\n" }
+local breaks = {
+  "a\r\nX-Evil: 1", "a\nX-Evil: 1", "a\rX-Evil: 1", "a\0b", "\r\n\r\nGET /evil HTTP/1.1\r\n\r\n",
+}
 
 local function server()
   return rig.serve(function(seen) return { json = { path = seen.path, query = seen.query } } end)
@@ -63,7 +65,9 @@ describe("injection", function()
         return rig.client(s, { api_key = function() return key end }):request { path = "/" }
       end)
       secret("a call's api_key", function() return rig.client(s):request { path = "/", api_key = key } end)
-      refused(s, "user_agent", function() return rig.client(s, { user_agent = text }):request { path = "/" } end)
+      refused(s, "user_agent", function()
+        return rig.client(s, { user_agent = text }):request { path = "/" }
+      end)
       refused(s, "request_id_prefix", function()
         return rig.client(s, { request_id_prefix = text }):request { path = "/" }
       end)
@@ -95,8 +99,8 @@ describe("injection", function()
   end)
 
   it("by another scheme is refused", function()
-    for _, url in ipairs { "ftp://localhost", "file:///etc/passwd", "gopher://localhost", "dict://localhost:1/d",
-      "javascript:alert(1)", "localhost:80", "http:/localhost", "http://", "" } do
+    for _, url in ipairs { "ftp://localhost", "file:///etc/passwd", "gopher://localhost",
+      "dict://localhost:1/d", "javascript:alert(1)", "localhost:80", "http:/localhost", "http://", "" } do
       local ok, err = pcall(moonpool.client, { base_url = url })
       assert.is_false(ok, url)
       assert.matches("base_url", err)
