@@ -1,6 +1,6 @@
 -- Compressed replies: what is offered, what is decoded, and that what is decoded has a bound.
 
-local json = require "moonpool.json"
+local json = require("moonpool").json
 local programs = require "support.programs"
 local rig = require "client_rig"
 
