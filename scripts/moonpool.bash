@@ -1,30 +1,66 @@
-# bash completion for moonpool. The commands and options come from the program's own help, so they
-# are never out of date.
+# bash completion for moonpool; `moonpool help completion` prints it, from the options themselves.
 _moonpool() {
-    local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]} program=${COMP_WORDS[0]} words
+    local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]} command=${COMP_WORDS[1]}
+    local words='' kind=files options=''
     COMPREPLY=()
-    if ((COMP_CWORD == 1)) || [[ $COMP_CWORD == 2 && $prev == help ]]; then
-        words=$("$program" help 2>/dev/null | sed -n 's/^   \([a-z][a-z]*\) .*/\1/p')
-        [[ $prev == help ]] && words+=" licenses" || words+=" --help --version"
-        mapfile -t COMPREPLY < <(compgen -W "$words" -- "$cur")
-        return
-    fi
-    case $prev in
-    --provider)
-        mapfile -t COMPREPLY < <(compgen -W "openai azure tei cohere voyage jina baseten bayt" -- "$cur")
-        return
-        ;;
-    --api-key-env)
-        mapfile -t COMPREPLY < <(compgen -e -- "$cur")
-        return
-        ;;
+    case $command in
+    run) options='--help' ;;
+    embed) options='--api-key-env --batch-size --dimensions --f16 --field --force --header --hedge --help --id-field --input --json --max-concurrent --model --no-text --output --preset --provider --quiet --retries --rpm --shard-rows --timeout --tpm --url' ;;
+    search) options='--api-key-env --dimensions --header --help --json --model --preset --provider --retries --timeout --url' ;;
+    rerank) options='--api-key-env --batch-size --field --force --header --hedge --help --input --json --max-concurrent --model --output --preset --provider --query --quiet --raw-scores --retries --return-text --rpm --timeout --top-n --tpm --truncate --url' ;;
+    classify) options='--api-key-env --batch-size --field --force --header --hedge --help --id-field --input --json --max-concurrent --model --output --preset --provider --quiet --raw-scores --retries --rpm --timeout --top --tpm --truncate --url' ;;
+    post) options='--api-key-env --batch-format --force --header --hedge --help --input --json --max-concurrent --method --output --path --preset --provider --quiet --retries --rpm --timeout --tpm --url' ;;
+    serve) options='--grace --help --listen' ;;
+    mock) options='--api-key --batch-status --chunk --concurrency --dim --dribble --error --fail-first --help --host --latency --latency-per-input --listen --max-client-batch --max-connections --max-input-tokens --max-request-tokens --model --outage --port --quota --record --record-auth --record-body --require-model --reset --seed --short --shuffle --slow --stall-first --truncate --workers' ;;
+    simulate) options='--help --json --seed --svg' ;;
     esac
-    if [[ $cur == -* ]]; then
-        words=$("$program" help "${COMP_WORDS[1]}" 2>/dev/null | grep -o -e '--[a-z0-9][a-z0-9-]*')
-        mapfile -t COMPREPLY < <(compgen -W "$words" -- "$cur")
-        return
+    case "$command $prev" in
+    'embed -i' | 'embed --input' | 'embed -o' | 'embed --output') kind=files ;;
+    'embed --url' | 'embed --model' | 'embed --header' | 'embed --timeout' | 'embed --retries' | 'embed --dimensions' | 'embed --batch-size' | 'embed --max-concurrent' | 'embed --hedge' | 'embed --rpm' | 'embed --tpm' | 'embed --field' | 'embed --id-field' | 'embed --shard-rows') kind=nothing ;;
+    'embed --provider') words='openai azure tei cohere voyage jina baseten bayt' ;;
+    'embed --api-key-env') kind=variables ;;
+    'embed --preset') words='job gateway interactive none' ;;
+    'search -k' | 'search --url' | 'search --model' | 'search --header' | 'search --timeout' | 'search --retries' | 'search --dimensions') kind=nothing ;;
+    'search --provider') words='openai azure tei cohere voyage jina baseten bayt' ;;
+    'search --api-key-env') kind=variables ;;
+    'search --preset') words='job gateway interactive none' ;;
+    'rerank -i' | 'rerank --input' | 'rerank -o' | 'rerank --output') kind=files ;;
+    'rerank --query' | 'rerank --field' | 'rerank --top-n' | 'rerank --url' | 'rerank --model' | 'rerank --header' | 'rerank --timeout' | 'rerank --retries' | 'rerank --batch-size' | 'rerank --max-concurrent' | 'rerank --hedge' | 'rerank --rpm' | 'rerank --tpm') kind=nothing ;;
+    'rerank --provider') words='openai azure tei cohere voyage jina baseten bayt' ;;
+    'rerank --api-key-env') kind=variables ;;
+    'rerank --preset') words='job gateway interactive none' ;;
+    'classify -i' | 'classify --input' | 'classify -o' | 'classify --output') kind=files ;;
+    'classify --field' | 'classify --id-field' | 'classify --top' | 'classify --url' | 'classify --model' | 'classify --header' | 'classify --timeout' | 'classify --retries' | 'classify --batch-size' | 'classify --max-concurrent' | 'classify --hedge' | 'classify --rpm' | 'classify --tpm') kind=nothing ;;
+    'classify --provider') words='openai azure tei cohere voyage jina baseten bayt' ;;
+    'classify --api-key-env') kind=variables ;;
+    'classify --preset') words='job gateway interactive none' ;;
+    'post -i' | 'post --input' | 'post -o' | 'post --output') kind=files ;;
+    'post --path' | 'post --url' | 'post --header' | 'post --timeout' | 'post --retries' | 'post --max-concurrent' | 'post --hedge' | 'post --rpm' | 'post --tpm') kind=nothing ;;
+    'post --method') words='GET POST PUT PATCH DELETE HEAD OPTIONS' ;;
+    'post --provider') words='openai azure tei cohere voyage jina baseten bayt' ;;
+    'post --api-key-env') kind=variables ;;
+    'post --preset') words='job gateway interactive none' ;;
+    'serve --listen') kind=files ;;
+    'serve --grace') kind=nothing ;;
+    'mock --host' | 'mock --model' | 'mock --api-key' | 'mock --latency' | 'mock --latency-per-input' | 'mock --slow' | 'mock --reset' | 'mock --truncate' | 'mock --short' | 'mock --chunk' | 'mock --dribble' | 'mock --concurrency' | 'mock --quota' | 'mock --outage' | 'mock --fail-first' | 'mock --stall-first' | 'mock --port' | 'mock --dim' | 'mock --seed' | 'mock --workers' | 'mock --max-client-batch' | 'mock --batch-status' | 'mock --max-input-tokens' | 'mock --max-request-tokens' | 'mock --max-connections' | 'mock --record' | 'mock --error') kind=nothing ;;
+    'mock --listen') kind=files ;;
+    'simulate --seed') kind=nothing ;;
+    'simulate --svg') kind=files ;;
+    esac
+    if ((COMP_CWORD == 1)); then
+        words='run embed search rerank classify post serve mock simulate help --help --version'
+    elif [[ $command == help ]]; then
+        words='run embed search rerank classify post serve mock simulate licenses completion'
+    elif [[ -z $words && $cur == -* ]]; then
+        words=$options
     fi
-    compopt -o filenames 2>/dev/null
-    mapfile -t COMPREPLY < <(compgen -f -- "$cur")
+    if [[ -n $words ]]; then
+        mapfile -t COMPREPLY < <(compgen -W "$words" -- "$cur")
+    elif [[ $kind == variables ]]; then
+        mapfile -t COMPREPLY < <(compgen -e -- "$cur")
+    elif [[ $kind == files ]]; then
+        compopt -o filenames 2>/dev/null
+        mapfile -t COMPREPLY < <(compgen -f -- "$cur")
+    fi
 }
 complete -F _moonpool moonpool

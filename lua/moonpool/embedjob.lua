@@ -107,17 +107,16 @@ function embedjob.run(client, source, out, opts)
     call_opts[name] = value
   end
   local bar = opts.progress
-  local state = { rows = 0, failed = 0, retries = 0, bytes = 0 }
   local function next_entry()
     return source:next()
   end
   for batch in client:embed_each(next_entry, call_opts) do
     out:add(batch.items, batch.matrix, batch.errors)
-    if bar then
-      state.rows, state.failed = out.rows, out.failed
-      state.bytes = batch.items[#batch.items].offset
-      state.retries = client:stats().retries
-      bar:update(state)
+    if bar and bar:due() then
+      bar:update {
+        rows = out.rows, failed = out.failed, bytes = batch.items[#batch.items].offset,
+        retries = client:stats().retries,
+      }
     end
     if batch.matrix then
       batch.matrix:free() -- a job makes them faster than the collector would look

@@ -1,7 +1,8 @@
 -- moonpool.progress: one line on a terminal that tells how a job goes.
 --
 --   local bar = progress.new { total_bytes = n, enabled = nil }   -- enabled: standard error is a terminal
---   bar:update { rows =, failed =, retries =, bytes = }           -- draws at most ten times a second
+--   bar:update { rows =, failed =, retries =, bytes = }           -- draws at most ten times a second,
+--                                                                 -- when bar:due()
 --   bar:clear()                                                   -- before anything else is printed
 local core = require "moonpool.core"
 
@@ -118,15 +119,16 @@ function Bar:line(state)
   return text:sub(1, width - 1)
 end
 
+--- Whether update would draw now; to gather what it shows costs more than to ask.
+function Bar:due()
+  return self.enabled and self.now() - self.drawn >= DRAW_EVERY
+end
+
 function Bar:update(state)
-  if not self.enabled then
+  if not self:due() then
     return
   end
-  local at = self.now()
-  if at - self.drawn < DRAW_EVERY then
-    return
-  end
-  self.drawn = at
+  self.drawn = self.now()
   local text = self:line(state)
   if self.color then
     text = text:gsub("(%d[%d,]* failed)$", "\27[31m%1\27[0m")

@@ -10,6 +10,10 @@ usage: moonpool run SCRIPT.lua [ARG...]
 Runs a job script; `-` reads it from standard input. Every call in it may wait, and `arg` is as in
 lua. Exit status: 0, 1 uncaught error, 2 usage, 3 finished with failed rows (when the script says
 so with moonpool.exit(result)), 130 interrupted.
+
+Examples:
+  moonpool run job.lua texts.txt
+  echo 'print(moonpool.version)' | moonpool run -
 ]]
 
 -- os.exit(code, true) would close the state on top of the loop that runs the script.

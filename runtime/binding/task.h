@@ -154,7 +154,8 @@ struct mp_sched {
     int exit_code;            /* -1: none asked for */
     int interrupted;          /* the signal's number, once the loop has seen it */
     volatile sig_atomic_t signalled;
-    int grace; /* index of the next hook period */
+    volatile sig_atomic_t gentle; /* the first signal only cancels `interruptible` */
+    int grace;                    /* index of the next hook period */
     uv_check_t check;
     uv_idle_t idle;
     uv_timer_t timer;

@@ -456,11 +456,14 @@ static int l_gc(lua_State *L)
     return 0;
 }
 
-/* set_interrupt(scope or nil): what Ctrl+C cancels instead of everything (the line of a prompt). */
+/* set_interrupt(scope or nil, gently): what Ctrl+C cancels instead of everything (the line of a prompt).
+ * Gently: the first signal does not stop Lua where it is, for others are at work (a server). */
 static int l_set_interrupt(lua_State *L)
 {
     struct mp_scope *s = lua_isnoneornil(L, 1) ? NULL : check_scope(L, 1);
-    mp_rt(L)->sched->interruptible = s && !s->ended ? s : NULL;
+    struct mp_sched *sched = mp_rt(L)->sched;
+    sched->interruptible = s && !s->ended ? s : NULL;
+    sched->gentle = lua_toboolean(L, 2);
     return 0;
 }
 

@@ -112,11 +112,12 @@ static void on_signal(int sig)
         quit(sig);
         return;
     }
+    int gently = s->gentle && !s->signalled;
     first_at = now.tv_sec;
     s->signalled = sig;
     s->grace = 0;
     lua_State *co = s->running;
-    if (co)
+    if (co && !gently)
         lua_sethook(co, on_hook, LUA_MASKCALL | LUA_MASKRET | LUA_MASKLINE | LUA_MASKCOUNT, 1);
     uv_async_send(&s->async);
 }

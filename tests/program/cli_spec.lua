@@ -80,6 +80,39 @@ describe("moonpool", function()
   end)
 end)
 
+-- Names of all commands, as the help lists them.
+local function all_commands()
+  local names = {}
+  for name in moonpool "help":gmatch "\n   (%l+) " do
+    names[#names + 1] = name
+  end
+  return names
+end
+
+-- The long options that a command's help describes.
+local function options_of(name)
+  local options = {}
+  for option in moonpool("help " .. name):gmatch "\n   [^\n]-(%-%-[a-z0-9][a-z0-9-]+)" do
+    options[#options + 1] = option
+  end
+  return options
+end
+
+describe("the help", function()
+  it("lists every command and ends that of each with examples", function()
+    local names = table.concat(all_commands(), " ")
+    for _, name in ipairs { "run", "embed", "search", "rerank", "classify", "post", "serve", "mock" } do
+      assert.truthy(names:find(name, 1, true), name)
+    end
+    for _, name in ipairs(all_commands()) do
+      if name ~= "help" and name ~= "repl" then
+        local help = moonpool("help " .. name)
+        assert.truthy(help:find("\nExamples:\n.*moonpool " .. name), name)
+      end
+    end
+  end)
+end)
+
 describe("bash completion", function()
   local function complete(words, index)
     local out, err, rc = sh([[bash -c 'source scripts/moonpool.bash
@@ -93,26 +126,47 @@ printf "%%s\n" "${COMPREPLY[@]}"']], words, index)
     return set
   end
 
-  it("knows the commands and their options from the program itself", function()
-    local commands = complete(binary .. ' ""', 1)
-    assert.is_true(commands.embed and commands.search and commands.run and commands.help)
-    assert.same({ search = true }, complete(binary .. " sea", 1))
-    assert.is_true(complete(binary .. ' help ""', 2).licenses)
-    local options = complete(binary .. " embed --", 2)
-    assert.is_true(options["--shard-rows"] and options["--batch-size"])
-    assert.same({ ["--shard-rows"] = true }, complete(binary .. " embed --sh", 2))
-    assert.is_true(complete(binary .. " embed --provider t", 3).tei)
+  it("is the one that the program prints (moonpool help completion > scripts/moonpool.bash)", function()
+    local f <close> = assert(io.open "scripts/moonpool.bash")
+    assert.equal(moonpool "help completion", f:read "a")
+  end)
+
+  it("knows the commands and what follows them", function()
+    local commands = complete("moonpool ''", 1)
+    for _, name in ipairs(all_commands()) do
+      assert.is_true(commands[name], name)
+    end
+    assert.same({ search = true }, complete("moonpool sea", 1))
+    assert.is_true(complete("moonpool help ''", 2).licenses)
+  end)
+
+  it("knows every option of every command", function()
+    for _, name in ipairs(all_commands()) do
+      local found = complete("moonpool " .. name .. " --", 2)
+      for _, option in ipairs(name ~= "help" and options_of(name) or {}) do
+        assert.is_true(found[option], name .. " " .. option)
+      end
+    end
+    assert.same({ ["--shard-rows"] = true }, complete("moonpool embed --sh", 2))
+  end)
+
+  it("knows the words that an option takes", function()
+    assert.same({ tei = true }, complete("moonpool embed --provider t", 3))
+    assert.same({ POST = true, PUT = true, PATCH = true }, complete("moonpool post -i f --method P", 5))
+    assert.is_true(complete("moonpool embed --api-key-env PAT", 3).PATH)
+    assert.same({}, complete("moonpool embed --timeout ''", 3))
+    assert.is_true(complete("moonpool embed --input Make", 3).Makefile)
   end)
 end)
 
 describe("the man page", function()
-  it("names every option of embed and search", function()
+  it("names every command and every option", function()
     local f <close> = assert(io.open "scripts/moonpool.1")
     local page = f:read "a":gsub("\\%-", "-")
-    for _, name in ipairs { "embed", "search" } do
-      local help = moonpool("help " .. name)
-      for option in help:gmatch "%-%-[a-z0-9][a-z0-9-]+" do
-        assert.truthy(page:find(option, 1, true), option)
+    for _, name in ipairs(all_commands()) do
+      assert.truthy(page:find("\n%.BR? " .. name .. "%f[%A]") or name == "repl", name)
+      for _, option in ipairs(name ~= "help" and options_of(name) or {}) do
+        assert.truthy(page:find(option:gsub("%-", "%%-") .. "%f[^a-z0-9-]"), name .. " " .. option)
       end
     end
   end)

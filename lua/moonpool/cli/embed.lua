@@ -2,9 +2,9 @@
 local core = require "moonpool.core"
 local embedjob = require "moonpool.embedjob"
 local endpoint = require "moonpool.cli.endpoint"
-local json = require "moonpool.json"
 local parser = require "moonpool.cli.parser"
 local progress = require "moonpool.progress"
+local summary = require "moonpool.cli.summary"
 local vectordir = require "moonpool.vectordir"
 
 local embed = {
@@ -16,7 +16,16 @@ part-NNNNN.jsonl (one line a row: row, id, text, error) and index.json, which sa
 "complete": true only once everything is there. A blank or failed line keeps its place: its
 row is NaN and its JSONL line has the error.
 
-Exit status: 0, 1 error, 2 wrong use, 3 done but with failed rows, 130 interrupted.]],
+A half-filled request is sent when its first text has waited 0.2 s, so a slow pipe comes through as it
+goes.
+
+Exit status: 0, 1 error, 2 wrong use, 3 done but with failed rows, 130 interrupted.
+
+Examples:
+  moonpool embed -i texts.txt -o vectors --url http://127.0.0.1:8089 --model local-demo
+  moonpool embed -i docs.jsonl -o vectors --field body --id-field key --model text-embedding-3-small
+  moonpool embed -i texts.txt -o vectors --provider tei --url http://gpu:8080 --hedge '2*p95'
+  zcat texts.gz | moonpool embed -i - -o vectors --rpm 3000 --tpm 1_000_000 --json]],
 }
 
 function embed.configure(p)
@@ -25,6 +34,7 @@ function embed.configure(p)
   p:option("-o --output", "Directory to make."):argname "OUTDIR":count(1)
   endpoint.configure(p)
   p:option("--dimensions", "Dimensions to ask the model for."):argname "N":convert(parser.count)
+  endpoint.configure_batch(p)
   endpoint.configure_bulk(p)
   p:option("--field", "Read JSONL; field that holds the text (default text)."):argname "NAME"
   p:option("--id-field", "Read JSONL; field that holds the row's id (default id)."):argname "NAME"
@@ -59,40 +69,16 @@ local function create(args)
   return out
 end
 
-local function summary(args, out, stats, seconds)
-  return {
-    output = args.output, rows = out.rows, failed = out.failed, dimensions = out.dim or 0,
-    parts = #out.parts, seconds = seconds, rows_per_second = seconds > 0 and out.rows / seconds or 0,
-    requests = stats.requests or 0, attempts = stats.attempts or 0, retries = stats.retries or 0,
-    hedges = stats.hedges or 0, model = args.model,
-  }
-end
-
-local function counted(n, what)
-  return ("%s %s"):format(progress.thousands(n), what)
-end
-
-local function summary_text(s, first_error)
-  local lines = {
-    ("embedded %s (%d dimensions) into %s in %s: %s rows/s, %s, %s%s"):format(
-      counted(s.rows - s.failed, "rows"), s.dimensions, s.output, progress.duration(s.seconds),
-      progress.thousands(math.floor(s.rows_per_second + 0.5)), counted(s.requests, "requests"),
-      counted(s.retries, "retries"), s.hedges > 0 and ", " .. counted(s.hedges, "hedges") or ""),
-  }
-  if first_error then
-    lines[2] = ("%s of %s failed; the first is row %d: %s: %s"):format(counted(s.failed, "rows"),
-      progress.thousands(s.rows), first_error.row, first_error.kind, first_error.message)
-  end
-  return table.concat(lines, "\n") .. "\n"
-end
-
 local function report(args, out, stats, seconds)
-  local s = summary(args, out, stats, seconds)
+  local s = summary.figures(out.rows, out.failed, seconds, stats)
+  s.output, s.dimensions, s.parts, s.model = args.output, out.dim or 0, #out.parts, args.model
   if args.json then
-    io.stdout:write(json.encode(s, { sort_keys = true }), "\n")
+    io.stdout:write(summary.json(s))
   end
   if not args.quiet then
-    io.stderr:write(summary_text(s, out.first_error))
+    local what = ("embedded %s (%d dimensions) into %s"):format(
+      summary.counted(s.rows - s.failed, "rows"), s.dimensions, s.output)
+    io.stderr:write(summary.text(what, s, out.first_error))
   end
 end
 
@@ -101,8 +87,8 @@ local function leave_unfinished(args, out, err)
   local ok, why = pcall(out.finish, out, false)
   if core.is_error(err) and err.kind == "cancelled" then
     if not args.quiet then
-      io.stderr:write(("moonpool embed: stopped; %s holds the first %s rows, marked as unfinished\n"):format(
-        args.output, progress.thousands(out.rows)))
+      io.stderr:write(("moonpool embed: stopped; %s holds the first %s, marked as unfinished\n"):format(
+        args.output, summary.counted(out.rows, "rows")))
     end
     error(err, 0)
   elseif core.is_error(err) then
@@ -132,9 +118,7 @@ function embed.run(args, client)
   local ok, why = xpcall(function()
     embedjob.run(conn, source, out, { progress = bar, embed = call_options(args) })
     out:finish(true)
-  end, function(e)
-    return type(e) == "string" and debug.traceback(e, 2) or e
-  end)
+  end, core.traceback)
   if bar then
     bar:clear()
   end

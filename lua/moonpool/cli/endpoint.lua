@@ -1,6 +1,7 @@
 -- moonpool.cli.endpoint: the options with which every command names its endpoint, and the client
 -- they make.
 local parser = require "moonpool.cli.parser"
+local provider = require "moonpool.provider"
 
 local endpoint = {}
 
@@ -15,18 +16,42 @@ local function hedge(text)
   return { delay = seconds }
 end
 
---- Options for where to send and with which key.
-function endpoint.configure(p)
+-- The value stays out of the message: it may be a key.
+local function header(text)
+  local name, value = text:match "^([^:%s]+):%s*(.-)%s*$"
+  if not name then
+    return nil, "a header is written 'Name: value'"
+  end
+  return { name = name, value = value ~= "" and value or false }
+end
+
+local presets = { "job", "gateway", "interactive", "none" }
+
+--- Options for where to send and with which key; without = { model = false } for calls that name none.
+function endpoint.configure(p, without)
   p:option("--url", "Base URL of the endpoint, with or without /v1."):argname "URL"
-  p:option("--model", "Name of the model."):argname "NAME"
-  p:option("--provider", "Dialect: openai (default), azure, tei, cohere, voyage, jina, ..."):argname "NAME"
+  if not without or without.model ~= false then
+    p:option("--model", "Name of the model."):argname "NAME"
+  end
+  p:option("--provider", "Dialect: " .. table.concat(provider.names, ", ") .. " (default openai).")
+    :argname "NAME":choices(provider.names)
   p:option("--api-key-env", "Environment variable that holds the API key."):argname "VARIABLE"
+  p:option("--header", "Header of every request, 'Name: value'; may be repeated.")
+    :argname "HEADER":count "*":convert(header)
   p:option("--timeout", "Seconds that one attempt may take."):argname "SECONDS":convert(parser.positive)
+  p:option("--retries", "Attempts after the first one (default 5)."):argname "N":convert(parser.whole)
+  p:option("--preset", "Set of policies to begin with: job (default), gateway, interactive or none.")
+    :argname "NAME":choices(presets)
+end
+
+--- How many texts to send at once, for calls that take lists of them.
+function endpoint.configure_batch(p)
+  p:option("--batch-size", "Texts in one request (default 128, or what the service takes).")
+    :argname "N":convert(parser.count)
 end
 
 --- Options for how to send much.
 function endpoint.configure_bulk(p)
-  p:option("--batch-size", "Texts in one request (default 128)."):argname "N":convert(parser.count)
   p:option("--max-concurrent", "Requests at once (default 128)."):argname "N":convert(parser.count)
   p:option("--hedge", "Send a second copy of a request after so many seconds, or after for example 2*p95.")
     :argname "SECONDS":convert(hedge)
@@ -45,16 +70,37 @@ local function key_from(name, args)
   return key
 end
 
+local function headers_from(args)
+  local headers
+  for _, one in ipairs(args.header or {}) do
+    headers = headers or {}
+    headers[one.name] = one.value
+  end
+  return headers
+end
+
+local POOL = 256 -- connections of a client unless told otherwise
+
+-- Each request at once needs its own connection.
+local function pool_for(concurrent)
+  return concurrent and concurrent > POOL and { max_connections = concurrent } or nil
+end
+
 --- The table for moonpool.client; `name` is the command's, for messages.
 function endpoint.options(name, args)
   local rate = (args.rpm or args.tpm) and { rpm = args.rpm, tpm = args.tpm } or nil
   return {
     base_url = args.url,
     provider = args.provider,
+    model = args.model,
     api_key = key_from(name, args),
+    headers = headers_from(args),
     timeout = args.timeout and { attempt = args.timeout } or nil,
+    max_retries = args.retries,
+    preset = args.preset,
     hedge = args.hedge,
     rate = rate,
+    pool = pool_for(args.max_concurrent),
   }
 end
 

@@ -51,7 +51,7 @@ end
 function cli.help()
   local lines = {
     "Usage: moonpool COMMAND [OPTION...]",
-    "       moonpool --version | help [COMMAND] | help licenses",
+    "       moonpool --version | help [COMMAND] | help licenses | help completion",
     "",
     "Embeds, reranks and posts in bulk against model servers, scripted in Lua.",
     "",
@@ -66,7 +66,11 @@ function cli.help()
   return table.concat(lines, "\n") .. "\n"
 end
 
-local function parser_of(command)
+--- The command's parser, or nil when it parses its arguments itself.
+function cli.parser_of(command)
+  if not command.configure then
+    return nil
+  end
   local p = parser.new(command.name, command.summary, command.epilog)
   command.configure(p)
   return p
@@ -74,7 +78,16 @@ end
 
 --- The text of `moonpool help NAME`.
 function cli.command_help(command)
-  return command.help and command.help() or parser_of(command):get_help() .. "\n"
+  return command.help and command.help() or cli.parser_of(command):get_help() .. "\n"
+end
+
+--- The completion script for bash.
+function cli.completion()
+  local list = {}
+  for i, command in ipairs(commands()) do
+    list[i] = { name = command.name, parser = cli.parser_of(command) }
+  end
+  return require "moonpool.cli.completion".bash(list)
 end
 
 local function unknown(name)
@@ -93,6 +106,8 @@ local function help(argv)
     parser.stop(0, cli.help())
   elseif topic == "licenses" then
     parser.stop(0, core.embedded "NOTICE" or "no notices in this build\n")
+  elseif topic == "completion" then
+    parser.stop(0, cli.completion())
   end
   local command = cli.command(topic) or unknown(topic)
   parser.stop(0, cli.command_help(command))
@@ -120,7 +135,7 @@ local function choose(argv)
   end
   local command = cli.command(name) or unknown(name)
   return command.main or function(args)
-    return command.run(parser.parse(parser_of(command), args))
+    return command.run(parser.parse(cli.parser_of(command), args))
   end, rest
 end
 
@@ -129,10 +144,6 @@ local function stopped(stop)
   out:write(stop.text)
   out:flush()
   return stop.code
-end
-
-local function keep_traceback(err)
-  return type(err) == "string" and debug.traceback(err, 2) or err
 end
 
 local function finish(ok, result)
@@ -151,7 +162,7 @@ function cli.main(argv)
   if ok and argv[1] == "run" then
     return action(rest) -- not protected here: the host shows where in the script an error was
   elseif ok then
-    return finish(xpcall(action, keep_traceback, rest))
+    return finish(xpcall(action, core.traceback, rest))
   end
   return finish(ok, action)
 end

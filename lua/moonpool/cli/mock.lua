@@ -1,6 +1,18 @@
 -- moonpool.cli.mock: `moonpool mock`, the local inference server.
 
-local M = { name = "mock", summary = "Run a local inference server with chosen faults." }
+local M = {
+  name = "mock",
+  summary = "Run a local inference server with chosen faults.",
+  epilog = [[
+Answers in the dialects of OpenAI, TEI, Cohere and others with deterministic vectors: the same text
+always gives the same vector, related texts give near ones. Prints "listening on URL" once it is
+ready. GET /stats counts, GET /requests shows what came.
+
+Examples:
+  moonpool mock
+  moonpool mock --port 0 --latency lognormal:20ms,0.2 --slow 0.01:5s
+  moonpool mock --error 429:0.05:retry-after=1 --error 503:0.02 --reset 0.01 --shuffle --seed 7]],
+}
 
 -- name, argument, what it is
 local texts = {

@@ -63,14 +63,30 @@ function parser.positive(text)
   return n, err
 end
 
---- An integer of at least 1.
-function parser.count(text)
+--- A number of seconds, 0 or more.
+function parser.seconds(text)
   local n, err = number(text)
-  n = n and math.tointeger(n)
-  if not n or n < 1 then
-    return nil, err or ("'%s' must be a whole number of at least 1"):format(text)
+  if n and n < 0 then
+    return nil, ("'%s' must not be negative"):format(text)
   end
-  return n
+  return n, err
 end
+
+local function integer(least)
+  return function(text)
+    local n, err = number(text)
+    n = n and math.tointeger(n)
+    if not n or n < least then
+      return nil, err or ("'%s' must be a whole number of at least %d"):format(text, least)
+    end
+    return n
+  end
+end
+
+--- An integer of at least 1.
+parser.count = integer(1)
+
+--- An integer of at least 0.
+parser.whole = integer(0)
 
 return parser

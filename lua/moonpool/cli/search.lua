@@ -11,7 +11,11 @@ local search = {
   summary = "Find the rows of an embed job that are nearest to a query.",
   epilog = [[
 URL, model, provider and dimensions are those of the embed job unless given; keys are never
-recorded. Rows are numbered from 0, as in the .npy files.]],
+recorded. Rows are numbered from 0, as in the .npy files.
+
+Examples:
+  moonpool search vectors 'compress files'
+  moonpool search vectors 'compress files' -k 50 --json]],
 }
 
 function search.configure(p)

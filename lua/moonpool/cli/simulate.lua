@@ -15,7 +15,11 @@ SCRIPT is Lua that returns a scenario (or calls moonpool.simulate with one):
   }
 
 Policies are declared as on a client. The core that decides is the client's own; only the servers
-and the clock are models. The same seed gives the same result. examples/simulations has more.]],
+and the clock are models. The same seed gives the same result. examples/simulations has more.
+
+Examples:
+  moonpool simulate examples/simulations/quota.lua
+  moonpool simulate scenario.lua --seed 7 --svg chart.svg]],
 }
 
 local function seed(text)
