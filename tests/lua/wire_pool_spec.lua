@@ -187,18 +187,72 @@ end)
 programs.describe(_ENV, "nginx openssl", "a TLS server that closes idle connections", function()
   after_each(rig.close_all)
 
-  it("makes no request fail, and is not kept open here", function()
+  for version, listen in pairs { ["1.1"] = "ssl", ["2"] = "ssl http2" } do
+    it("makes no request fail, and is not kept open here: HTTP/" .. version, function()
+      local certs = programs.certificates()
+      rig.keep { close = certs.remove }
+      local server = programs.nginx([[ server {
+        listen 127.0.0.1:$port $listen; ssl_certificate $cert; ssl_certificate_key $key; keepalive_timeout 1s;
+        location / { return 200 '{}'; } } ]],
+        { cert = certs.server.cert, key = certs.server.key, listen = listen })
+      local c = rig.client("https://localhost:" .. server.port, { tls = { ca_file = certs.ca },
+        http_version = version, retry = false })
+      assert.is_true(post(c, 6, { method = "GET" }).ok)
+      assert.is_true(c:stats().pool.open > 0)
+      rig.until_true("they are closed here too", function() return c:stats().pool.open == 0 end)
+      assert.is_true(post(c, 6, { method = "GET" }).ok)
+      assert.equal(0, c:stats().pool.dropped)
+    end)
+  end
+end)
+
+describe("a streamed reply whose reader is slow", function()
+  after_each(rig.close_all)
+
+  -- A connection from which nothing is read looks idle, and is not.
+  local function read_slowly(url, opts)
+    opts.pool = { idle_timeout = 0.2, max_idle = 1 }
+    local c = rig.client(url, opts)
+    local n, pauses = 0, 0
+    for chunk in assert(c:stream { method = "GET", path = "/", sse = false }) do
+      n = n + #chunk
+      if n > (1 << 20) * pauses then
+        pauses = pauses + 1
+        moonpool.sleep(0.5)
+      end
+    end
+    return n, pauses, c
+  end
+
+  local function source()
+    return rig.keep(assert(moonpool.serve { listen = "127.0.0.1:0", handler = function()
+      local left = 48
+      return { headers = { ["content-type"] = "application/octet-stream" }, stream = function()
+        left = left - 1
+        return left >= 0 and ("x"):rep(65536) or nil
+      end }
+    end }))
+  end
+
+  it("keeps its connection", function()
+    local n, pauses = read_slowly(source().url, {})
+    assert.equal(48 * 65536, n)
+    assert.is_true(pauses >= 3)
+  end)
+
+  it("keeps its connection of HTTP/2", function()
+    if not (programs.find "nginx" and programs.find "openssl") then
+      return pending "not installed: nginx, openssl (./scripts/setup test)"
+    end
     local certs = programs.certificates()
     rig.keep { close = certs.remove }
-    local server = programs.nginx([[ server {
-      listen 127.0.0.1:$port ssl; ssl_certificate $cert; ssl_certificate_key $key; keepalive_timeout 1s;
-      location / { return 200 '{}'; } } ]], { cert = certs.server.cert, key = certs.server.key })
-    local c = rig.client("https://localhost:" .. server.port, { tls = { ca_file = certs.ca }, retry = false })
-    assert.is_true(post(c, 6, { method = "GET" }).ok)
-    assert.is_true(c:stats().pool.open > 0)
-    rig.until_true("they are closed here too", function() return c:stats().pool.open == 0 end)
-    assert.is_true(post(c, 6, { method = "GET" }).ok)
-    assert.equal(0, c:stats().pool.dropped)
+    local front = programs.nginx([[ server {
+      listen 127.0.0.1:$port ssl http2; ssl_certificate $cert; ssl_certificate_key $key;
+      location / { proxy_pass http://127.0.0.1:$up; } } ]],
+      { cert = certs.server.cert, key = certs.server.key, up = source().port })
+    local n = read_slowly("https://localhost:" .. front.port, { http_version = "2",
+      tls = { ca_file = certs.ca } })
+    assert.equal(48 * 65536, n)
   end)
 end)
 
