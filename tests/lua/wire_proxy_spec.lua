@@ -180,6 +180,24 @@ programs.describe(_ENV, "tinyproxy nginx openssl", "proxies (tinyproxy)", functi
   end)
 end)
 
+programs.describe(_ENV, "nghttpx tinyproxy nginx openssl", "a proxy that is itself reached by TLS", function()
+  after_each(rig.close_all)
+
+  it("carries http and https, if its certificate is right", function()
+    local inner, server, plain = programs.tinyproxy(), https_server(), http_server()
+    local outer = programs.nghttpx(inner.port, certs.server, "--http2-proxy")
+    local url = "https://localhost:" .. outer.port
+    assert.equal("Bearer " .. KEY, assert(ask(server.url, url)).data.authorization)
+    assert.equal("Bearer " .. KEY, assert(ask(plain.url, url)).data.authorization)
+    logged(inner, "CONNECT localhost:" .. server.port)
+    local strange = programs.nghttpx(inner.port, certs.other, "--http2-proxy")
+    local res, err = ask(server.url, "https://localhost:" .. strange.port)
+    assert.is_nil(res)
+    assert.equal("tls", err.kind)
+    assert.equal(1, err.attempts)
+  end)
+end)
+
 describe("a proxy that writes down what it hears", function()
   after_each(rig.close_all)
 
