@@ -6,6 +6,8 @@
 #include "policy/time.h"
 
 #define ALPHA 0.4
+#define DOUBT 8   /* windows */
+#define NEAR  1.2 /* times the best mean: nothing queues */
 
 void mpp_concurrency_init(struct mpp_concurrency *c, const struct mp_concurrency_policy *policy,
                           mpp_time now)
@@ -97,10 +99,22 @@ static void compare(struct mpp_concurrency *c, double seconds)
     c->sum_limit = c->sum_done = c->sum_time = 0;
 }
 
+/* One pause of the network or of this machine looks like a queue, but a queue would stay. */
+static void reconsider(struct mpp_concurrency *c, double mean)
+{
+    if (c->slow_start || c->doubt == 0)
+        return;
+    c->doubt--;
+    if (c->reached && mean <= NEAR * c->best)
+        c->slow_start = 1;
+}
+
 static void decide(struct mpp_concurrency *c)
 {
     double mean = c->rtt_n ? c->rtt_sum / c->rtt_n : 0;
 
+    if (c->pressure)
+        c->doubt = 0;
     if (c->faults * 2 >= c->done && c->faults) {
         shrink(c, 0.5);
     } else if (c->pressure) {
@@ -108,13 +122,16 @@ static void decide(struct mpp_concurrency *c)
     } else if (mean > 0) {
         if (c->best == 0 || mean < c->best)
             c->best = mean;
-        if (c->slow_start && mean > 1.5 * c->best)
+        reconsider(c, mean);
+        if (c->slow_start && mean > 1.5 * c->best) {
             shrink(c, 0.9);
-        else if (!c->slow_start && c->past_mean > 0 &&
-                 mean > c->past_mean + 2.5 * sqrt(c->past_var) && mean > 1.05 * c->past_mean)
+            c->doubt = DOUBT;
+        } else if (!c->slow_start && c->past_mean > 0 &&
+                   mean > c->past_mean + 2.5 * sqrt(c->past_var) && mean > 1.05 * c->past_mean) {
             shrink(c, 0.9);
-        else if (c->reached && (c->slow_start || c->past_mean == 0 || mean <= c->past_mean))
+        } else if (c->reached && (c->slow_start || c->past_mean == 0 || mean <= c->past_mean)) {
             grow(c);
+        }
     }
     if (mean > 0)
         remember(c, mean);

@@ -3,7 +3,8 @@
  *
  * Adaptive (Vector's adaptive request concurrency, with a slow start): one decision a window of
  * max(50 ms, mean latency). Slow start doubles the limit while it was reached and the mean latency
- * stays within 1.5 of the best; then + 1 a window while the limit was reached and latency does not
+ * stays within 1.5 of the best (a slow window that was but a hiccup, latency near the best again at
+ * a limit that is reached within eight windows, is forgiven); then + 1 a window while the limit was reached and latency does not
  * rise, x 0.9 when it exceeds past + 2.5 sigma or the server pushes back, x 0.5 when half of a
  * window's attempts are transport faults. That rule alone drifts upwards on a server that queues
  * (latency follows slowly, throughput does not): every 16 windows a higher limit that brought no
@@ -21,6 +22,7 @@ struct mpp_concurrency {
     uint8_t slow_start;
     uint8_t reached;  /* in this window */
     uint8_t pressure; /* in this window */
+    uint8_t doubt;    /* windows in which latency may prove that slow start ended for nothing */
     mpp_time window_start;
     double rtt_sum, raw_sum;
     uint32_t rtt_n, faults, done;

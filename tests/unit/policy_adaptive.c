@@ -60,6 +60,48 @@ static void pressure_shrinks_by_a_tenth_and_ends_slow_start(void **state)
     assert_in_range(mpp_concurrency_limit(&c), 28, 30);
 }
 
+static void a_hiccup_does_not_end_slow_start(void **state)
+{
+    struct mpp_concurrency c;
+    mpp_time t = 1000 * MPP_SECOND;
+
+    (void)state;
+    init(&c);
+    drive(&c, &t, 2, 0.1, MPP_CALM);
+    assert_int_equal(mpp_concurrency_limit(&c), 16);
+    drive(&c, &t, 2, 0.3, MPP_CALM);
+    assert_in_range(mpp_concurrency_limit(&c), 12, 15);
+    drive(&c, &t, 4, 0.1, MPP_CALM);
+    assert_in_range(mpp_concurrency_limit(&c), 96, 240);
+}
+
+static void a_queue_ends_slow_start_for_good(void **state)
+{
+    struct mpp_concurrency c;
+    mpp_time t = 1000 * MPP_SECOND;
+
+    (void)state;
+    init(&c);
+    drive(&c, &t, 3, 0.1, MPP_CALM);
+    drive(&c, &t, 10, 0.16, MPP_CALM); /* stays slow: by and by that is how it is */
+    drive(&c, &t, 4, 0.1, MPP_CALM);
+    assert_in_range(mpp_concurrency_limit(&c), 24, 45);
+}
+
+static void pushing_back_ends_slow_start_for_good(void **state)
+{
+    struct mpp_concurrency c;
+    mpp_time t = 1000 * MPP_SECOND;
+
+    (void)state;
+    init(&c);
+    drive(&c, &t, 3, 0.1, MPP_CALM);
+    drive(&c, &t, 1, 0.3, MPP_CALM);
+    drive(&c, &t, 1, 0.1, MPP_PUSHED);
+    drive(&c, &t, 4, 0.1, MPP_CALM);
+    assert_in_range(mpp_concurrency_limit(&c), 20, 32);
+}
+
 static void faults_halve_and_the_minimum_holds(void **state)
 {
     struct mpp_concurrency c;
@@ -283,6 +325,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(slow_start_doubles_from_four),
         cmocka_unit_test(pressure_shrinks_by_a_tenth_and_ends_slow_start),
+        cmocka_unit_test(a_hiccup_does_not_end_slow_start),
+        cmocka_unit_test(a_queue_ends_slow_start_for_good),
+        cmocka_unit_test(pushing_back_ends_slow_start_for_good),
         cmocka_unit_test(faults_halve_and_the_minimum_holds),
         cmocka_unit_test(a_limit_not_reached_does_not_grow),
         cmocka_unit_test(batch_size_is_not_latency),
