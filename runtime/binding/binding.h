@@ -84,6 +84,9 @@ int mp_token_cancelled(const struct mp_token *token);
 void mp_token_watch(struct mp_token *token, struct mp_watch *w);
 void mp_token_unwatch(struct mp_watch *w); /* fine when not watching */
 
+/* A coroutine inside a policy hook came back: if the hook is to be stopped, so is who resumed it. */
+void mp_hook_spread(lua_State *co, lua_State *L);
+
 /* ---- the end of the runtime ----
  *
  * The hooks run once, last registered first, when the runtime closes: all tasks are over by then and

@@ -97,6 +97,14 @@ static int push_function(lua_State *L, const struct mp_hook_case *c)
     return lua_getiuservalue(L, -1, (int)c->which + 1) == LUA_TFUNCTION;
 }
 
+static const char *shown(lua_State *L, int idx)
+{
+    int type = lua_type(L, idx);
+    if (type == LUA_TNUMBER || type == LUA_TBOOLEAN || type == LUA_TSTRING)
+        return luaL_tolstring(L, idx, NULL);
+    return lua_pushfstring(L, type == LUA_TNIL ? "%s" : "a %s", lua_typename(L, type));
+}
+
 static int p_ask(lua_State *L)
 {
     struct mp_hook_case *c = lua_touserdata(L, 1);
@@ -117,7 +125,7 @@ static int p_ask(lua_State *L)
     c->bad = 1;
     if (c->plain)
         return luaL_error(L, "%s", expected);
-    return luaL_error(L, "%s expected, got %s", expected, luaL_tolstring(L, first, NULL));
+    return luaL_error(L, "%s expected, got %s", expected, shown(L, first));
 }
 
 static int p_text(lua_State *L)

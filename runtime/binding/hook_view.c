@@ -19,6 +19,7 @@ static const char meta_key;
 
 enum field {
     F_HOOK = 1,
+    F_NOW,
     F_ID,
     F_TAG,
     F_METHOD,
@@ -59,6 +60,7 @@ static const struct {
     enum field id;
 } fields[] = {
     {"hook", F_HOOK},
+    {"now", F_NOW},
     {"id", F_ID},
     {"tag", F_TAG},
     {"method", F_METHOD},
@@ -398,6 +400,9 @@ static int general_field(lua_State *L, const struct mp_hook_case *c, enum field 
     switch (f) {
     case F_HOOK:
         lua_pushstring(L, mp_hook_names[c->which]);
+        return 1;
+    case F_NOW: /* the simulator's clock where it asks */
+        lua_pushnumber(L, (double)(c->core != NULL ? c->core->now : (mpp_time)uv_hrtime()) * 1e-9);
         return 1;
     case F_ID:
         push_id(L, c);

@@ -53,9 +53,18 @@ static void on_count(lua_State *L, lua_Debug *ar)
     luaL_error(L, "it ran longer than %d ms and was stopped", MP_HOOK_HARD_MS);
 }
 
+/* Once: it walks all frames, and a deep stack takes longer than the time between two signals. */
 static void arm(lua_State *L)
 {
-    lua_sethook(L, on_count, LUA_MASKCALL | LUA_MASKRET | LUA_MASKLINE | LUA_MASKCOUNT, 1);
+    if (lua_gethook(L) != on_count)
+        lua_sethook(L, on_count, LUA_MASKCALL | LUA_MASKRET | LUA_MASKLINE | LUA_MASKCOUNT, 1);
+}
+
+/* Or a loop that makes a new coroutine for each that is stopped would go on. */
+void mp_hook_spread(lua_State *co, lua_State *L)
+{
+    if (condemned(running) && lua_gethook(co) == on_count)
+        arm(L);
 }
 
 static void on_signal(int sig, siginfo_t *info, void *context)

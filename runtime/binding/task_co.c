@@ -34,6 +34,8 @@ static int resume(lua_State *L, lua_State *co, int nargs, int *nres)
     s->blocked -= (unsigned)blocks;
     if (status != LUA_OK && status != LUA_YIELD)
         mp__signal_spread(s, co, L);
+    if (rt->in_hook)
+        mp_hook_spread(co, L);
     return status;
 }
 

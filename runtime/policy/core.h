@@ -122,6 +122,7 @@ struct mpp_view { /* what a hook may look at; valid during the hook only */
     const struct mpp_outcome *outcome; /* retry, classify */
     enum mpp_class cls;
     uint32_t endpoint;
+    mpp_time now;
     double elapsed;       /* s since the attempt started (hedge) or the part was created */
     double deadline_left; /* s, < 0: none */
     double delay;         /* what the default would do */

@@ -12,6 +12,7 @@ void mpp_view_fill(struct mpp_view *view, const struct mpp_part *part,
     memset(view, 0, sizeof(*view));
     view->client = call->client;
     view->call_user = call->user;
+    view->now = now;
     view->part = &part->facts;
     view->endpoint = ep ? ep->index : 0;
     view->elapsed = mpp_seconds(now - part->facts.created);
