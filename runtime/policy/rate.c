@@ -64,6 +64,10 @@ void mpp_rate_free(struct mpp_rate *r)
 
 /* ---- the curb: what a 429 without a delay teaches -------------------------------------------- */
 
+/* 429s without a delay that are rarer than this say nothing of a rate: some servers refuse at random
+ * or when one of their replicas is full, and to those the backoff is the answer. */
+#define REFUSED_SHARE 0.15
+
 static void measure(struct mpp_rate *r, mpp_time now)
 {
     double elapsed = mpp_seconds(now - r->slot);
@@ -71,7 +75,9 @@ static void measure(struct mpp_rate *r, mpp_time now)
     if (elapsed < 0.5)
         return;
     r->measured = 0.8 * (r->count / elapsed) + 0.2 * r->measured;
+    r->accepted = 0.8 * (r->good / elapsed) + 0.2 * r->accepted;
     r->count = 0;
+    r->good = 0;
     r->slot = now;
 }
 
@@ -83,6 +89,9 @@ static void apply_curb(struct mpp_rate *r, mpp_time now)
     double full = b->limit > 0 ? b->limit * r->share / 60 : 0;
 
     refill(b, now);
+    /* Never under what the server takes: some refuse at random, and their work must go on. */
+    if (rate < r->accepted)
+        rate = r->accepted;
     if (rate < 0.5)
         rate = 0.5;
     /* Twice what was in use when it was cut, or the declared limit: the curb has done its work. */
@@ -100,7 +109,6 @@ static void apply_curb(struct mpp_rate *r, mpp_time now)
 static void curb(struct mpp_rate *r, mpp_time now)
 {
     double in_use;
-
     /* One burst of 429s is one message. */
     if (r->curbed && now - r->throttled < MPP_SECOND)
         return;
@@ -258,7 +266,10 @@ void mpp_rate_done(struct mpp_rate *r, double tokens, const struct mpp_outcome *
          o->hints.reset_requests, r->in_flight_requests, o->status == 429, now);
     heed(&r->tokens, r->share, o->hints.limit_tokens, o->hints.remaining_tokens,
          o->hints.reset_tokens, r->in_flight_tokens, o->status == 429, now);
-    if (throttled)
+    if (o->kind == MP_KIND_NONE)
+        r->good++;
+    r->refused = 0.95 * r->refused + (throttled ? 0.05 : 0);
+    if (throttled && r->refused > REFUSED_SHARE)
         curb(r, now);
 }
 
