@@ -29,12 +29,11 @@ end
 local function tenant(s, view, now)
   local name = view.tag
   if name == nil then name = "default" end
-  local t = s.tenants[name]
-  if not t then
-    t = { weight = s.weights[name] or s.default, clock = 0, asked = -math.huge }
+  local t = s.tenants[name] or { weight = s.weights[name] or s.default, clock = 0, asked = -math.huge }
+  if now - t.asked > s.idle then -- new, or back again: as late as the others, not later
+    t.clock = math.max(t.clock, slowest(s, now) or s.clock)
     s.tenants[name] = t
   end
-  if now - t.asked > s.idle then t.clock = math.max(t.clock, slowest(s, now) or s.clock) end
   t.asked = now
   return t
 end
