@@ -503,6 +503,8 @@ static void fill_exchange(struct mp_exchange *x, const struct mp__part *part,
     x->head_len = part->call->flags & MP_NO_HEADERS ? 0 : (uint32_t)a->head.n;
     if (act->kind != MP_KIND_NONE || !part->call->has_vectors)
         x->body_len = a->reply.n;
+    if (act->kind != MP_KIND_NONE && x->body_len > MP__MAX_ERROR_BODY)
+        x->body_len = MP__MAX_ERROR_BODY; /* of a reply that was too large, the beginning */
 }
 
 static const char *kind_message(enum mp_kind kind)
