@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define KEPT 5000000 /* millionths of a retry token */
+
 /* ---- pools ----------------------------------------------------------------------------------- */
 
 struct mpp_pool *mpp_pool_new(struct mpp_core *core, uint32_t max_running)
@@ -75,6 +77,8 @@ static int endpoint_init(struct mpp_client *client, uint32_t i, const struct mpp
     ep->tokens_per_byte = 0.30;
     mpp_list_init(&ep->parked);
     mpp_budget_init(&ep->budget, p->retry.reserve, p->retry.budget, p->retry.budget_cap);
+    if (!p->retry.fail_fast)
+        ep->budget.keep = KEPT;
     mpp_budget_init(&ep->hedge, p->hedge.reserve, p->hedge.budget, 20);
     mpp_concurrency_init(&ep->concurrency, &p->concurrency, client->core->now);
     ep->trickle.kind = MPP_T_TRICKLE;

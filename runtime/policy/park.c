@@ -9,8 +9,9 @@
  *     budget has to stop outages only, not a server that fails often;
  *  3. without a token, one at a time by the clock, but only while first attempts earn less than
  *     half a token in that time: after 1, 2, 4, 8, 10, 10 ... s (never above the policy's cap).
- *     So nothing waits for ever, and a total outage sees at most budget * requests + reserve
- *     retries plus one in ten seconds.
+ *     So nothing waits for ever. These are paid from what the budget keeps for them, then on
+ *     credit: a total outage sees at most budget * requests + reserve retries, and only one that
+ *     goes on when nothing new is sent sees one more in ten seconds.
  * Those let go without a token are counted in stats.released.
  *
  * An address where no endpoint of the client has ever been reached, not in 10 s of trying, is not
@@ -117,7 +118,8 @@ void mpp_park_trickle(struct mpp_endpoint *ep)
     if (ep->nparked == 0)
         return;
     if (earned < 0.5) {
-        ep->stats.released++;
+        if (!mpp_budget_borrow(&ep->budget))
+            ep->stats.released++;
         ep->trickle_wait = ep->trickle_wait * 2 < most ? ep->trickle_wait * 2 : most;
         release(ep);
     }

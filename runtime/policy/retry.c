@@ -101,8 +101,11 @@ static int64_t micro(double tokens)
     return tokens > 1e9 ? INT64_C(1000000000000000) : (int64_t)(tokens * 1e6 + 0.5);
 }
 
+#define TOKEN INT64_C(1000000)
+
 void mpp_budget_init(struct mpp_budget *budget, double reserve, double earn, double cap)
 {
+    budget->kept = budget->keep = budget->earned = 0;
     budget->earn = micro(earn);
     budget->cap = micro(cap > reserve ? cap : reserve);
     budget->level = micro(reserve);
@@ -113,12 +116,29 @@ void mpp_budget_earn(struct mpp_budget *budget)
     budget->level += budget->earn;
     if (budget->level > budget->cap)
         budget->level = budget->cap;
+    if (budget->kept >= budget->keep)
+        return;
+    budget->earned += budget->earn;
+    if (budget->earned >= 20 * TOKEN) {
+        budget->earned = 0;
+        budget->kept += TOKEN;
+    }
 }
 
 int mpp_budget_take(struct mpp_budget *budget)
 {
-    if (budget->level < 1000000)
+    if (budget->level - budget->kept < TOKEN)
         return 0;
-    budget->level -= 1000000;
+    budget->level -= TOKEN;
     return 1;
+}
+
+int mpp_budget_borrow(struct mpp_budget *budget)
+{
+    int covered = budget->level >= TOKEN;
+
+    if (budget->level - TOKEN >= -budget->keep)
+        budget->level -= TOKEN;
+    budget->kept = budget->kept > TOKEN ? budget->kept - TOKEN : 0;
+    return covered;
 }

@@ -4,7 +4,8 @@
  * Delay: full jitter, rand(0, min(cap, base * 2^(n-1))) (AWS Architecture Blog, "Exponential
  * Backoff And Jitter"); a server's delay is a minimum, plus rand(0, 10 %).
  * Budget: a token bucket an endpoint (after Finagle's RetryBudget and gRPC A6): + budget per first
- * attempt, - 1 per retry. Counted in millionths, so that ten tenths are exactly one.
+ * attempt, - 1 per retry. Counted in millionths, so that ten tenths are exactly one. One token of
+ * twenty that were earned, five at most, may be kept for those whom only the clock lets go.
  */
 #ifndef MP_POLICY_RETRY_H
 #define MP_POLICY_RETRY_H
@@ -30,15 +31,20 @@ double mpp_backoff(const struct mp_retry_policy *policy, const struct mpp_judgem
 
 struct mpp_budget {
     int64_t level, earn, cap; /* millionths of a token */
+    int64_t kept, keep;       /* of the level; the most that is kept */
+    int64_t earned;           /* since a token was kept */
 };
 
 void mpp_budget_init(struct mpp_budget *budget, double reserve, double earn, double cap);
 void mpp_budget_earn(struct mpp_budget *budget);
 int mpp_budget_take(struct mpp_budget *budget); /* 1: a token was taken */
+/* 1: a token was taken, kept ones too. 0: none was there; as many as may be kept are taken on credit,
+ * which first attempts pay back. */
+int mpp_budget_borrow(struct mpp_budget *budget);
 
 static inline double mpp_budget_level(const struct mpp_budget *budget)
 {
-    return (double)budget->level / 1e6;
+    return budget->level > 0 ? (double)budget->level / 1e6 : 0;
 }
 
 #endif

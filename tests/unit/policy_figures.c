@@ -123,6 +123,30 @@ static void a_total_outage_is_not_amplified(void **state)
     }
 }
 
+/* All are sent at once, then nothing new: what the clock lets go is within the budget too. */
+static void a_burst_into_an_outage_keeps_the_budget(void **state)
+{
+    int kind;
+
+    (void)state;
+    for (kind = 0; kind < 4; kind++) {
+        struct mpp_sim sim;
+        struct mpp_sim_result r;
+
+        mpp_sim_init(&sim, MP_PRESET_JOB);
+        sim.rate = 5000;
+        sim.parts = 2000;
+        sim.total_timeout = 20;
+        sim.attempt_timeout = 1;
+        sim.servers[0].outage = (enum mpp_sim_outage)kind;
+        sim.servers[0].outage_to = 1e9;
+        run(&sim, &r);
+        print_message("kind %d: %llu requests sent, %llu attempts\n", kind,
+                      (unsigned long long)r.first, (unsigned long long)r.attempts);
+        assert_true((double)r.attempts <= 1.10 * (double)r.first + sim.policy.retry.reserve);
+    }
+}
+
 /* 600 requests and 60,000 tokens a minute, enforced each second, from the second minute on. */
 static void a_declared_quota_is_used_without_429s(void **state)
 {
@@ -248,6 +272,7 @@ int main(void)
         cmocka_unit_test(hedging_hides_stalls),
         cmocka_unit_test(an_outage_costs_little_and_ends_soon),
         cmocka_unit_test(a_total_outage_is_not_amplified),
+        cmocka_unit_test(a_burst_into_an_outage_keeps_the_budget),
         cmocka_unit_test(a_declared_quota_is_used_without_429s),
         cmocka_unit_test(adaptive_concurrency_finds_the_limit),
         cmocka_unit_test(a_slow_and_a_dead_endpoint_cost_little),

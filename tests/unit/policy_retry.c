@@ -152,6 +152,32 @@ static void budget_counts_exactly(void **state)
     assert_true(b.level >= 0);
 }
 
+static void a_part_of_the_budget_is_kept_for_the_clock(void **state)
+{
+    struct mpp_budget b;
+    int i, taken = 0;
+
+    (void)state;
+    mpp_budget_init(&b, 10, 0.1, 100);
+    b.keep = 5000000;
+    for (i = 0; i < 400; i++)
+        mpp_budget_earn(&b); /* 40, of which 2 are kept */
+    while (mpp_budget_take(&b))
+        taken++;
+    assert_int_equal(taken, 48);
+    assert_int_equal(mpp_budget_borrow(&b), 1);
+    assert_int_equal(mpp_budget_borrow(&b), 1);
+    for (i = 0; i < 20; i++)
+        assert_int_equal(mpp_budget_borrow(&b), 0); /* five of them on credit */
+    assert_int_equal(b.level, -5000000);
+    assert_true(mpp_budget_level(&b) == 0);
+    for (i = 0; i < 59; i++)
+        mpp_budget_earn(&b);
+    assert_int_equal(mpp_budget_take(&b), 0);
+    mpp_budget_earn(&b);
+    assert_int_equal(mpp_budget_take(&b), 1);
+}
+
 static void six_attempts_then_the_last_error(void **state)
 {
     struct rig_call c;
@@ -593,6 +619,7 @@ int main(void)
         cmocka_unit_test(faults_are_retried_by_kind),
         cmocka_unit_test(backoff_is_full_jitter_below_its_cap),
         cmocka_unit_test(budget_counts_exactly),
+        cmocka_unit_test(a_part_of_the_budget_is_kept_for_the_clock),
         cmocka_unit_test(six_attempts_then_the_last_error),
         cmocka_unit_test(fatal_status_is_not_retried),
         cmocka_unit_test(a_broken_body_is_retried_once),
