@@ -296,7 +296,7 @@ struct mp_engine {
     uint64_t id_salt;
     uint64_t target_ids;
     mpp_time next_hint; /* not in the log before */
-    unsigned in_hook; /* depth */
+    unsigned in_hook;   /* depth */
     unsigned dirty : 1, live : 1, closing : 1, down : 1, in_turn : 1, delivered : 1;
     unsigned later : 1; /* calls and clients wait to be cancelled or closed behind a hook */
     int closing_left;

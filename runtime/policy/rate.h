@@ -39,7 +39,7 @@ struct mpp_rate {
     double w_max, k;
     double good, accepted; /* acceptable replies: in this half second, a second */
     double refused;        /* share of 429s without a delay, EWMA over replies */
-    mpp_time throttled; /* last cut; the curve's origin */
+    mpp_time throttled;    /* last cut; the curve's origin */
     uint8_t curbed;
 };
 

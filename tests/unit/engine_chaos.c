@@ -202,8 +202,8 @@ static void one_run(unsigned run)
     struct mp_stats s = MP_INIT(struct mp_stats);
     mp_stats(rig.engine, &s);
     hedges += s.hedges;
-    print_message("seed %u: %u calls, %llu attempts, %llu hedges, %llu won, %llu retries\n", 1000 + run,
-                  many, (unsigned long long)s.attempts, (unsigned long long)s.hedges,
+    print_message("seed %u: %u calls, %llu attempts, %llu hedges, %llu won, %llu retries\n",
+                  1000 + run, many, (unsigned long long)s.attempts, (unsigned long long)s.hedges,
                   (unsigned long long)s.hedges_won, (unsigned long long)s.retries);
     rig_close(&rig); /* also over open calls, every third run */
     assert_int_equal(ended, many);
