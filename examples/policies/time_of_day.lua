@@ -36,7 +36,8 @@ end
 
 return function(lines)
   for i, line in ipairs(lines) do
-    assert(line.from and line.to and line.rpm, ("time_of_day: line %d: from, to and rpm are needed"):format(i))
+    assert(line.from and line.to and line.rpm,
+      ("time_of_day: line %d: from, to and rpm are needed"):format(i))
   end
   local clock = lines.clock or local_hour
   local s = { level = 1 }

@@ -78,7 +78,8 @@ describe("time_of_day", function()
   it("slows to the rate of the hour, across midnight too", function()
     local hour = 12
     local hours = time_of_day {
-      { from = 8, to = 20, rpm = 6000 }, { from = 22, to = 6, rpm = 600000 }, clock = function() return hour end,
+      { from = 8, to = 20, rpm = 6000 }, { from = 22, to = 6, rpm = 600000 },
+      clock = function() return hour end,
     }
     local server = rig.embedder()
     local client = rig.client(server, { policy = hours })
@@ -119,7 +120,8 @@ describe("tenant_fairness", function()
       for _, job in ipairs(jobs) do
         scope:spawn(function()
           assert(embed(client,
-            { input = rig.texts(job.n), batch_size = 1, tag = job.tag, headers = { ["X-Tenant"] = job.tag } }))
+            { input = rig.texts(job.n), batch_size = 1, tag = job.tag,
+            headers = { ["X-Tenant"] = job.tag } }))
         end)
       end
     end)
@@ -135,7 +137,8 @@ describe("tenant_fairness", function()
 
   it("a small tenant is done long before a large one", function()
     local seen = order({}, {
-      { tag = "large", n = 60 }, { tag = "large", n = 60 }, { tag = "large", n = 60 }, { tag = "small", n = 20 },
+      { tag = "large", n = 60 }, { tag = "large", n = 60 }, { tag = "large", n = 60 },
+      { tag = "small", n = 20 },
     })
     assert.equal(200, #seen)
     -- Without the policy each call has its turn, and the small one a quarter.
@@ -203,7 +206,8 @@ describe("model_fallback", function()
     local broken = { true }
     local server = server_of(broken)
     local client = rig.client(server, { policy = fall })
-    local res = assert(client:request { path = "/v1/chat", json = { model = "big.4", prompt = 'say "model":"big.4"' } })
+    local res = assert(client:request { path = "/v1/chat",
+      json = { model = "big.4", prompt = 'say "model":"big.4"' } })
     assert.equal("small%1", res.data.model)
     assert.equal(3, #server.log)
     assert.equal('say "model":"big.4"', server.log[3].body.prompt)
@@ -234,7 +238,8 @@ describe("dry_run", function()
       rate = function() return "fail" end,
       before_request = function() return { body = "changed" } end,
       classify = function(view) return view.class ~= "ok" and "fatal" or nil end,
-    }, function(hook, verdict, _, view) heard[#heard + 1] = hook .. tostring(verdict):sub(1, 5) .. view.attempts end)
+    }, function(hook, verdict, _, view) heard[#heard + 1] = hook .. tostring(verdict):sub(1, 5)
+    .. view.attempts end)
     local server = rig.serve(function(_, n) return n == 1 and failing() or { json = { fine = true } } end)
     local client = rig.client(server, { policy = trial })
     assert.is_true(client:request({ path = "/p", body = "as it was" }).data.fine)

@@ -130,7 +130,8 @@ describe("a policy as a table", function()
     local function a() end
     local function b() end
     local o = policy.expand({
-      policy = { name = "p", retry = { max_attempts = 4, base = 2, hook = a }, hedge = { delay = 1 }, classify = a,
+      policy = { name = "p", retry = { max_attempts = 4, base = 2, hook = a }, hedge = { delay = 1 },
+      classify = a,
         route = "least", preset = "gateway" },
       retry = { base = 1 }, hedge = false, route = b, on_giveup = b,
     }, "test", 1)
@@ -153,7 +154,8 @@ describe("a policy as a table", function()
   end)
 
   it("may have methods by its metatable", function()
-    local p = setmetatable({ retry = { max_attempts = 3 } }, { __index = { report = function() return "r" end } })
+    local p = setmetatable({ retry = { max_attempts = 3 } },
+      { __index = { report = function() return "r" end } })
     local client = moonpool.client { base_url = "http://127.0.0.1:1", policy = p }
     assert.equal("r", p:report())
     client:close()
@@ -187,7 +189,8 @@ describe("several policies in one", function()
     local p = policy.combine {
       {
         retry = returns(nil), rate = returns(nil), concurrency = returns(5), breaker = returns(false),
-        on_giveup = listen "a", batch = returns(7), before_request = returns { headers = { A = "1" }, body = "x" },
+        on_giveup = listen "a", batch = returns(7), before_request = returns { headers = { A = "1" },
+        body = "x" },
         after_response = returns(nil),
       },
       {
