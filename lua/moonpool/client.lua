@@ -49,7 +49,7 @@ local tls_rules = {
 }
 local pool_rules = {
   max_connections = R.count, max_idle = R.count, idle_timeout = R.positive, max_age = R.positive,
-  lane_size = R.count,
+  lane_size = R.count, max_per_host = R.count,
 }
 
 -- ---- keys --------------------------------------------------------------------------------------------
@@ -158,18 +158,8 @@ local function tls(o, cfg, level)
   end
 end
 
-local function client_policy(o, level)
-  local t = { fields = {} }
-  for _, place in ipairs(policy.places) do t[place] = o[place] end
-  if o.max_retries then t.fields["retry.max_attempts"] = o.max_retries + 1 end
-  if o.retry_delay then
-    t.fields["retry.base"] = o.retry_delay
-    t.fields["retry.throttle_base"] = o.retry_delay
-  end
-  return (policy.compile(o.preset or "job", t, "client", level + 1)) -- no tail call: levels count frames
-end
-
 local pools = setmetatable({}, { __mode = "k" })
+local per_host = setmetatable({}, { __mode = "k" }) -- max_per_host of shared pools
 
 local pool_meta = {
   __name = "moonpool.pool",
@@ -186,6 +176,7 @@ function M.pool(t)
   options.check("pool", t, pool_rules, 2)
   local p = setmetatable({}, pool_meta)
   pools[p] = core.pool_new(t)
+  per_host[p] = t.max_per_host
   return p
 end
 
@@ -195,6 +186,37 @@ local function pool_of(o, level)
   if pools[p] then return pools[p] end
   options.check("client: pool", p, pool_rules, level + 1)
   return p
+end
+
+-- pool.max_per_host: requests of this client at one endpoint at once, whatever the concurrency policy
+-- says. Several clients that share a pool each have their own count.
+local function limit_per_host(o, t, level)
+  local p = o.pool or o.client_wrapper
+  if p and not pools[p] then options.check("client: pool", p, pool_rules, level + 1) end
+  local most = p and (per_host[p] or not pools[p] and p.max_per_host)
+  if not most then return end
+  local c = t.concurrency
+  if c == nil or c == false then
+    t.concurrency = most
+  elseif type(c) == "number" then
+    t.concurrency = math.min(c, most)
+  elseif c == "adaptive" or type(c) == "table" and c.mode == "adaptive" then
+    t.fields["concurrency.max"] = math.min(most, type(c) == "table" and c.max or most)
+  elseif type(c) == "table" then
+    t.fields["concurrency.limit"] = math.min(most, c.limit or most)
+  end
+end
+
+local function client_policy(o, level)
+  local t = { fields = {} }
+  for _, place in ipairs(policy.places) do t[place] = o[place] end
+  if o.max_retries then t.fields["retry.max_attempts"] = o.max_retries + 1 end
+  if o.retry_delay then
+    t.fields["retry.base"] = o.retry_delay
+    t.fields["retry.throttle_base"] = o.retry_delay
+  end
+  limit_per_host(o, t, level + 1)
+  return (policy.compile(o.preset or "job", t, "client", level + 1)) -- no tail call: levels count frames
 end
 
 local function prefix_of(o)
