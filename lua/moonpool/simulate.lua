@@ -61,11 +61,12 @@ local rules = {
   },
   timeout = { attempt = R.positive, total = R.positive, pool = R.positive },
   policy = {
-    name = R.string, preset = R.one_of("job", "gateway", "interactive", "none"),
+    name = R.string, description = R.string, preset = R.one_of("job", "gateway", "interactive", "none"),
     max_concurrent_requests = R.count, timeout = R.either(R.table, R.positive),
   },
 }
 for _, place in ipairs(policy.places) do rules.policy[place] = R.any end
+for name, rule in pairs(policy.rules) do rules.policy[name] = rule end
 
 -- ---- servers ------------------------------------------------------------------------------------
 
@@ -123,17 +124,35 @@ end
 
 -- ---- policies -----------------------------------------------------------------------------------
 
-local function refuse_hooks(where, t, level)
-  for _, place in ipairs(policy.places) do
-    if type(t[place]) == "function" then
-      error(("%s: %s: a function cannot be simulated; declare it as a table, or try the function against "
-        .. "moonpool mock"):format(where, place), level + 1)
+-- Hooks that rewrite requests have none to rewrite here, and are left out; those that would change what
+-- a request carries cannot be left out without changing the outcome.
+local left_out = { before_request = true, after_response = true }
+local refused = { batch = true, estimate_tokens = true }
+
+local function hooks_of(where, t, level)
+  local found, skipped = policy.hooks_of(t), {}
+  for name in pairs(found or {}) do
+    if refused[name] then
+      error(("%s: %s: a function cannot be simulated here; declare it, or try it against moonpool mock")
+        :format(where, name), level + 1)
+    elseif left_out[name] then
+      skipped[#skipped + 1] = name
     end
   end
+  for _, name in ipairs(skipped) do found[name] = nil end
+  table.sort(skipped)
+  return found and next(found) and core.hooks(nil, found) or nil, skipped
 end
 
-local function named(t, i)
-  return t.name or (i and ("policy %d"):format(i)) or t.preset or "job"
+local function one_policy(where, t, level)
+  if type(t) == "string" then
+    t = { preset = t, name = t }
+  end
+  options.check(where, t, rules.policy, level + 1)
+  local all = policy.expand(t, where, level + 1)
+  local compiled = policy.compile(all.preset or "job", all, where, level + 1)
+  local hooks, skipped = hooks_of(where, all, level + 1)
+  return { policy = compiled, hooks = hooks, skipped = skipped, given = all }
 end
 
 local function policies(scenario, level)
@@ -143,13 +162,11 @@ local function policies(scenario, level)
   end
   for i, t in ipairs(list) do
     local where = #list == 1 and "simulate: policy" or ("simulate: policies[%d]"):format(i)
-    if type(t) == "string" then
-      t = { preset = t, name = t }
-    end
-    options.check(where, t, rules.policy, level + 1)
-    refuse_hooks(where, t, level + 1)
-    local compiled = policy.compile(t.preset or "job", t, where, level + 1)
-    out[i] = { name = named(t, #list > 1 and i), policy = compiled, given = t }
+    local p = one_policy(where, t, level + 1)
+    local given = p.given
+    p.name = type(t) == "string" and t or given.name or given.policy_name
+      or (#list > 1 and ("policy %d"):format(i)) or given.preset or "job"
+    out[i] = p
   end
   return out
 end
@@ -201,7 +218,7 @@ local function input(scenario, load, p, level)
   end
   local limits = timeouts(p.given.timeout, scenario.timeout, level + 1)
   return {
-    policy = p.policy, pool = scenario.max_connections,
+    policy = p.policy, hooks = p.hooks, pool = scenario.max_connections,
     rate = load.rate and load.rate * base / batch,
     concurrency = p.given.max_concurrent_requests or load.concurrency,
     parts = math.min(MAX_REQUESTS, rows and math.ceil(rows / batch) or MAX_REQUESTS), total_rows = rows,
@@ -250,8 +267,16 @@ local function outage_span(list)
   return from, to
 end
 
+-- Without what the real clock says of them: the same seed, the same figures.
+local function hook_figures(h)
+  return h.calls > 0 and {
+    calls = h.calls, failed = h.errors + h.bad_verdicts + h.stopped, last_error = h.last_error,
+  } or nil
+end
+
 local function complete(r, name, span)
   r.name = name
+  r.hooks = hook_figures(r.hooks)
   r.attempts_per_request = r.requests > 0 and r.attempts / r.requests or 0
   r.throughput = r.time > 0 and r.ok / r.time or 0
   r.rows_per_second = r.time > 0 and r.rows_ok / r.time or 0
@@ -290,6 +315,7 @@ function M.run(scenario)
   for i, p in ipairs(list) do
     inputs[i].seed, inputs[i].servers = seed, models
     result.policies[i] = complete(core.simulate(inputs[i]), p.name, { from = from, to = to })
+    result.policies[i].not_simulated = p.skipped
   end
   M.last = result
   return result

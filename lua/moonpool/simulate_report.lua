@@ -153,6 +153,14 @@ local columns = {
 
 local function notes(r)
   local list = {}
+  if #r.not_simulated > 0 then
+    list[1] = ("%s: not simulated, as there are no real requests: %s"):format(
+      r.name, table.concat(r.not_simulated, ", "))
+  end
+  if r.hooks and r.hooks.last_error then
+    list[#list + 1] = ("%s: of %s hooks asked %s failed and the default was taken; the last: %s"):format(
+      r.name, whole(r.hooks.calls), whole(r.hooks.failed), r.hooks.last_error)
+  end
   if r.unfinished then
     list[#list + 1] = ("%s: not done when the clock stopped at %s"):format(
       r.name, progress.duration(r.time))

@@ -2,8 +2,9 @@
  * sim_binding.c - core.simulate(t): one run of the policy core against modelled servers.
  *
  * t is flat and checked by the Lua library (moonpool.simulate): numbers under the names of struct
- * mpp_sim, policy = a compiled policy, servers = a list of tables under the names of struct
- * mpp_sim_server. The result has the sums, and under `seconds` a list a column.
+ * mpp_sim, policy = a compiled policy, hooks = a set of hooks of its own (or nil), servers = a list of
+ * tables under the names of struct mpp_sim_server. The result has the sums, and under `seconds` a list a
+ * column.
  */
 #include <math.h>
 #include <stddef.h>
@@ -11,6 +12,7 @@
 #include <string.h>
 
 #include "binding/client.h"
+#include "binding/hook.h"
 #include "binding/task.h"
 #include "policy/sim.h"
 
@@ -226,6 +228,16 @@ static int interrupted(void *arg)
     return rt->sched && rt->sched->signalled;
 }
 
+static struct mp_hookset *hooks_of(lua_State *L)
+{
+    if (lua_getfield(L, 1, "hooks") == LUA_TNIL)
+        return NULL;
+    struct mp_hookset *hs = mp_hookset_test(L, -1);
+    luaL_argcheck(L, hs != NULL, 1, "hooks: a set of hooks expected");
+    hs->alone = 1;
+    return hs;
+}
+
 static int l_simulate(lua_State *L)
 {
     struct mpp_sim sim = {.stop = interrupted, .stop_arg = mp_rt(L)};
@@ -234,6 +246,8 @@ static int l_simulate(lua_State *L)
     lua_settop(L, 1);
     lua_getfield(L, 1, "policy");
     sim.policy = *(const struct mp_policy *)luaL_checkudata(L, 2, MP_POLICY_TYPE);
+    struct mp_hookset *hs = hooks_of(L);
+    sim.hooks = hs != NULL ? &hs->c.core : NULL;
     read_names(L, 1, &sim, run_names);
     read_servers(L, &sim);
     double series = sim.max_time > 0 && sim.max_time < MAX_SECONDS ? sim.max_time : MAX_SECONDS;
@@ -245,6 +259,8 @@ static int l_simulate(lua_State *L)
     put_result(L, &r);
     put_servers(L, &sim, &r);
     put_seconds(L, &sim, r.makespan);
+    mp_push_hook_stats(L, hs != NULL ? hs->counts : NULL);
+    lua_setfield(L, -2, "hooks");
     return 1;
 }
 

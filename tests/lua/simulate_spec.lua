@@ -136,6 +136,69 @@ describe("a simulation", function()
   end)
 end)
 
+describe("hooks in a simulation", function()
+  local two = { load = { rate = 100, duration = 20 }, servers = { {}, { error = { share = 0.3 } } } }
+
+  local function with(...)
+    local scenario = { load = two.load, servers = two.servers, policies = { ... } }
+    return table.unpack(moonpool.simulate(scenario).policies)
+  end
+
+  it("decide, on the virtual clock", function()
+    local times = {}
+    local r = with {
+      route = function(view)
+        times[#times + 1] = view.now
+        return 1
+      end,
+    }
+    assert.equal(0, r.server_attempts[2])
+    assert.equal(r.requests, r.hooks.calls)
+    assert.equal(r.requests, #times)
+    assert.is_true(times[#times] - times[1] > 18 and times[#times] - times[1] < 20)
+    assert.is_nil(r.hooks.last_error)
+  end)
+
+  it("of every kind are asked", function()
+    local seen = {}
+    local function note(view)
+      seen[view.hook] = (seen[view.hook] or 0) + 1
+    end
+    with {
+      retry = note, hedge = { delay = 0.021, hook = note }, rate = note, concurrency = note, breaker = note,
+      route = note, classify = note, on_giveup = note,
+    }
+    for _, name in ipairs { "retry", "hedge", "rate", "concurrency", "breaker", "route", "classify" } do
+      assert.is_true((seen[name] or 0) > 0, name .. " was not asked")
+    end
+  end)
+
+  it("that fail leave the default, and are told of", function()
+    local plain, broken = with("job", { name = "broken", route = function() return 99 end,
+      retry = function() error "oh dear" end })
+    assert.equal(plain.trace, broken.trace)
+    assert.equal(broken.hooks.calls, broken.hooks.failed)
+    local result = moonpool.simulate {
+      load = two.load, servers = two.servers, policy = { route = function() return 99 end },
+    }
+    assert.matches("hooks asked .- failed and the default was taken; the last: route: ", result:text())
+  end)
+
+  it("come in whole policies, of which the parts about requests are left out", function()
+    local result = moonpool.simulate {
+      load = two.load, servers = two.servers,
+      policy = { policy = { { name = "first", route = function() return 1 end },
+        { name = "sign", before_request = function() error "never" end } } },
+    }
+    local r = result.policies[1]
+    assert.equal("first+sign", r.name)
+    assert.equal(0, r.server_attempts[2])
+    assert.same({ "before_request" }, r.not_simulated)
+    assert.matches("first+sign: not simulated, as there are no real requests: before_request", result:text(),
+      1, true)
+  end)
+end)
+
 describe("a wrong scenario", function()
   it("is refused with the name of what is wrong", function()
     raises("unknown option 'sever' (did you mean 'server'?)", { sever = {} })
@@ -153,7 +216,10 @@ describe("a wrong scenario", function()
     raises("policies: a list of 1 to 16 expected", { policies = {} })
     raises("policies[2]: hedge: unknown option 'delai'", { policies = { "job", { hedge = { delai = 1 } } } })
     raises("policies[2]: preset", { policies = { "job", "jobb" } })
-    raises("policy: retry: a function cannot be simulated", { policy = { retry = function() end } })
+    raises("policy: batch: a function cannot be simulated", { policy = { batch = function() end } })
+    raises("policies[1]: policy[2]: unknown option 'hegde'", {
+      policies = { { policy = { "job", { hegde = 1 } } }, "job" },
+    })
     raises("batch: rows of the model have tokens", { policy = { batch = { chars = 100 } } })
     raises("timeout: unknown option 'atempt'", { timeout = { atempt = 1 } })
     raises("table of options expected", "job")
@@ -164,7 +230,7 @@ describe("a wrong scenario", function()
       { load = { requests = 0 } }, { policy = { retry = { base = -1 } } }, { server = { places = 0 } },
       { policies = { "a" } }, { timeout = { total = -1 } }, { policy = { batch = { bytes = 9 } } },
       { servers = {} }, { policies = {} }, { load = { requests = 1, rows = 1 } }, {}, { nmae = "" },
-      { server = { outage = { to = 5, from = 6 } } }, { policy = { route = function() end } },
+      { server = { outage = { to = 5, from = 6 } } }, { policy = { estimate_tokens = function() end } },
     } do
       local ok, err = pcall(function()
         moonpool.simulate(wrong)
