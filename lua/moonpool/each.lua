@@ -169,6 +169,7 @@ function client.methods.embed_each(self, from, opts)
   local interval = mine.flush_interval
   if interval == nil then interval = FLUSH_INTERVAL end
   local size, window = sizes(state, self, theirs)
+  theirs.max_concurrent_requests = 1 -- a batch that is split must not exceed the window
   local line = pipeline.new {
     next_item = next_item, size = size, window = window, flush_interval = interval,
     ordered = mine.ordered, new = new_batch, add = mine.text and add_text or adder(mine.field or "text"),

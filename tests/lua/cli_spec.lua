@@ -105,9 +105,36 @@ describe("endpoint", function()
     stops(2, "the variable NO_SUCH_VARIABLE_1 is not set", options, "--api-key-env NO_SUCH_VARIABLE_1")
   end)
 
+  it("takes headers, retries, a preset and many connections", function()
+    assert.same({ headers = { ["X-A"] = "b:c", ["X-B"] = false }, max_retries = 0, preset = "gateway",
+      pool = { max_connections = 500 } },
+      options "--header X-A:b:c --header X-B: --retries 0 --preset gateway --max-concurrent 500")
+    stops(2, "'Name: value'", options, "--header canary-key")
+    local _, err = pcall(options, "--header canary-key")
+    assert.is_nil(err.text:find("canary", 1, true))
+  end)
+
+  it("gives the client's policy what was asked for", function()
+    local core = require "moonpool.core"
+    local p = parser.new("t", "")
+    endpoint.configure(p)
+    endpoint.configure_bulk(p)
+    local words = {}
+    for word in ("--url http://h --rpm 90 --tpm 5000 --hedge 2*p95 --retries 2"):gmatch "%S+" do
+      words[#words + 1] = word
+    end
+    local client <close> = endpoint.connect("moonpool t", parser.parse(p, words))
+    local fields = core.policy_fields(require "moonpool.client".state(client).policy)
+    assert.same({ 90, 5000, 2, 3 }, { fields["rate.rpm"], fields["rate.tpm"], fields["hedge.factor"],
+      fields["retry.max_attempts"] })
+    assert.is_true(math.abs(fields["hedge.percentile"] - 0.95) < 1e-9)
+  end)
+
   it("turns what the client refuses into a wrong use", function()
     stops(2, "moonpool t: client: base_url", endpoint.connect, "moonpool t", { url = "ftp://x" })
     stops(2, "provider", endpoint.connect, "moonpool t", { url = "http://x", provider = "opnai" })
+    stops(2, "'cohere' has no classify call", endpoint.connect, "moonpool t",
+      { url = "http://x", provider = "cohere" }, "classify")
   end)
 end)
 

@@ -6,6 +6,7 @@ local rowjob = require "moonpool.rowjob"
 
 local classify = {
   name = "classify",
+  call = "classify",
   summary = "Label texts (lines or JSONL); JSON lines out.",
   done = "classified",
   epilog = [[

@@ -111,7 +111,7 @@ function embed.run(args, client)
     fail(err)
   end
   local input <close> = source -- luacheck: ignore
-  local conn <close> = client or endpoint.connect("moonpool embed", args)
+  local conn <close> = client or endpoint.connect("moonpool embed", args, "embed")
   local out = create(args)
   local bar = not args.quiet and progress.new { total_bytes = source.reader:size() } or nil
   local started = core.now()

@@ -104,9 +104,18 @@ function endpoint.options(name, args)
   }
 end
 
---- A client, or a usage error that says what is wrong with the options.
-function endpoint.connect(name, args)
+-- Said here, where it is a wrong use of the command and not of a function.
+local function check_call(name, args, call)
+  local chosen = call and provider.get(args.provider)
+  if chosen and not chosen[call] then
+    parser.usage_error(name, ("--provider: '%s' has no %s call"):format(chosen.name, call))
+  end
+end
+
+--- A client, or a usage error that says what is wrong with the options; call: what it must have.
+function endpoint.connect(name, args, call)
   local moonpool = require "moonpool"
+  check_call(name, args, call)
   local ok, client = pcall(moonpool.client, endpoint.options(name, args))
   if not ok then
     local reason = tostring(client):gsub("^[^\n:]+:%d+: ", "")

@@ -100,13 +100,14 @@ local function run_job(command, args, job, bar)
 end
 
 --- Runs a command: command.source(args) gives the options of rowjob.source, command.job(args, job) does
---- the work; job = {source, client, out, tally, on_batch}. client may be given (tests).
+--- the work, job = {source, client, out, tally, on_batch}; command.call names the call that the provider
+--- must have. client may be given (tests).
 function filter.run(command, args, client)
   local source <close>, why = rowjob.source(command.source(args)) -- luacheck: ignore
   if not source then
     filter.fail(command.name, why)
   end
-  local conn <close> = client or endpoint.connect("moonpool " .. command.name, args)
+  local conn <close> = client or endpoint.connect("moonpool " .. command.name, args, command.call)
   check_output(command.name, args)
   local out <close> = open_output(command.name, args)
   local job = { source = source, client = conn, out = out, tally = rowjob.tally() }

@@ -8,6 +8,7 @@ local task = require "moonpool.task"
 
 local rerank = {
   name = "rerank",
+  call = "rerank",
   summary = "Order texts by relevance to a query; JSON lines out.",
   done = "ranked",
   epilog = [[

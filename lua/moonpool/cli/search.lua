@@ -102,7 +102,7 @@ function search.run(args, client)
   for _, name in ipairs { "url", "model", "provider", "dimensions" } do
     args[name] = args[name] or dir.index[name]
   end
-  local conn <close> = client or endpoint.connect("moonpool search", args)
+  local conn <close> = client or endpoint.connect("moonpool search", args, "embed")
   local vector = embed_query(conn, args, dir.index)
   local hits = dir:describe(dir:search(vector, args.k or 10))
   if args.json then
