@@ -1,4 +1,4 @@
-/* hook_decide.c - what the policy core asks: classify, retry, hedge, route, the gates, on_giveup. */
+/* hook_decide.c - what the policy core asks: classify, retry, hedge, route, gates, on_giveup. */
 #include "binding/hook.h"
 
 #include <math.h>

@@ -1,4 +1,4 @@
-/* hook_request.c - what the engine asks: batches, token counts, requests before they go, replies. */
+/* hook_request.c - what the engine asks: batches, token counts, requests, replies. */
 #include "binding/hook.h"
 
 #include <math.h>

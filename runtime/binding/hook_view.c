@@ -531,7 +531,7 @@ static int l_header(lua_State *L)
     return 0;
 }
 
-/* view:load(i) -> in flight, sound, latency or nil, limit or nil, of endpoint i (its own if none) */
+/* view:load(i) -> in flight, sound, latency, limit of endpoint i (none: its own) */
 static int l_load(lua_State *L)
 {
     struct mp_hook_case *c = check_view(L);

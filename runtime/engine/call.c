@@ -516,7 +516,7 @@ static const char *kind_message(enum mp_kind kind)
     case MP_KIND_TOTAL_TIMEOUT:
         return "the call's total timeout passed";
     case MP_KIND_BUDGET:
-        return "the retry budget of the endpoint is empty";
+        return "the budget is used up: that of the endpoint's retries, or a rate hook refused";
     case MP_KIND_BREAKER_OPEN:
         return "the circuit breaker of the endpoint is open";
     case MP_KIND_CANCELLED:

@@ -3,7 +3,7 @@
  *
  * mp_client_config.hooks and mp_request.hooks point to a struct mp__hooks; what is NULL in it is
  * decided by the policy alone. Every hook runs inside the engine's turn, between mp__hook_enter and
- * mp__hook_leave: calls cancelled and clients closed meanwhile (by a finalizer, say) end in the next
+ * mp__hook_leave: calls cancelled and clients closed meanwhile (say by a finalizer) end in the next
  * turn, and nothing may be submitted.
  */
 #ifndef MP_ENGINE_HOOKS_H

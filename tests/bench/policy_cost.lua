@@ -17,7 +17,9 @@ local modes = {
     rate = { rpm = 1e9, tpm = 1e12 }, concurrency = 64, batch = { size = 128 },
     breaker = { consecutive = 5, ratio = 0.5 },
   },
-  retry_hook = { base_url = first, preset = "none", retry = { max_attempts = 6, hook = function() return true end } },
+  retry_hook = {
+    base_url = first, preset = "none", retry = { max_attempts = 6, hook = function() return true end },
+  },
   -- two endpoints
   two = route,
   route_hook = { endpoints = two, preset = "none", route = function(view) return view.id % 2 + 1 end },
