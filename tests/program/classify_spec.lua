@@ -167,7 +167,8 @@ nonsense
     local out, err, rc = running:wait()
     assert.equal(130, rc)
     assert.equal("", out)
-    assert.matches("moonpool classify: stopped after 3 rows", err)
+    -- The signal may come between the last row's writing and its counting.
+    assert.matches("moonpool classify: stopped after [23] rows", err)
   end)
 
   it("leaves whole lines when it is interrupted in the middle", function()
@@ -246,7 +247,9 @@ nonsense
       return rc
     end)
     assert.equal(0, watch)
-    assert.is_true(os.getenv "MOONPOOL_SANITIZED" or peak > 0 and peak < 100000, peak)
+    if not os.getenv "MOONPOOL_SANITIZED" then
+      assert.is_true(peak > 0 and peak < 100000, peak)
+    end
     local lines = core.open_lines(program.dir .. "/big.jsonl")
     local rows = 0
     for value in function() return lines:json() end do
