@@ -40,7 +40,8 @@ describe("pool.max_per_host", function()
 
   it("and a lower concurrency policy: the lower one holds", function()
     local server <close>, most = counting()
-    local client <close> = moonpool.client { base_url = server.url, pool = { max_per_host = 5 }, concurrency = 2 }
+    local client <close> = moonpool.client { base_url = server.url, pool = { max_per_host = 5 },
+      concurrency = 2 }
     assert(client:batch_post { path = "/", payloads = payloads(10) })
     assert.equal(2, most())
     assert.error_matches(function()
