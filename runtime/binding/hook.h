@@ -125,7 +125,7 @@ struct mp_hook_watch {
     lua_State *outer;          /* whom a signal would have hooked */
     uint64_t view;             /* number of the last view */
     struct mp_hook_case *open; /* the case of that view while it may be read */
-    pthread_t owner;
+    _Atomic(pthread_t) owner;
     _Atomic(uint64_t) seq;  /* odd: a hook runs */
     _Atomic(uint64_t) kill; /* the run that is to be stopped */
     _Atomic(int) asleep;
