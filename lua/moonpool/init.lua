@@ -23,11 +23,9 @@ local parts = {
   matrix = { "moonpool.matrix" },
   json = { "moonpool.json" },
   jsonl = { "moonpool.jsonl" },
-  job = { "moonpool.job", "run" },
   serve = { "moonpool.serve", "serve" },
   mock = { "moonpool.mock", "new" },
   simulate = { "moonpool.simulate", "run" },
-  metrics = { "moonpool.metrics", "text" },
 }
 
 setmetatable(moonpool, {
