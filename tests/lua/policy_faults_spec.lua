@@ -301,7 +301,7 @@ end)
 
 describe("the log of hooks", function()
   it("has one line a minute, with the number of the others", function()
-    local text = policy_rig.stderr_of [[
+    local text = policy_rig.output_of [[
       local moonpool = require "moonpool"
       local mock = assert(moonpool.mock { dim = 4 })
       local client = moonpool.client { base_url = mock.url, classify = function() error("on purpose", 0) end }
