@@ -236,7 +236,10 @@ end
 function back.retry(f)
   local on = {}
   for _, status in ipairs(f.statuses) do on[#on + 1] = status end
-  if f["retry.transport"] ~= 0 then on[#on + 1] = "transport" end
+  local bits = math.tointeger(f["retry.transport"])
+  for _, name in ipairs(bits == faults.transport and { "transport" } or { "connect", "timeout" }) do
+    if bits & faults[name] ~= 0 then on[#on + 1] = name end
+  end
   return {
     max_attempts = whole(f["retry.max_attempts"]), base = nonzero(f["retry.base"]),
     throttle_base = nonzero(f["retry.throttle_base"]), cap = nonzero(f["retry.cap"]), on = on,
