@@ -137,6 +137,7 @@ static void detach(struct mp__transport *t, struct mp__xfer *x)
     struct mp__lane *lane = x->lane;
     lane->paused -= x->paused;
     x->paused = 0;
+    mp__sockets_abandon(x->handle);
     curl_multi_remove_handle(lane->multi, x->handle->easy);
     mp__easy_give(lane, x->handle);
     x->handle = NULL;

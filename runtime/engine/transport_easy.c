@@ -61,6 +61,7 @@ static int on_prereq(void *hp, char *remote, char *local, int remote_port, int l
     (void)local;
     (void)remote_port;
     (void)local_port;
+    mp__sockets_connected(x->handle);
     if (x->handle->h2c && mp__h2c_astray(x))
         return CURL_PREREQFUNC_ABORT;
     x->connected = 1;
@@ -178,7 +179,7 @@ static void set_target(struct mp__handle *h, struct mp__lane *lane, const struct
         curl_easy_reset(e);
     set_callbacks(h);
     set_house_rules(e);
-    curl_easy_setopt(e, CURLOPT_OPENSOCKETDATA, lane);
+    curl_easy_setopt(e, CURLOPT_OPENSOCKETDATA, h);
     curl_easy_setopt(e, CURLOPT_CLOSESOCKETDATA, lane);
     curl_easy_setopt(e, CURLOPT_SHARE, lane->t->share);
     curl_easy_setopt(e, CURLOPT_HTTP_VERSION, http_version(target, url));
@@ -229,6 +230,7 @@ struct mp__handle *mp__easy_take(struct mp__lane *lane, const struct mp__xfer *x
         h = calloc(1, sizeof(*h));
         if (h == NULL)
             return NULL;
+        mpp_list_init(&h->connecting);
         h->easy = curl_easy_init();
         if (h->easy == NULL) {
             free(h);

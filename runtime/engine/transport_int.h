@@ -23,6 +23,7 @@ struct mp__socket {
     unsigned has_port : 1;          /* not a unix socket */
     unsigned retired : 1;           /* shut down: curl is to close it */
     struct mpp_link idle;           /* of the transport, while nobody uses it */
+    struct mpp_link connecting;     /* of the handle that opened it, until its request goes out */
     uint64_t opened_at, idle_since; /* ms, uv_now */
 };
 
@@ -49,8 +50,9 @@ struct mp__handle {
     uint64_t target_id;
     struct mp__xfer *xfer;
     struct curl_slist *resolve;
-    char method[12]; /* with a body: the method the handle is set to; else "" */
-    char url[256];   /* the url it is set to, "" when longer */
+    struct mpp_link connecting; /* struct mp__socket */
+    char method[12];            /* with a body: the method the handle is set to; else "" */
+    char url[256];              /* the url it is set to, "" when longer */
     long buffer;
     unsigned fresh : 1, spread : 1;
     unsigned h2c : 1;
@@ -91,10 +93,12 @@ int mp__h2c_again(struct mp__transport *t, struct mp__xfer *x);
 void mp__easy_request(struct mp__handle *h, struct mp__xfer *x);
 
 int mp__socket_cb(CURL *easy, curl_socket_t fd, int what, void *lane, void *sockp);
-curl_socket_t mp__socket_open(void *lane, curlsocktype purpose, struct curl_sockaddr *addr);
+curl_socket_t mp__socket_open(void *handle, curlsocktype purpose, struct curl_sockaddr *addr);
 int mp__socket_close(void *lane, curl_socket_t fd);
 void mp__socket_rest(struct mp__socket *s, int events); /* what an idle one watches for */
 void mp__socket_release(struct mp__transport *t, struct mp__socket *s);
+void mp__sockets_connected(struct mp__handle *h);
+void mp__sockets_abandon(struct mp__handle *h); /* before an unfinished transfer is removed */
 unsigned mp__socket_retransmits(int fd);
 void mp__transport_handle_closed(struct mp__transport *t);
 void mp__idle_init(struct mp__transport *t);

@@ -5,6 +5,8 @@
  *  - a socket that curl opened through us keeps one watcher until curl closes the socket; REMOVE
  *    only marks it idle, and an event on an idle one stops it;
  *  - libuv stops a watcher on an error without telling curl, so a live one is started again;
+ *  - curl 7.88 closes a socket that still connects without a word when its transfer is removed, and
+ *    libuv aborts on a watcher of a closed descriptor: those watchers go before the transfer does;
  *  - neither callback ever returns -1: that would kill the multi handle for good.
  */
 #include <errno.h>
@@ -119,6 +121,7 @@ void mp__socket_release(struct mp__transport *t, struct mp__socket *s)
         return;
     s->closing = 1;
     mp__idle_closed(t, s);
+    mpp_list_remove(&s->connecting);
     t->by_fd[s->fd] = NULL;
     uv_poll_stop(&s->poll);
     uv_close((uv_handle_t *)&s->poll, on_closed);
@@ -150,9 +153,33 @@ int mp__socket_cb(CURL *easy, curl_socket_t fd, int what, void *lanep, void *soc
     return 0;
 }
 
-curl_socket_t mp__socket_open(void *lanep, curlsocktype purpose, struct curl_sockaddr *addr)
+static void count_closed(struct mp__transport *t, const struct mp__socket *s)
 {
-    struct mp__lane *lane = lanep;
+    t->n.ports -= s->has_port;
+    if (t->n.open > 0)
+        t->n.open--;
+    t->n.closed++;
+}
+
+void mp__sockets_connected(struct mp__handle *h)
+{
+    while (!mpp_list_empty(&h->connecting))
+        mpp_list_remove(h->connecting.next);
+}
+
+void mp__sockets_abandon(struct mp__handle *h)
+{
+    while (!mpp_list_empty(&h->connecting)) {
+        struct mp__socket *s = MPP_ENTRY(h->connecting.next, struct mp__socket, connecting);
+        count_closed(s->lane->t, s);
+        mp__socket_release(s->lane->t, s);
+    }
+}
+
+curl_socket_t mp__socket_open(void *handle, curlsocktype purpose, struct curl_sockaddr *addr)
+{
+    struct mp__handle *h = handle;
+    struct mp__lane *lane = h->xfer->lane;
     (void)purpose;
     curl_socket_t fd =
         socket(addr->family, addr->socktype | SOCK_CLOEXEC | SOCK_NONBLOCK, addr->protocol);
@@ -163,6 +190,7 @@ curl_socket_t mp__socket_open(void *lanep, curlsocktype purpose, struct curl_soc
             close(fd);
         return CURL_SOCKET_BAD;
     }
+    mpp_list_push(&h->connecting, &s->connecting);
     s->has_port = addr->family != AF_UNIX;
     lane->t->n.ports += s->has_port;
     lane->t->n.open++;
@@ -184,12 +212,9 @@ int mp__socket_close(void *lanep, curl_socket_t fd)
     struct mp__lane *lane = lanep;
     struct mp__socket *s = by_fd(lane->t, fd);
     if (s != NULL) {
-        lane->t->n.ports -= s->has_port;
+        count_closed(lane->t, s);
         mp__socket_release(lane->t, s); /* before the number can be used again */
     }
     lane->t->n.retransmits += mp__socket_retransmits(fd);
-    if (lane->t->n.open > 0)
-        lane->t->n.open--;
-    lane->t->n.closed++;
     return close(fd) == 0 ? 0 : 1;
 }
