@@ -65,7 +65,7 @@ for _, name in ipairs { "wrk", "bare_loop", "batch_post" } do
     cell(ratio(name .. ".cpu_us", "wrk.cpu_us"), "%.2f")))
 end
 
-local shown = { wrk = true, bare_loop = true, batch_post = true }
+local shown = { wrk = true, bare_loop = true, batch_post = true, policies = true }
 local heading = true
 for _, key in ipairs(order) do
   local s = series[key]
