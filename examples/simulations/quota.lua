@@ -4,8 +4,8 @@
 --
 -- What to see: with the rate declared the job uses 95 % of the quota, and its only 429s are those of the
 -- first second, in which it may send a second's worth at once. Without, it learns the quota from refusals:
--- every tenth request is one, and two run out of attempts. Few requests at once are no rate limit either:
--- they are too many or too few as the latency changes.
+-- about every sixth attempt is one, and a few requests run out of attempts. Few requests at once are no
+-- rate limit either: they are too many or too few as the latency changes.
 return {
   name = "A quota of 600 requests and 60,000 tokens a minute",
   load = { duration = 300, concurrency = 32, batch = 4, tokens = 25 },
