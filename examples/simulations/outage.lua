@@ -3,10 +3,10 @@
 --   moonpool simulate examples/simulations/outage.lua --svg outage.svg
 --
 -- What to see: "job" holds back what the outage refused and delivers it afterwards; hardly a row is lost,
--- and during the outage the server sees little more than the arrivals. With a breaker it sees next to nothing,
--- and the first answers come up to a probe's interval later. Retrying without a budget is an attack on
--- a server in trouble (six times the arrivals), and loses rows besides. "gateway" says no at once, which
--- is right when somebody waits.
+-- and during the outage the server sees little more than the arrivals. With a breaker it sees next to
+-- nothing, and the first answers come up to a probe's interval later. Retrying without a budget is an
+-- attack on a server in trouble (six times the arrivals), and loses rows besides. "gateway" says no at
+-- once, which is right when somebody waits.
 return {
   name = "An outage of 30 seconds",
   load = { rate = 100, duration = 150 },
