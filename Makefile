@@ -42,14 +42,16 @@ LLHTTP_SRC    := $(wildcard $(LLHTTP_DIR)/llhttp/*.c)
 endif
 ARGPARSE_LUA ?= /usr/share/lua/5.4/argparse.lua
 
-# ---- sources by layer: policy, codec <- engine <- binding <- host --------------------------------
+# ---- sources by room; which room may use which: runtime/README.md ---------------------------------
 
-LAYERS := policy codec engine http binding
-$(foreach l,$(LAYERS),$(eval $(l)_SRC := $(wildcard runtime/$(l)/*.c)))
-$(foreach l,$(LAYERS),$(eval $(l)_OBJ := $$(patsubst runtime/%.c,$(BUILD)/obj/%.o,$$($(l)_SRC))))
+ROOMS := base policy codec engine http sim mock task binding
+$(foreach l,$(ROOMS),$(eval $(l)_SRC := $(wildcard runtime/$(l)/*.c runtime/$(l)/*/*.c)))
+$(foreach l,$(ROOMS),$(eval $(l)_OBJ := $$(patsubst runtime/%.c,$(BUILD)/obj/%.o,$$($(l)_SRC))))
 http_OBJ += $(patsubst $(LLHTTP_DIR)/llhttp/%.c,$(BUILD)/obj/llhttp/%.o,$(LLHTTP_SRC))
 host_OBJ := $(patsubst runtime/%.c,$(BUILD)/obj/%.o,$(wildcard runtime/host/*.c))
-ENGINE_OBJ := $(policy_OBJ) $(codec_OBJ) $(engine_OBJ)
+# What libmoonpool is; the simulator, the mock and the server are for the programs with Lua in them.
+ENGINE_OBJ := $(base_OBJ) $(policy_OBJ) $(codec_OBJ) $(engine_OBJ)
+SCRIPT_OBJ := $(task_OBJ) $(binding_OBJ) $(http_OBJ) $(sim_OBJ) $(mock_OBJ)
 
 LUA_FILES  := $(shell find lua/moonpool -name '*.lua' | LC_ALL=C sort)
 EMBED_OBJ  := $(BUILD)/obj/embedded.o
@@ -59,6 +61,7 @@ EMBED_OBJ  := $(BUILD)/obj/embedded.o
 all: $(BUILD)/moonpool $(BUILD)/libmoonpool.so $(BUILD)/libmoonpool.a $(BUILD)/moonpool.so \
 	$(BUILD)/moonpool.pc
 
+$(BUILD)/obj/task/%.o: CFLAGS_EXTRA := $(LUA_CFLAGS)
 $(BUILD)/obj/binding/%.o: CFLAGS_EXTRA := $(LUA_CFLAGS) $(LLHTTP_CFLAGS)
 $(BUILD)/obj/host/%.o: CFLAGS_EXTRA := $(LUA_CFLAGS) $(LLHTTP_CFLAGS)
 $(BUILD)/obj/http/%.o: CFLAGS_EXTRA := $(LLHTTP_CFLAGS)
@@ -75,13 +78,9 @@ $(BUILD)/obj/llhttp/%.o: $(LLHTTP_DIR)/llhttp/%.c
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS_ALL) $(LLHTTP_CFLAGS) -w -c -o $@ $<
 
-# One archive a layer, so that a test of a layer links nothing above it.
-$(BUILD)/policy.a: $(policy_OBJ)
-$(BUILD)/codec.a: $(codec_OBJ)
-$(BUILD)/engine.a: $(engine_OBJ)
-$(BUILD)/http.a: $(http_OBJ)
-$(BUILD)/binding.a: $(binding_OBJ)
-$(LAYERS:%=$(BUILD)/%.a) $(BUILD)/libmoonpool.a:
+# One archive a room, so that a test of a room links nothing above it.
+$(foreach l,$(ROOMS),$(eval $(BUILD)/$(l).a: $($(l)_OBJ)))
+$(ROOMS:%=$(BUILD)/%.a) $(BUILD)/libmoonpool.a:
 	@mkdir -p $(@D)
 	@rm -f $@
 	$(AR) rcs $@ $^
@@ -98,11 +97,11 @@ $(EMBED_OBJ): $(BUILD)/embedded.c
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS_ALL) -c -o $@ $<
 
-$(BUILD)/moonpool: $(host_OBJ) $(binding_OBJ) $(http_OBJ) $(ENGINE_OBJ) $(EMBED_OBJ)
+$(BUILD)/moonpool: $(host_OBJ) $(SCRIPT_OBJ) $(ENGINE_OBJ) $(EMBED_OBJ)
 	$(CC) $(CFLAGS_ALL) -pie -o $@ $^ -Wl,-E -Wl,--whole-archive $(LUA_STATIC) -Wl,--no-whole-archive \
 		$(LLHTTP_LIBS) $(DEPS_LIBS) $(CRYPTO_LIBS) -ldl $(HARDEN_L) $(LDFLAGS)
 
-$(BUILD)/moonpool.so: $(binding_OBJ) $(http_OBJ) $(ENGINE_OBJ) $(EMBED_OBJ)
+$(BUILD)/moonpool.so: $(SCRIPT_OBJ) $(ENGINE_OBJ) $(EMBED_OBJ)
 	$(CC) $(CFLAGS_ALL) -shared -o $@ $^ $(LLHTTP_LIBS) $(DEPS_LIBS) $(CRYPTO_LIBS) $(HARDEN_L) \
 		-Wl,-z,nodelete $(LDFLAGS)
 
@@ -122,14 +121,18 @@ $(BUILD)/moonpool.pc: FORCE
 
 # ---- tests ---------------------------------------------------------------------------------------
 
-# tests/unit/<layer>_<what>.c, linked with that layer and what it may use.
+# tests/unit/<room>_<what>.c, linked with that room and what it may use.
 UNIT_SRC := $(wildcard tests/unit/*_*.c)
 UNIT_BIN := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(UNIT_SRC))
-LINK_policy := $(BUILD)/policy.a
-LINK_codec  := $(BUILD)/codec.a
-LINK_engine := $(BUILD)/libmoonpool.a $(BUILD)/http.a
-LINK_http   := $(BUILD)/http.a $(BUILD)/codec.a
-LINK_binding := $(BUILD)/binding.a $(BUILD)/http.a $(BUILD)/libmoonpool.a $(EMBED_OBJ)
+LINK_base    := $(BUILD)/base.a
+LINK_policy  := $(BUILD)/policy.a $(BUILD)/base.a
+LINK_sim     := $(BUILD)/sim.a $(BUILD)/policy.a $(BUILD)/base.a
+LINK_codec   := $(BUILD)/codec.a $(BUILD)/base.a
+LINK_mock    := $(BUILD)/mock.a $(BUILD)/codec.a $(BUILD)/base.a
+LINK_engine  := $(BUILD)/libmoonpool.a $(BUILD)/http.a
+LINK_http    := $(BUILD)/http.a $(BUILD)/codec.a $(BUILD)/base.a
+LINK_binding := $(BUILD)/binding.a $(BUILD)/task.a $(BUILD)/http.a $(BUILD)/sim.a $(BUILD)/mock.a \
+	$(BUILD)/libmoonpool.a $(EMBED_OBJ)
 $(BUILD)/tests/binding_%: LUA_TEST_CFLAGS = $(LUA_CFLAGS)
 $(BUILD)/tests/binding_%: LUA_TEST_LIBS = $(LUA_STATIC) $(CRYPTO_LIBS) -ldl
 
@@ -139,7 +142,7 @@ $(BUILD)/tests/$(1)_%: tests/unit/$(1)_%.c $(LINK_$(1)) $(wildcard tests/unit/*.
 	$(CC) $(CFLAGS_ALL) $(LLHTTP_CFLAGS) $$(LUA_TEST_CFLAGS) -Itests/unit -o $$@ $$< $(LINK_$(1)) \
 		$(LLHTTP_LIBS) $$(LUA_TEST_LIBS) $(DEPS_LIBS) $(CMOCKA_LIBS) $(LDFLAGS)
 endef
-$(foreach l,policy codec engine http binding,$(eval $(call unit_rule,$(l))))
+$(foreach l,base policy sim codec mock engine http binding,$(eval $(call unit_rule,$(l))))
 
 unit: $(UNIT_BIN)
 

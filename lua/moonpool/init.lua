@@ -14,10 +14,10 @@ end
 
 -- name = { module, field of it (nil: the module itself) }
 local parts = {
-  client = { "moonpool.api", "client" },
-  pool = { "moonpool.api", "pool" },
-  preference = { "moonpool.api", "preference" },
-  timeouts = { "moonpool.api", "timeouts" },
+  client = { "moonpool.client", "client" },
+  pool = { "moonpool.client", "pool" },
+  preference = { "moonpool.client", "preference" },
+  timeouts = { "moonpool.client", "timeouts" },
   policy = { "moonpool.policy" },
   provider = { "moonpool.provider" },
   matrix = { "moonpool.matrix" },

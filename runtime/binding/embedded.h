@@ -2,13 +2,13 @@
 #ifndef MP_BINDING_EMBEDDED_H
 #define MP_BINDING_EMBEDDED_H
 
-struct mp_embedded {
+struct mp__embedded {
     const char *module; /* "moonpool.task"; a NULL module ends the table */
     const char *chunk;  /* chunk name for messages */
     const char *start;
     const char *end;
 };
 
-extern const struct mp_embedded mp_embedded[] __attribute__((visibility("hidden")));
+extern const struct mp__embedded mp__embedded[] __attribute__((visibility("hidden")));
 
 #endif

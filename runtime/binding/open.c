@@ -5,7 +5,7 @@
  * paths. MOONPOOL_PATH=dir reads dir/moonpool/x.lua instead, for work on the library.
  */
 #include "binding/embedded.h"
-#include "binding/task.h"
+#include "task/internal.h"
 #include "moonpool_lua.h"
 
 #include <lualib.h>
@@ -15,9 +15,9 @@
 
 /* ---- the Lua half ---- */
 
-static const struct mp_embedded *find_embedded(const char *name)
+static const struct mp__embedded *find_embedded(const char *name)
 {
-    for (const struct mp_embedded *e = mp_embedded; e->module; e++)
+    for (const struct mp__embedded *e = mp__embedded; e->module; e++)
         if (strcmp(e->module, name) == 0)
             return e;
     return NULL;
@@ -46,7 +46,7 @@ static int push_override(lua_State *L, const char *name)
 /* Pushes the module's chunk and where it is from; 0 and nothing when there is no such module. */
 static int push_chunk(lua_State *L, const char *name)
 {
-    const struct mp_embedded *e;
+    const struct mp__embedded *e;
     int status;
     if (push_override(L, name)) {
         status = luaL_loadfilex(L, lua_tostring(L, -1), "t");
@@ -95,7 +95,7 @@ static void add_searcher(lua_State *L)
 /* embedded(name) -> the text of a part, such as "NOTICE", or nil */
 static int l_embedded(lua_State *L)
 {
-    const struct mp_embedded *e = find_embedded(luaL_checkstring(L, 1));
+    const struct mp__embedded *e = find_embedded(luaL_checkstring(L, 1));
     if (!e)
         return 0;
     lua_pushlstring(L, e->start, (size_t)(e->end - e->start));
@@ -113,15 +113,15 @@ MP_API int luaopen_moonpool_core(lua_State *L)
     lua_setfield(L, -2, "version");
     lua_pushcfunction(L, l_embedded);
     lua_setfield(L, -2, "embedded");
-    mp_open_error(L);
-    mp_open_task(L);
-    mp_open_system(L);
-    mp_open_json(L);
-    mp_open_matrix(L);
-    mp_open_files(L);
-    mp_open_server(L);
-    mp_open_client(L);
-    mp_open_hmac(L);
+    mp__open_error(L);
+    mp__open_task(L);
+    mp__open_system(L);
+    mp__open_json(L);
+    mp__open_matrix(L);
+    mp__open_files(L);
+    mp__open_server(L);
+    mp__open_client(L);
+    mp__open_hmac(L);
     add_searcher(L);
     return 1;
 }
@@ -136,4 +136,22 @@ MP_API int luaopen_moonpool(lua_State *L)
     lua_insert(L, -2);
     lua_call(L, 2, 1);
     return 1;
+}
+
+/* ---- for C programs ---- */
+
+static int p_open(lua_State *L)
+{
+    uv_loop_t *loop = lua_touserdata(L, 1);
+    if (!mp__rt_if_any(L))
+        mp__rt_open(L, loop);
+    luaL_requiref(L, "moonpool", luaopen_moonpool, 0);
+    return 0;
+}
+
+int mp_lua_open(lua_State *L, void *uv_loop)
+{
+    lua_pushcfunction(L, p_open);
+    lua_pushlightuserdata(L, uv_loop);
+    return lua_pcall(L, 1, 0, 0);
 }

@@ -1,7 +1,7 @@
 /*
  * decode.c - the streaming decoder: public calls and the structure of the document.
  */
-#include "codec/decode_int.h"
+#include "codec/internal.h"
 #include "codec/json_find.h"
 
 #include <stdarg.h>

@@ -4,7 +4,7 @@
  * A lone surrogate escape is refused: no UTF-8 text can hold it, so the rest could not be read
  * back.
  */
-#include "codec/decode_int.h"
+#include "codec/internal.h"
 #include "codec/utf8.h"
 
 #include <string.h>

@@ -4,7 +4,7 @@
  * A vector goes straight into its row when its item number and the dimension are known before it
  * comes and its elements are floats; else into the scratch, and from there when all is known.
  */
-#include "codec/decode_int.h"
+#include "codec/internal.h"
 #include "codec/vec.h"
 
 #include <limits.h>

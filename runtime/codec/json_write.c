@@ -5,6 +5,7 @@
 #include "codec/cpu.h"
 #include "codec/utf8.h"
 
+#include <stdint.h>
 #include <locale.h>
 #include <math.h>
 #include <stdio.h>

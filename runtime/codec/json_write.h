@@ -4,7 +4,8 @@
 #ifndef MP_CODEC_JSON_WRITE_H
 #define MP_CODEC_JSON_WRITE_H
 
-#include "codec/buf.h"
+#include "base/buf.h"
+#include "moonpool.h"
 
 /*
  * Appends s[0..n) as a JSON string with its quotes. Bytes must be UTF-8 without surrogates,

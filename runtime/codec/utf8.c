@@ -5,6 +5,7 @@
 #include "codec/cpu.h"
 #include "codec/utf8.h"
 
+#include <stdint.h>
 #include <string.h>
 
 #if MP__X86

@@ -11,7 +11,7 @@
 #include <string.h>
 #include <time.h>
 
-#include "engine/engine_int.h"
+#include "engine/internal.h"
 #include "engine/message.h"
 #include "policy/retry.h"
 
@@ -27,7 +27,7 @@ static struct mp__attempt *attempt_take(struct mp_engine *e)
         e->free_attempts = a->next;
     else
         a = calloc(1, sizeof(*a));
-    if (a == NULL || mpp_heap_promise(&e->timers) != 0) {
+    if (a == NULL || mp__heap_promise(&e->timers) != 0) {
         free(a);
         return NULL;
     }
@@ -45,8 +45,8 @@ static void drop_big(struct mp__buf *b)
 void mp__attempt_free(struct mp__attempt *a)
 {
     struct mp_engine *e = a->engine;
-    mpp_heap_clear(&e->timers, &a->timer);
-    mpp_heap_yield(&e->timers);
+    mp__heap_clear(&e->timers, &a->timer);
+    mp__heap_yield(&e->timers);
     mp__waiter_unlink(&a->waiter);
     mp__hdr_free(a->row_chain);
     free(a->scratch);
@@ -229,41 +229,41 @@ static int on_body(struct mp__xfer *x, const char *p, size_t n)
 
 /* ---- timers: one a running attempt, at the nearest of its limits ---- */
 
-static mpp_time earlier(mpp_time a, mpp_time b)
+static mp__time earlier(mp__time a, mp__time b)
 {
     return a < b ? a : b;
 }
 
-static mpp_time quiet_until(const struct mp__attempt *a, mpp_time now)
+static mp__time quiet_until(const struct mp__attempt *a, mp__time now)
 {
     const struct mp_timeouts *t = &a->call->timeouts;
     if (a->xfer.hold) /* it is us who do not read */
-        return MPP_NEVER;
+        return MP__NEVER;
     if (a->state == MP__NAMING || !a->xfer.connected)
-        return mp__after(a->sent_at, t->connect);
+        return mp__limit_at(a->sent_at, t->connect);
     double limit = a->xfer.sent || a->xfer.replied ? t->read : t->write;
     uint64_t loop_ms = uv_now(a->engine->loop);
     uint64_t idle_ms = loop_ms > a->xfer.last_io ? loop_ms - a->xfer.last_io : 0;
-    return mp__after(now - (mpp_time)idle_ms * 1000000, limit);
+    return mp__limit_at(now - (mp__time)idle_ms * 1000000, limit);
 }
 
-static mpp_time next_limit(const struct mp__attempt *a, mpp_time now)
+static mp__time next_limit(const struct mp__attempt *a, mp__time now)
 {
-    return earlier(quiet_until(a, now), mp__after(a->started, a->call->timeouts.attempt));
+    return earlier(quiet_until(a, now), mp__limit_at(a->started, a->call->timeouts.attempt));
 }
 
 /* Runs inside curl. Another limit holds from here on, which may be much nearer. */
 static void on_progress(struct mp__xfer *x)
 {
     struct mp__attempt *a = (struct mp__attempt *)x;
-    mpp_time now = mp__now();
+    mp__time now = mp__now();
     if (!a->counted) {
         a->client->n.running++;
         a->counted = 1;
         mpp_attempt_connected(a->engine->core, a->id, now);
     }
     if (a->call != NULL)
-        mpp_heap_set(&a->engine->timers, &a->timer, next_limit(a, now));
+        mp__heap_set(&a->engine->timers, &a->timer, next_limit(a, now));
 }
 
 static const char *limit_message(enum mp_kind kind)
@@ -283,21 +283,21 @@ static const char *limit_message(enum mp_kind kind)
 void mp__attempt_resume(struct mp__attempt *a)
 {
     mp__transport_resume(a->pool->transport, &a->xfer);
-    mpp_heap_set(&a->engine->timers, &a->timer, next_limit(a, mp__now()));
+    mp__heap_set(&a->engine->timers, &a->timer, next_limit(a, mp__now()));
 }
 
 void mp__attempt_timer(struct mp__attempt *a)
 {
-    mpp_time now = mp__now();
+    mp__time now = mp__now();
     if (a->call == NULL) { /* a draining loser has had its time */
         mp__transport_cancel(a->pool->transport, &a->xfer);
         a->kind = MP_KIND_CANCELLED;
         settle(a);
         return;
     }
-    mpp_time limit = next_limit(a, now);
+    mp__time limit = next_limit(a, now);
     if (limit > now) {
-        mpp_heap_set(&a->engine->timers, &a->timer, limit);
+        mp__heap_set(&a->engine->timers, &a->timer, limit);
         return;
     }
     if (!a->xfer.connected)
@@ -362,7 +362,7 @@ void mp__attempt_start(struct mp__part *part, const struct mpp_action *act)
     struct mp_engine *e = call->engine;
     struct mp__attempt *a = part != NULL ? attempt_take(e) : NULL;
     const struct mpp_part_facts *facts = mpp_part_facts(act->part);
-    mpp_time now = mp__now();
+    mp__time now = mp__now();
     if (a == NULL) { /* no memory */
         struct mpp_outcome o = {.kind = MP_KIND_CONNECT, .never_sent = 1, .tokens = -1};
         mpp_hints_init(&o.hints);
@@ -386,7 +386,7 @@ void mp__attempt_start(struct mp__part *part, const struct mpp_action *act)
     part->running = a;
     part->core = act->part;
     if (facts->attempts == 1 && !a->is_hedge && facts->admitted > 0)
-        mpp_hists_record(&a->client->pool_waits, 0, now - facts->admitted, now);
+        mp__hists_record(&a->client->pool_waits, 0, now - facts->admitted, now);
     int rc = mp__attempt_build(a, facts, now);
     if (rc != 0) {
         fail_now(a, MP_KIND_INVALID, a->message[0] ? NULL : mp_strerror(rc));
@@ -397,7 +397,7 @@ void mp__attempt_start(struct mp__part *part, const struct mpp_action *act)
     if (ep->name == NULL || mp__name_wait(ep->name, &a->waiter, now))
         ep->name == NULL ? send_now(a) : on_name(&a->waiter);
     if (a->state != MP__ENDED)
-        mpp_heap_set(&e->timers, &a->timer, next_limit(a, now));
+        mp__heap_set(&e->timers, &a->timer, next_limit(a, now));
 }
 
 /* ---- end ---- */
@@ -464,7 +464,7 @@ static void settle(struct mp__attempt *a)
 
     a->state = MP__ENDED;
     uncount(a);
-    mpp_heap_clear(&e->timers, &a->timer);
+    mp__heap_clear(&e->timers, &a->timer);
     o.kind = a->kind;
     o.status = a->status;
     o.never_sent = a->xfer.never_sent;
@@ -572,5 +572,5 @@ void mp__attempt_leave(struct mp__attempt *a)
     a->client->refs++;
     a->next = e->draining;
     e->draining = a;
-    mpp_heap_set(&e->timers, &a->timer, mp__after(mp__now(), limit < 5 ? limit : 5));
+    mp__heap_set(&e->timers, &a->timer, mp__limit_at(mp__now(), limit < 5 ? limit : 5));
 }

@@ -7,7 +7,7 @@
 #include <time.h>
 
 #include "codec/json_write.h"
-#include "engine/engine_int.h"
+#include "engine/internal.h"
 
 #define EXPECT_FROM (1024 * 1024) /* curl adds Expect to larger bodies */
 
@@ -110,7 +110,7 @@ static void add_header(struct mp__attempt *a, int i, const char *name, const cha
     link_header(a, i);
 }
 
-static double attempt_limit(const struct mp__attempt *a, mpp_time now)
+static double attempt_limit(const struct mp__attempt *a, mp__time now)
 {
     double limit = a->call->timeouts.attempt;
     if (a->call->timeouts.total > 0) {
@@ -121,7 +121,7 @@ static double attempt_limit(const struct mp__attempt *a, mpp_time now)
     return limit;
 }
 
-static void add_deadline_headers(struct mp__attempt *a, mpp_time now)
+static void add_deadline_headers(struct mp__attempt *a, mp__time now)
 {
     char text[32];
     double limit = attempt_limit(a, now);
@@ -261,7 +261,7 @@ static void set_headers(struct mp__attempt *a)
         a->xfer.headers = mp__call_chain(a->call, a->endpoint, a->xfer.body != NULL);
 }
 
-int mp__attempt_build(struct mp__attempt *a, const struct mpp_part_facts *facts, mpp_time now)
+int mp__attempt_build(struct mp__attempt *a, const struct mpp_part_facts *facts, mp__time now)
 {
     const struct mp__hooks *hooks = a->call->hooks;
     int rc = build_body(a);

@@ -11,7 +11,7 @@
 #include <unistd.h>
 
 #include "codec/json_write.h"
-#include "engine/engine_int.h"
+#include "engine/internal.h"
 #include "policy/batch.h"
 
 /* ---- tickets ---- */
@@ -192,7 +192,7 @@ static int start_in_core(struct mp__call *call, const struct mp_request *q)
     cfg.client = call->client->core;
     cfg.policy = q->policy;
     cfg.max_concurrent = q->max_concurrent;
-    cfg.deadline = mp__after(call->created, call->timeouts.total);
+    cfg.deadline = mp__limit_at(call->created, call->timeouts.total);
     cfg.pool_timeout = call->timeouts.pool;
     cfg.idempotent = (q->flags & MP_IDEMPOTENT) != 0;
     cfg.pinned_endpoint = -1;
@@ -484,7 +484,7 @@ static void fill_exchange(struct mp_exchange *x, const struct mp__part *part,
                           const struct mpp_action *act, const struct mp__attempt *a)
 {
     const struct mpp_part_facts *facts = mpp_part_facts(act->part);
-    mpp_time from = facts->admitted > 0 ? facts->admitted : facts->created;
+    mp__time from = facts->admitted > 0 ? facts->admitted : facts->created;
     x->first = part->first;
     x->count = part->count;
     x->kind = (uint16_t)act->kind;

@@ -7,7 +7,7 @@
 #include <string.h>
 #include <strings.h>
 
-#include "engine/engine_int.h"
+#include "engine/internal.h"
 
 /* ---- pools ---- */
 
@@ -304,7 +304,7 @@ static void client_free(struct mp_client *c)
     free(c->request_id_prefix);
     free(c->idempotency_header);
     free(c->rate_key);
-    mpp_hists_fini(&c->pool_waits);
+    mp__hists_fini(&c->pool_waits);
     if (c->pool != NULL)
         mp__pool_unref(c->pool);
     if (c->hooks != NULL)

@@ -14,12 +14,12 @@
 #include <sys/random.h>
 #include <unistd.h>
 
-#include "engine/engine_int.h"
+#include "engine/internal.h"
 #include "moonpool_uv.h"
 
 /* ---- small services ---- */
 
-uint64_t mp__random(struct mp_engine *e)
+uint64_t mp__engine_random(struct mp_engine *e)
 {
     uint64_t z = (e->rng += UINT64_C(0x9e3779b97f4a7c15)); /* splitmix64 */
     z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
@@ -103,21 +103,21 @@ static void perform(struct mp_engine *e, const struct mpp_action *act)
     }
 }
 
-static void expire(struct mp_engine *e, mpp_time now)
+static void expire(struct mp_engine *e, mp__time now)
 {
-    for (struct mpp_timer *t = mpp_heap_first(&e->timers); t != NULL && t->at <= now;
-         t = mpp_heap_first(&e->timers)) {
-        mpp_heap_clear(&e->timers, t);
+    for (struct mp__timer *t = mp__heap_first(&e->timers); t != NULL && t->at <= now;
+         t = mp__heap_first(&e->timers)) {
+        mp__heap_clear(&e->timers, t);
         mp__attempt_timer((struct mp__attempt *)((char *)t - offsetof(struct mp__attempt, timer)));
     }
 }
 
 /* Reap, decide and send until nothing is left or the time is up: 1 when something is left. */
-static int work(struct mp_engine *e, mpp_time start)
+static int work(struct mp_engine *e, mp__time start)
 {
     struct mpp_action act;
     for (;;) {
-        mpp_time now = mp__now();
+        mp__time now = mp__now();
         struct mp_pool *next = NULL;
         if (e->later)
             mp__hook_later(e);
@@ -147,7 +147,7 @@ static int work(struct mp_engine *e, mpp_time start)
     }
 }
 
-static int deliver(struct mp_engine *e, mpp_time start)
+static int deliver(struct mp_engine *e, mp__time start)
 {
     while (e->finished != NULL) {
         struct mp__call *call = e->finished;
@@ -175,15 +175,15 @@ static void on_timer(uv_timer_t *timer)
 
 static void arm(struct mp_engine *e)
 {
-    mpp_time at = mpp_wake_at(e->core);
-    struct mpp_timer *first = mpp_heap_first(&e->timers);
+    mp__time at = mpp_wake_at(e->core);
+    struct mp__timer *first = mp__heap_first(&e->timers);
     if (first != NULL && first->at < at)
         at = first->at;
-    if (at == MPP_NEVER) {
+    if (at == MP__NEVER) {
         uv_timer_stop(&e->timer);
         return;
     }
-    mpp_time now = mp__now();
+    mp__time now = mp__now();
     uint64_t ms = at > now ? (uint64_t)((at - now + 999999) / 1000000) : 0;
     uv_update_time(e->loop);
     uv_timer_start(&e->timer, on_timer, ms > 0 ? ms : 1, 0);
@@ -191,7 +191,7 @@ static void arm(struct mp_engine *e)
 
 static void turn(struct mp_engine *e)
 {
-    mpp_time start = mp__now();
+    mp__time start = mp__now();
     e->in_turn = 1;
     int left = work(e, start);
     left |= deliver(e, start);
@@ -251,7 +251,7 @@ mp_engine *mp_engine_new_on_loop(uv_loop_t *loop, const struct mp_config *config
     e->loop = loop;
     e->pid = getpid();
     e->rng = e->cfg.seed;
-    e->id_salt = mp__random(e);
+    e->id_salt = mp__engine_random(e);
     e->free_slot = UINT32_MAX;
     e->finished_tail = &e->finished;
     e->polled_tail = &e->polled;
@@ -337,7 +337,7 @@ static void engine_free(struct mp_engine *e)
         mp__decoder_free(a->decoder);
         free(a);
     }
-    mpp_heap_fini(&e->timers);
+    mp__heap_fini(&e->timers);
     mpp_free(e->core);
     free(e->slots);
     free(e);

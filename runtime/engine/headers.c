@@ -8,7 +8,7 @@
 #include <string.h>
 #include <strings.h>
 
-#include "engine/engine_int.h"
+#include "engine/internal.h"
 
 int mp__header_check(const char *name, const char *value, const char **why)
 {

@@ -7,7 +7,7 @@
  */
 #include <errno.h>
 
-#include "engine/engine_int.h"
+#include "engine/internal.h"
 
 #define LAST_SECONDS 60
 
@@ -21,11 +21,11 @@ static const char pool[] =
     "requests wait too long for a connection: raise pool.max_connections or lower "
     "max_concurrent_requests";
 
-static void hint(struct mp_client *c, const char *text, mpp_time now)
+static void hint(struct mp_client *c, const char *text, mp__time now)
 {
     struct mp_engine *e = c->engine;
     c->hint = text;
-    c->hint_until = mp__after(now, LAST_SECONDS);
+    c->hint_until = mp__limit_at(now, LAST_SECONDS);
     if (now < e->next_hint)
         return;
     e->next_hint = c->hint_until;

@@ -2,7 +2,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "engine/engine_int.h"
+#include "engine/internal.h"
 #include "policy/batch.h"
 
 /* ---- facts ---- */

@@ -2,7 +2,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 
-#include "engine/engine_int.h"
+#include "engine/internal.h"
 
 static _Thread_local char last_error[256];
 

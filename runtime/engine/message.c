@@ -7,7 +7,7 @@
 #include <string.h>
 #include <strings.h>
 
-#include "engine/transport.h"
+#include "engine/transport/transport.h"
 
 #define MAX_ERROR_JSON 16384
 

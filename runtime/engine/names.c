@@ -15,7 +15,7 @@
 #include <string.h>
 #include <sys/socket.h>
 
-#include "engine/engine_int.h"
+#include "engine/internal.h"
 
 #define FRESH_SECONDS 60
 #define RETRY_SECONDS 1 /* a failure is believed for so long */
@@ -162,7 +162,7 @@ static int thread_start(struct mp__names *n, const char *host)
     return 0;
 }
 
-static void take_answer(struct mp__name *name, struct answer *a, mpp_time now)
+static void take_answer(struct mp__name *name, struct answer *a, mp__time now)
 {
     name->looking = 0;
     if (a->addresses != NULL) {
@@ -172,12 +172,12 @@ static void take_answer(struct mp__name *name, struct answer *a, mpp_time now)
         name->addresses = a->addresses;
         a->addresses = NULL;
         name->failure = NULL;
-        name->fresh_until = now + FRESH_SECONDS * MPP_SECOND;
+        name->fresh_until = now + FRESH_SECONDS * MP__SECOND;
     } else {
         /* Known addresses outlive a failing name server. */
         name->failure = name->addresses == NULL ? a->failure : NULL;
         name->missing = name->failure != NULL && a->missing;
-        name->fresh_until = now + RETRY_SECONDS * MPP_SECOND;
+        name->fresh_until = now + RETRY_SECONDS * MP__SECOND;
     }
     while (name->waiters.next != &name->waiters) {
         struct mp__waiter *w = name->waiters.next;
@@ -274,7 +274,7 @@ struct mp__name *mp__name_get(struct mp_engine *e, const char *host)
     return name;
 }
 
-int mp__name_wait(struct mp__name *name, struct mp__waiter *w, mpp_time now)
+int mp__name_wait(struct mp__name *name, struct mp__waiter *w, mp__time now)
 {
     if (now >= name->fresh_until && !name->looking) {
         if (thread_start(name->engine->names, name->host) == 0) {

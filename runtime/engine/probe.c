@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "engine/engine_int.h"
+#include "engine/internal.h"
 
 struct mp__xfer_probe {
     struct mp__xfer xfer;

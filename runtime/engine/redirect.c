@@ -11,7 +11,7 @@
 #include <string.h>
 #include <strings.h>
 
-#include "engine/engine_int.h"
+#include "engine/internal.h"
 
 #define MAX_HOPS 3
 

@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "engine/engine_int.h"
+#include "engine/internal.h"
 
 const char *mp_exchange_head(const struct mp_exchange *x)
 {
@@ -139,7 +139,7 @@ static void sort_exchanges(struct mp_result *r)
         qsort(r->exchanges, r->nexchanges, sizeof(*r->exchanges), by_first);
 }
 
-void mp__result_seal(struct mp__call *call, enum mp_kind kind, mpp_time now)
+void mp__result_seal(struct mp__call *call, enum mp_kind kind, mp__time now)
 {
     struct mp_result *r = call->result;
     r->kind = kind;

@@ -1,7 +1,7 @@
 /* stats.c - counters of the engine and of a client, gathered when asked for. */
 #include <string.h>
 
-#include "engine/engine_int.h"
+#include "engine/internal.h"
 
 static void fill(void *out, const void *full, size_t size)
 {
@@ -88,8 +88,8 @@ void mp_client_stats(mp_client *c, struct mp_client_stats *out)
     s.no_local_port = c->n.no_ports;
     s.pool_timeouts = c->n.pool_timeouts;
     s.pool_waiting = core.pool_waiting;
-    s.pool_wait_p50 = mpp_hists_percentile(&c->pool_waits, 0, 0.5, mp__now());
-    s.pool_wait_p99 = mpp_hists_percentile(&c->pool_waits, 0, 0.99, mp__now());
+    s.pool_wait_p50 = mp__hists_percentile(&c->pool_waits, 0, 0.5, mp__now());
+    s.pool_wait_p99 = mp__hists_percentile(&c->pool_waits, 0, 0.99, mp__now());
     s.hint = mp__hint_now(c);
     fill(out, &s, sizeof(s));
 }

@@ -1,5 +1,5 @@
 /* bytes.c - the server's growing buffers. */
-#include "http/int.h"
+#include "http/internal.h"
 
 #include <stdlib.h>
 #include <string.h>

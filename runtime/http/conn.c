@@ -4,7 +4,7 @@
  * Reading goes on while a handler works, only so that a client that leaves is noticed. What arrives
  * meanwhile (pipelining) is held, and the first held byte stops the reading.
  */
-#include "http/int.h"
+#include "http/internal.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -17,7 +17,7 @@ static void next_request(struct mp__conn *c);
 
 /* ---- memory ---- */
 
-struct mp__conn *mp__conn_new(struct mp_http_server *s)
+struct mp__conn *mp__conn_new(struct mp__http_server *s)
 {
     struct mp__conn *c = s->spare;
     if (c != NULL) {
@@ -50,7 +50,7 @@ void mp__conn_free(struct mp__conn *c)
 
 static void release(struct mp__conn *c)
 {
-    struct mp_http_server *s = c->server;
+    struct mp__http_server *s = c->server;
     if (c->handle_open || c->req_out)
         return;
     mp__bytes_trim(&c->head, MP__KEEP_HEAD);
@@ -59,7 +59,7 @@ static void release(struct mp__conn *c)
     if (s->closing || s->nspare >= MP__SPARE_CONNS) {
         mp__conn_free(c);
     } else {
-        c->all.next = (struct mp__link *)(void *)s->spare;
+        c->all.next = (struct mp__hlink *)(void *)s->spare;
         s->spare = c;
         s->nspare++;
     }
@@ -71,7 +71,7 @@ static void release(struct mp__conn *c)
 static void closed_cb(uv_handle_t *h)
 {
     struct mp__conn *c = h->data;
-    mp__link_remove(&c->all);
+    mp__hlink_remove(&c->all);
     c->handle_open = 0;
     c->server->handles--;
     c->server->stats.open--;
@@ -128,7 +128,7 @@ void mp__conn_linger(struct mp__conn *c)
 
 void mp__conn_gone(struct mp__conn *c)
 {
-    void (*on_gone)(struct mp_http_request *) = c->req.on_gone;
+    void (*on_gone)(struct mp__http_request *) = c->req.on_gone;
     if (c->job != NULL)
         mp__conn_close(c);
     if (!c->req_out)
@@ -148,7 +148,7 @@ static void lose(struct mp__conn *c)
 
 void mp__conn_expired(struct mp__conn *c)
 {
-    struct mp_http_server *s = c->server;
+    struct mp__http_server *s = c->server;
     size_t queue = uv_stream_get_write_queue_size(&c->uv.stream);
     if (c->clock_kind == MP__C_WRITE && queue < c->queue_then) {
         c->queue_then = queue;
@@ -260,7 +260,7 @@ int mp__conn_write(struct mp__conn *c, uv_buf_t *bufs, unsigned int n)
 
 static void dispatch(struct mp__conn *c)
 {
-    struct mp_http_server *s = c->server;
+    struct mp__http_server *s = c->server;
     c->state = MP__S_WORK;
     c->req_out = 1;
     s->stats.requests++;
@@ -399,18 +399,18 @@ void mp__conn_ended(struct mp__conn *c)
 
 static void reset_fields(struct mp__conn *c)
 {
-    c->req = (struct mp_http_request){0};
+    c->req = (struct mp__http_request){0};
     c->state = MP__S_IDLE;
     c->clock_kind = MP__C_NONE;
     c->reading = c->feeding = c->gone = c->req_out = c->shut = c->full = 0;
     c->keep_alive = 1;
     c->pending = 0;
     c->job = NULL;
-    mp__link_init(&c->all);
-    mp__link_init(&c->clock);
+    mp__hlink_init(&c->all);
+    mp__hlink_init(&c->clock);
 }
 
-void mp__conn_accept(struct mp_http_server *s)
+void mp__conn_accept(struct mp__http_server *s)
 {
     struct mp__conn *c = mp__conn_new(s);
     if (c == NULL)
@@ -427,7 +427,7 @@ void mp__conn_accept(struct mp_http_server *s)
     s->handles++;
     s->stats.open++;
     s->stats.accepted++;
-    mp__link_append(&s->conns, &c->all);
+    mp__hlink_append(&s->conns, &c->all);
     if (uv_accept(&s->uv.stream, &c->uv.stream) != 0) {
         mp__conn_close(c);
         return;

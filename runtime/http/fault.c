@@ -5,7 +5,7 @@
  * (all at once, or a few bytes a turn), end. The player lives beside the connection because its
  * timer closes in its own time.
  */
-#include "http/int.h"
+#include "http/internal.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,7 +13,7 @@
 
 struct mp__fault_job {
     uv_timer_t timer;
-    struct mp_http_server *server;
+    struct mp__http_server *server;
     struct mp__conn *c; /* NULL once cancelled */
     struct mp__bytes wire;
     size_t at;
@@ -25,7 +25,7 @@ struct mp__fault_job {
 static void job_closed(uv_handle_t *h)
 {
     struct mp__fault_job *j = h->data;
-    struct mp_http_server *s = j->server;
+    struct mp__http_server *s = j->server;
     mp__bytes_trim(&j->wire, 0);
     free(j);
     s->handles--;
@@ -90,7 +90,7 @@ static int add_chunk(struct mp__bytes *b, const char *p, size_t n)
 }
 
 /* The body's bytes as they go over the wire, up to the cut. */
-static int lay_body(struct mp__bytes *b, const char *p, size_t len, const struct mp_http_fault *f)
+static int lay_body(struct mp__bytes *b, const char *p, size_t len, const struct mp__http_fault *f)
 {
     size_t n = f->cut < len ? f->cut : len;
     if (f->chunk == 0 || f->raw)
@@ -103,8 +103,8 @@ static int lay_body(struct mp__bytes *b, const char *p, size_t len, const struct
 }
 
 static int lay_out(struct mp__fault_job *j, struct mp__conn *c, int status,
-                   const struct mp_http_header *headers, size_t nheaders, const void *body,
-                   size_t len, const struct mp_http_fault *f)
+                   const struct mp__http_header *headers, size_t nheaders, const void *body,
+                   size_t len, const struct mp__http_fault *f)
 {
     int chunked = f->chunk > 0 && c->req.http_minor == 1;
     int err = 0;
@@ -112,19 +112,19 @@ static int lay_out(struct mp__fault_job *j, struct mp__conn *c, int status,
         err = mp__reply_head(c, status, headers, nheaders, chunked ? -1 : (int64_t)len);
     if (err == 0 && !f->raw)
         err = mp__bytes_add(&j->wire, c->server->scratch.p, c->server->scratch.n);
-    struct mp_http_fault shape = *f;
+    struct mp__http_fault shape = *f;
     shape.chunk = chunked ? f->chunk : 0;
     if (err == 0 && !c->is_head)
         err = lay_body(&j->wire, body, len, &shape);
     return err;
 }
 
-int mp_http_reply_fault(struct mp_http_request *req, int status,
-                        const struct mp_http_header *headers, size_t nheaders, const void *body,
-                        size_t len, const struct mp_http_fault *fault)
+int mp__http_reply_fault(struct mp__http_request *req, int status,
+                         const struct mp__http_header *headers, size_t nheaders, const void *body,
+                         size_t len, const struct mp__http_fault *fault)
 {
     struct mp__conn *c = (struct mp__conn *)req;
-    struct mp_http_server *s = c->server;
+    struct mp__http_server *s = c->server;
     struct mp__fault_job *j = calloc(1, sizeof(*j));
     int err = UV_ENOMEM;
     if (j != NULL)
@@ -136,7 +136,7 @@ int mp_http_reply_fault(struct mp_http_request *req, int status,
             mp__bytes_trim(&j->wire, 0);
         free(j);
         if (err != UV_EINVAL)
-            mp_http_abort(req);
+            mp__http_abort(req);
         return err;
     }
     if (fault->raw || fault->cut < len)

@@ -2,8 +2,8 @@
  * http.h - a small HTTP/1.1 server on libuv, parsed by llhttp (strict, never lenient).
  *
  * One server is one listener on one loop; everything happens on the loop's thread. A request is
- * handed to `on_request` whole (head and body read) and ends by exactly one of mp_http_reply,
- * mp_http_reply_fault, mp_http_end, mp_http_abort, at once or later; after that the request must
+ * handed to `on_request` whole (head and body read) and ends by exactly one of mp__http_reply,
+ * mp__http_reply_fault, mp__http_end, mp__http_abort, at once or later; after that the request must
  * not be touched. Requests of one connection come one after the other: what a client pipelines
  * waits, unread beyond one buffer, until the reply before it has left.
  *
@@ -21,15 +21,15 @@
 #include <stdint.h>
 #include <uv.h>
 
-struct mp_http_server;
-struct mp_http_request;
+struct mp__http_server;
+struct mp__http_request;
 
-struct mp_http_header {
+struct mp__http_header {
     const char *name; /* lower case in requests */
     const char *value;
 };
 
-struct mp_http_config {     /* a zero field takes its default */
+struct mp__http_config {    /* a zero field takes its default */
     size_t max_head;        /* bytes of request line and headers: 65,536 */
     size_t max_headers;     /* 100 */
     size_t max_body;        /* bytes: 64 MiB */
@@ -39,17 +39,17 @@ struct mp_http_config {     /* a zero field takes its default */
     double body_timeout;    /* between two pieces of a body: 30 */
     double idle_timeout;    /* between two requests: 75 */
     double write_timeout;   /* between two bytes that the client takes of a reply: 60 */
-    void (*on_request)(struct mp_http_request *req, void *arg);
+    void (*on_request)(struct mp__http_request *req, void *arg);
     void *arg;
 };
 
 /* Made by the server, one a connection, used again for the next request. */
-struct mp_http_request {
+struct mp__http_request {
     /* read-only, valid until the request ends */
     const char *method; /* "POST" */
     const char *path;   /* as sent, up to the '?', not percent-decoded; "*" for OPTIONS */
     const char *query;  /* after the '?', NULL when there is none */
-    const struct mp_http_header *headers;
+    const struct mp__http_header *headers;
     size_t nheaders;
     const char *body; /* NUL follows; "" when there is none */
     size_t body_len;
@@ -59,12 +59,12 @@ struct mp_http_request {
     void *data;
     /* The client has gone (or the server closes): the reply will reach nobody, and the request must
      * still be ended, here or later. Called once at most, never from inside a call of yours. */
-    void (*on_gone)(struct mp_http_request *req);
-    /* The queue of a streamed reply has fallen under half of high_water after mp_http_write said 1. */
-    void (*on_drain)(struct mp_http_request *req);
+    void (*on_gone)(struct mp__http_request *req);
+    /* The queue of a streamed reply has fallen under half of high_water after mp__http_write said 1. */
+    void (*on_drain)(struct mp__http_request *req);
 };
 
-struct mp_http_stats {
+struct mp__http_stats {
     uint64_t accepted, refused; /* connections; refused: over max_connections */
     uint64_t requests, replies;
     uint64_t gone;      /* clients that left while a handler worked */
@@ -80,32 +80,32 @@ struct mp_http_stats {
 
 /* The loop and `config.arg` must outlive the server. SIGPIPE is ignored from here on, unless the
  * process handles it: libuv writes with write(). */
-int mp_http_server_new(uv_loop_t *loop, const struct mp_http_config *config,
-                       struct mp_http_server **out);
+int mp__http_server_new(uv_loop_t *loop, const struct mp__http_config *config,
+                        struct mp__http_server **out);
 
 /* "127.0.0.1:8080", "[::1]:0", "localhost:8080", ":8080" (127.0.0.1) or "unix:/path". Port 0: the
  * kernel chooses. A socket file that nobody listens on any more is replaced. UV_EINVAL: no such
  * form. Once a server. */
-int mp_http_server_listen(struct mp_http_server *s, const char *address);
-int mp_http_server_port(const struct mp_http_server *s);        /* 0 for unix sockets */
-const char *mp_http_server_url(const struct mp_http_server *s); /* "http://127.0.0.1:8080" */
+int mp__http_server_listen(struct mp__http_server *s, const char *address);
+int mp__http_server_port(const struct mp__http_server *s);        /* 0 for unix sockets */
+const char *mp__http_server_url(const struct mp__http_server *s); /* "http://127.0.0.1:8080" */
 
 /* Stops listening, closes idle connections; each request being worked on is the last of its
- * connection. mp_http_stats.open falls to 0 when all are through. */
-void mp_http_server_stop(struct mp_http_server *s);
+ * connection. mp__http_stats.open falls to 0 when all are through. */
+void mp__http_server_stop(struct mp__http_server *s);
 
 /* Closes everything, telling handlers by on_gone; when all handles are closed and all requests
  * ended, frees the server and then calls cb (may be NULL). */
-void mp_http_server_close(struct mp_http_server *s, void (*cb)(void *arg), void *arg);
+void mp__http_server_close(struct mp__http_server *s, void (*cb)(void *arg), void *arg);
 
-void mp_http_server_stats(const struct mp_http_server *s, struct mp_http_stats *out);
+void mp__http_server_stats(const struct mp__http_server *s, struct mp__http_stats *out);
 
 /* ---- request ---- */
 
 /* The first header of that (lower-case) name, or NULL. */
-const char *mp_http_header(const struct mp_http_request *req, const char *name);
+const char *mp__http_header(const struct mp__http_request *req, const char *name);
 /* "127.0.0.1:40312", or "unix". Returns out. */
-const char *mp_http_peer(const struct mp_http_request *req, char *out, size_t n);
+const char *mp__http_peer(const struct mp__http_request *req, char *out, size_t n);
 
 /* ---- reply ----
  *
@@ -114,44 +114,44 @@ const char *mp_http_peer(const struct mp_http_request *req, char *out, size_t n)
  * status outside 200..599, is UV_EINVAL: nothing was sent and the request is still to be ended. It
  * is over after every other result. Bytes are copied only as far as the socket did not take them.
  */
-int mp_http_reply(struct mp_http_request *req, int status, const struct mp_http_header *headers,
-                  size_t nheaders, const void *body, size_t len);
+int mp__http_reply(struct mp__http_request *req, int status, const struct mp__http_header *headers,
+                   size_t nheaders, const void *body, size_t len);
 
 /* A streamed reply: chunked, or up to the end of the connection for HTTP/1.0. Whatever it returns,
- * mp_http_end or mp_http_abort is still to come. */
-int mp_http_start(struct mp_http_request *req, int status, const struct mp_http_header *headers,
-                  size_t nheaders);
+ * mp__http_end or mp__http_abort is still to come. */
+int mp__http_start(struct mp__http_request *req, int status, const struct mp__http_header *headers,
+                   size_t nheaders);
 /* 0: go on; 1: taken, but wait for on_drain before more; < 0: the client has gone. */
-int mp_http_write(struct mp_http_request *req, const void *data, size_t len);
-void mp_http_end(struct mp_http_request *req);
+int mp__http_write(struct mp__http_request *req, const void *data, size_t len);
+void mp__http_end(struct mp__http_request *req);
 
 /* Drops the connection without more words; the request is over. */
-void mp_http_abort(struct mp_http_request *req);
+void mp__http_abort(struct mp__http_request *req);
 
 /* ---- faults, for servers that must misbehave ---- */
 
-enum mp_http_fault_end {
+enum mp__http_fault_end {
     MP_HTTP_FINISH = 0, /* the rest as it should be */
     MP_HTTP_RESET,      /* RST (SO_LINGER 0); a plain close on unix sockets */
     MP_HTTP_CLOSE,      /* an orderly close, too early */
     MP_HTTP_HANG        /* silence until the client leaves */
 };
 
-struct mp_http_fault {
+struct mp__http_fault {
     double delay;   /* before the first byte of the head */
     size_t chunk;   /* > 0: chunked coding, this many body bytes a chunk; else content-length */
     size_t dribble; /* > 0: this many bytes a write, one write a turn of the loop */
     double gap;     /* between two such writes */
     size_t cut;     /* body bytes sent before `end`; SIZE_MAX: all of them */
-    int end;        /* enum mp_http_fault_end */
+    int end;        /* enum mp__http_fault_end */
     int raw;        /* `body` is the whole reply, head included; the connection closes after it */
 };
 
-/* The request is over for the caller at once, as with mp_http_reply. */
-int mp_http_reply_fault(struct mp_http_request *req, int status,
-                        const struct mp_http_header *headers, size_t nheaders, const void *body,
-                        size_t len, const struct mp_http_fault *fault);
+/* The request is over for the caller at once, as with mp__http_reply. */
+int mp__http_reply_fault(struct mp__http_request *req, int status,
+                         const struct mp__http_header *headers, size_t nheaders, const void *body,
+                         size_t len, const struct mp__http_fault *fault);
 
-const char *mp_http_reason(int status); /* "Not Found" */
+const char *mp__http_reason(int status); /* "Not Found" */
 
 #endif

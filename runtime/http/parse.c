@@ -5,7 +5,7 @@
  * name NUL value NUL for each header. What llhttp passes over in silence (white space, chunk
  * extensions, trailers) has no span to bound it; the raw byte count does.
  */
-#include "http/int.h"
+#include "http/internal.h"
 
 #include <string.h>
 #include <strings.h>
@@ -131,7 +131,7 @@ struct seen {
 static void set_headers(struct mp__conn *c, struct seen *seen)
 {
     for (size_t i = 0; i < c->nheaders; i++) {
-        struct mp_http_header *h = &c->headers[i];
+        struct mp__http_header *h = &c->headers[i];
         h->name = c->head.p + c->offsets[2 * i];
         h->value = c->head.p + c->offsets[2 * i + 1];
         if (strcmp(h->name, "host") == 0) {

@@ -1,5 +1,5 @@
 /* reply.c - whole replies in one write, streamed replies, and the server's own error replies. */
-#include "http/int.h"
+#include "http/internal.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -51,7 +51,7 @@ static const struct {
     {529, "Overloaded"},
 };
 
-const char *mp_http_reason(int status)
+const char *mp__http_reason(int status)
 {
     for (size_t i = 0; i < sizeof(reasons) / sizeof(reasons[0]); i++) {
         if (reasons[i].status == status)
@@ -67,7 +67,7 @@ static int add(struct mp__bytes *b, const char *s)
     return mp__bytes_add(b, s, strlen(s));
 }
 
-static int add_date(struct mp_http_server *s)
+static int add_date(struct mp__http_server *s)
 {
     int64_t now = (int64_t)time(NULL);
     if (now != s->date_at) {
@@ -112,7 +112,7 @@ static int is_framing(const char *name)
     return 0;
 }
 
-static int add_headers(struct mp__conn *c, const struct mp_http_header *headers, size_t n)
+static int add_headers(struct mp__conn *c, const struct mp__http_header *headers, size_t n)
 {
     struct mp__bytes *b = &c->server->scratch;
     for (size_t i = 0; i < n; i++) {
@@ -147,24 +147,24 @@ static int add_framing(struct mp__conn *c, int status, int64_t length)
     return add(b, line) || add(b, last) ? UV_ENOMEM : 0;
 }
 
-int mp__reply_head(struct mp__conn *c, int status, const struct mp_http_header *headers,
+int mp__reply_head(struct mp__conn *c, int status, const struct mp__http_header *headers,
                    size_t nheaders, int64_t length)
 {
     char first[64];
-    struct mp_http_server *s = c->server;
+    struct mp__http_server *s = c->server;
     if (status < 200 || status > 599)
         return UV_EINVAL;
     if (s->stopping || (length < 0 && c->req.http_minor == 0))
         c->keep_alive = 0;
     s->scratch.n = 0;
-    snprintf(first, sizeof(first), "HTTP/1.1 %d %s", status, mp_http_reason(status));
+    snprintf(first, sizeof(first), "HTTP/1.1 %d %s", status, mp__http_reason(status));
     if (add(&s->scratch, first) || add_date(s))
         return UV_ENOMEM;
     int err = add_headers(c, headers, nheaders);
     return err != 0 ? err : add_framing(c, status, length);
 }
 
-static void count(struct mp_http_server *s, int status)
+static void count(struct mp__http_server *s, int status)
 {
     s->stats.replies++;
     s->stats.status[status / 100]++;
@@ -172,16 +172,16 @@ static void count(struct mp_http_server *s, int status)
 
 /* ---- whole ---- */
 
-int mp_http_reply(struct mp_http_request *req, int status, const struct mp_http_header *headers,
-                  size_t nheaders, const void *body, size_t len)
+int mp__http_reply(struct mp__http_request *req, int status, const struct mp__http_header *headers,
+                   size_t nheaders, const void *body, size_t len)
 {
     struct mp__conn *c = (struct mp__conn *)req;
-    struct mp_http_server *s = c->server;
+    struct mp__http_server *s = c->server;
     int err = mp__reply_head(c, status, headers, nheaders, (int64_t)len);
     if (err == UV_EINVAL)
         return err;
     if (err != 0) {
-        mp_http_abort(req);
+        mp__http_abort(req);
         return err;
     }
     uv_buf_t bufs[2] = {uv_buf_init(s->scratch.p, (unsigned int)s->scratch.n),
@@ -196,13 +196,13 @@ int mp_http_reply(struct mp_http_request *req, int status, const struct mp_http_
 void mp__reply_fail(struct mp__conn *c, int status)
 {
     char body[128];
-    struct mp_http_server *s = c->server;
+    struct mp__http_server *s = c->server;
     s->stats.malformed++;
     c->keep_alive = 0;
     c->req.http_minor = 1;
     int len = snprintf(body, sizeof(body), "{\"error\":{\"message\":\"%s\",\"code\":%d}}\n",
-                       mp_http_reason(status), status);
-    static const struct mp_http_header type = {"content-type", "application/json"};
+                       mp__http_reason(status), status);
+    static const struct mp__http_header type = {"content-type", "application/json"};
     if (mp__reply_head(c, status, &type, 1, len) != 0) {
         mp__conn_close(c);
         return;
@@ -219,11 +219,11 @@ void mp__reply_fail(struct mp__conn *c, int status)
 
 enum { STREAM_NONE, STREAM_CHUNKED, STREAM_PLAIN, STREAM_SILENT };
 
-int mp_http_start(struct mp_http_request *req, int status, const struct mp_http_header *headers,
-                  size_t nheaders)
+int mp__http_start(struct mp__http_request *req, int status, const struct mp__http_header *headers,
+                   size_t nheaders)
 {
     struct mp__conn *c = (struct mp__conn *)req;
-    struct mp_http_server *s = c->server;
+    struct mp__http_server *s = c->server;
     int err = mp__reply_head(c, status, headers, nheaders, -1);
     if (err != 0)
         return err;
@@ -236,7 +236,7 @@ int mp_http_start(struct mp_http_request *req, int status, const struct mp_http_
     return mp__conn_write(c, &buf, 1);
 }
 
-int mp_http_write(struct mp_http_request *req, const void *data, size_t len)
+int mp__http_write(struct mp__http_request *req, const void *data, size_t len)
 {
     struct mp__conn *c = (struct mp__conn *)req;
     char size[24];
@@ -255,7 +255,7 @@ int mp_http_write(struct mp_http_request *req, const void *data, size_t len)
     return c->full;
 }
 
-void mp_http_end(struct mp_http_request *req)
+void mp__http_end(struct mp__http_request *req)
 {
     struct mp__conn *c = (struct mp__conn *)req;
     uv_buf_t last = uv_buf_init("0\r\n\r\n", 5);
@@ -264,7 +264,7 @@ void mp_http_end(struct mp_http_request *req)
     mp__conn_ended(c);
 }
 
-void mp_http_abort(struct mp_http_request *req)
+void mp__http_abort(struct mp__http_request *req)
 {
     struct mp__conn *c = (struct mp__conn *)req;
     mp__conn_close(c);
@@ -273,7 +273,7 @@ void mp_http_abort(struct mp_http_request *req)
 
 /* ---- reading a request ---- */
 
-const char *mp_http_header(const struct mp_http_request *req, const char *name)
+const char *mp__http_header(const struct mp__http_request *req, const char *name)
 {
     for (size_t i = 0; i < req->nheaders; i++) {
         if (strcmp(req->headers[i].name, name) == 0)
@@ -282,7 +282,7 @@ const char *mp_http_header(const struct mp_http_request *req, const char *name)
     return NULL;
 }
 
-const char *mp_http_peer(const struct mp_http_request *req, char *out, size_t n)
+const char *mp__http_peer(const struct mp__http_request *req, char *out, size_t n)
 {
     const struct mp__conn *c = (const struct mp__conn *)req;
     struct sockaddr_storage at;

@@ -1,5 +1,5 @@
 /* server.c - the listener, the one timer behind every time-out, and the end of the server. */
-#include "http/int.h"
+#include "http/internal.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -16,7 +16,7 @@
 
 static void timer_cb(uv_timer_t *t);
 
-static void timer_arm(struct mp_http_server *s)
+static void timer_arm(struct mp__http_server *s)
 {
     uint64_t at = UINT64_MAX;
     for (int k = 0; k < MP__C_COUNT; k++) {
@@ -35,7 +35,7 @@ static void timer_arm(struct mp_http_server *s)
 
 static void timer_cb(uv_timer_t *t)
 {
-    struct mp_http_server *s = t->data;
+    struct mp__http_server *s = t->data;
     uint64_t now = uv_now(s->loop);
     for (int k = 0; k < MP__C_COUNT; k++) {
         while (s->clocks[k].next != &s->clocks[k]) {
@@ -50,13 +50,13 @@ static void timer_cb(uv_timer_t *t)
 
 void mp__server_clock(struct mp__conn *c, enum mp__clock kind)
 {
-    struct mp_http_server *s = c->server;
-    mp__link_remove(&c->clock);
+    struct mp__http_server *s = c->server;
+    mp__hlink_remove(&c->clock);
     c->clock_kind = (uint8_t)kind;
     if (kind == MP__C_NONE)
         return;
     c->since = uv_now(s->loop);
-    mp__link_append(&s->clocks[kind], &c->clock);
+    mp__hlink_append(&s->clocks[kind], &c->clock);
     /* A timer that fires too early only looks again; it must never fire too late. */
     if (s->timer_at == 0 || c->since + s->clock_ms[kind] < s->timer_at)
         timer_arm(s);
@@ -64,7 +64,7 @@ void mp__server_clock(struct mp__conn *c, enum mp__clock kind)
 
 /* ---- making ---- */
 
-static void defaults(struct mp_http_config *c)
+static void defaults(struct mp__http_config *c)
 {
     c->max_head = c->max_head != 0 ? c->max_head : 65536;
     c->max_headers = c->max_headers != 0 ? c->max_headers : 100;
@@ -94,12 +94,12 @@ static void ignore_sigpipe(void)
     sigaction(SIGPIPE, &now, NULL);
 }
 
-int mp_http_server_new(uv_loop_t *loop, const struct mp_http_config *config,
-                       struct mp_http_server **out)
+int mp__http_server_new(uv_loop_t *loop, const struct mp__http_config *config,
+                        struct mp__http_server **out)
 {
     if (config->on_request == NULL)
         return UV_EINVAL;
-    struct mp_http_server *s = calloc(1, sizeof(*s));
+    struct mp__http_server *s = calloc(1, sizeof(*s));
     if (s == NULL)
         return UV_ENOMEM;
     s->loop = loop;
@@ -110,9 +110,9 @@ int mp_http_server_new(uv_loop_t *loop, const struct mp_http_config *config,
     s->clock_ms[MP__C_BODY] = to_ms(s->config.body_timeout);
     s->clock_ms[MP__C_WRITE] = to_ms(s->config.write_timeout);
     s->clock_ms[MP__C_LINGER] = 2000;
-    mp__link_init(&s->conns);
+    mp__hlink_init(&s->conns);
     for (int k = 0; k < MP__C_COUNT; k++)
-        mp__link_init(&s->clocks[k]);
+        mp__hlink_init(&s->clocks[k]);
     mp__parse_settings(&s->settings);
     ignore_sigpipe();
     uv_timer_init(loop, &s->timer);
@@ -151,7 +151,7 @@ static int split_address(const char *address, char *host, size_t host_size, char
     return 0;
 }
 
-static void note_bound_port(struct mp_http_server *s, const char *host)
+static void note_bound_port(struct mp__http_server *s, const char *host)
 {
     struct sockaddr_storage at;
     int len = (int)sizeof(at);
@@ -165,7 +165,7 @@ static void note_bound_port(struct mp_http_server *s, const char *host)
              s->port);
 }
 
-static int listen_tcp(struct mp_http_server *s, const char *address)
+static int listen_tcp(struct mp__http_server *s, const char *address)
 {
     char host[100], port[8];
     int err = split_address(address, host, sizeof(host), port, sizeof(port));
@@ -204,7 +204,7 @@ static void remove_stale_socket(const char *path)
     close(fd);
 }
 
-static int listen_unix(struct mp_http_server *s, const char *path)
+static int listen_unix(struct mp__http_server *s, const char *path)
 {
     struct sockaddr_un at;
     if (path[0] == '\0' || strlen(path) >= sizeof(at.sun_path))
@@ -224,12 +224,12 @@ static int listen_unix(struct mp_http_server *s, const char *path)
 
 static void listener_closed(uv_handle_t *h)
 {
-    struct mp_http_server *s = h->data;
+    struct mp__http_server *s = h->data;
     s->handles--;
     mp__server_released(s);
 }
 
-static void listener_close(struct mp_http_server *s)
+static void listener_close(struct mp__http_server *s)
 {
     if (!s->listening)
         return;
@@ -238,7 +238,7 @@ static void listener_close(struct mp_http_server *s)
     uv_close(&s->uv.handle, listener_closed);
 }
 
-int mp_http_server_listen(struct mp_http_server *s, const char *address)
+int mp__http_server_listen(struct mp__http_server *s, const char *address)
 {
     if (s->listening || s->stopping || s->url[0] != '\0')
         return UV_EALREADY;
@@ -251,28 +251,28 @@ int mp_http_server_listen(struct mp_http_server *s, const char *address)
     return err;
 }
 
-int mp_http_server_port(const struct mp_http_server *s)
+int mp__http_server_port(const struct mp__http_server *s)
 {
     return s->port;
 }
 
-const char *mp_http_server_url(const struct mp_http_server *s)
+const char *mp__http_server_url(const struct mp__http_server *s)
 {
     return s->url;
 }
 
-void mp_http_server_stats(const struct mp_http_server *s, struct mp_http_stats *out)
+void mp__http_server_stats(const struct mp__http_server *s, struct mp__http_stats *out)
 {
     *out = s->stats;
 }
 
 /* ---- the end ---- */
 
-void mp_http_server_stop(struct mp_http_server *s)
+void mp__http_server_stop(struct mp__http_server *s)
 {
     s->stopping = 1;
     listener_close(s);
-    for (struct mp__link *l = s->conns.next; l != &s->conns;) {
+    for (struct mp__hlink *l = s->conns.next; l != &s->conns;) {
         struct mp__conn *c = MP__CONN_OF(l, all);
         l = l->next;
         c->keep_alive = 0;
@@ -283,20 +283,20 @@ void mp_http_server_stop(struct mp_http_server *s)
 
 static void timer_closed(uv_handle_t *h)
 {
-    struct mp_http_server *s = h->data;
+    struct mp__http_server *s = h->data;
     s->handles--;
     mp__server_released(s);
 }
 
-void mp_http_server_close(struct mp_http_server *s, void (*cb)(void *arg), void *arg)
+void mp__http_server_close(struct mp__http_server *s, void (*cb)(void *arg), void *arg)
 {
     if (s->closing)
         return;
-    mp_http_server_stop(s);
+    mp__http_server_stop(s);
     s->closing = 1;
     s->close_cb = cb;
     s->close_arg = arg;
-    for (struct mp__link *l = s->conns.next; l != &s->conns;) {
+    for (struct mp__hlink *l = s->conns.next; l != &s->conns;) {
         struct mp__conn *c = MP__CONN_OF(l, all);
         l = l->next;
         mp__conn_close(c);
@@ -305,7 +305,7 @@ void mp_http_server_close(struct mp_http_server *s, void (*cb)(void *arg), void 
     uv_close((uv_handle_t *)&s->timer, timer_closed);
 }
 
-void mp__server_released(struct mp_http_server *s)
+void mp__server_released(struct mp__http_server *s)
 {
     if (!s->closing || s->handles > 0 || s->stats.working > 0)
         return;

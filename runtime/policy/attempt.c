@@ -14,7 +14,7 @@ struct mpp_attempt *mpp_attempt_find(struct mpp_core *core, uint64_t id)
 
     if ((uint32_t)id == 0)
         return NULL;
-    a = mpp_slab_at(&core->attempts, (uint32_t)id - 1);
+    a = mp__slab_at(&core->attempts, (uint32_t)id - 1);
     if (!a || a->gen != id >> 32 || a->state == MPP_A_FREE)
         return NULL;
     return a;
@@ -22,15 +22,15 @@ struct mpp_attempt *mpp_attempt_find(struct mpp_core *core, uint64_t id)
 
 static struct mpp_attempt *attempt_new(struct mpp_core *core)
 {
-    struct mpp_attempt *a = mpp_slab_get(&core->attempts);
+    struct mpp_attempt *a = mp__slab_get(&core->attempts);
 
     if (!a)
         return NULL;
     if (a->gen == 0) {
         a->gen = 1;
-        a->index = mpp_slab_index(&core->attempts, a);
+        a->index = mp__slab_index(&core->attempts, a);
     }
-    a->stray = (struct mpp_link){NULL, NULL};
+    a->stray = (struct mp__link){NULL, NULL};
     a->note = (struct mpp_note){.what = 0};
     a->state = MPP_A_RUNNING;
     a->is_hedge = a->first_byte = a->is_probe = 0;
@@ -82,10 +82,10 @@ struct mpp_attempt *mpp_attempt_start(struct mpp_part *part, struct mpp_endpoint
     if (ep->index < 64)
         part->tried |= UINT64_C(1) << ep->index;
     if (!is_hedge) {
-        mpp_list_remove(&part->queue);
+        mp__list_remove(&part->queue);
         ep->client->pool->nwaiters--;
         core->stats.pool_waiting--;
-        mpp_heap_clear(&core->heap, &part->timer);
+        mp__heap_clear(&core->heap, &part->timer);
         part->state = MPP_RUNNING;
         a->is_probe = part->is_probe;
         part->is_probe = 0;
@@ -103,11 +103,11 @@ void mpp_attempt_gone(struct mpp_attempt *a)
     struct mpp_client *client = ep->client;
     struct mpp_core *core = client->core;
 
-    mpp_list_remove(&a->stray);
-    mpp_list_remove(&a->note.link);
+    mp__list_remove(&a->stray);
+    mp__list_remove(&a->note.link);
     a->state = MPP_A_FREE;
     a->gen = a->gen == UINT32_MAX ? 1 : a->gen + 1;
-    mpp_slab_put(&core->attempts, a);
+    mp__slab_put(&core->attempts, a);
     ep->used--;
     ep->running--;
     client->pool->running--;
@@ -134,14 +134,14 @@ void mpp_attempt_abort(struct mpp_attempt *a)
         return;
     mpp_observe_aborted(a);
     detach(a);
-    mpp_list_remove(&a->stray);
+    mp__list_remove(&a->stray);
     a->state = MPP_A_ABORTING;
     mpp_tell(a->endpoint->client->core, &a->note, MPP_TELL_ABORT);
 }
 
 /* The slower copy: aborting closes an HTTP/1.1 connection, so one that will soon be through anyway
  * is left to finish (Finagle's sendInterrupts = false reason). */
-static void dismiss(struct mpp_attempt *loser, mpp_time hedged_at)
+static void dismiss(struct mpp_attempt *loser, mp__time hedged_at)
 {
     struct mpp_endpoint *ep = loser->endpoint;
     struct mpp_core *core = ep->client->core;
@@ -149,18 +149,18 @@ static void dismiss(struct mpp_attempt *loser, mpp_time hedged_at)
 
     ep->stats.hedges_wasted++;
     if (core->drain_losers) {
-        p50 = mpp_hists_percentile(&ep->hists, loser->size_class, 0.5, core->now);
-        if (p50 > 0 && core->now - hedged_at <= mpp_ns(p50)) {
+        p50 = mp__hists_percentile(&ep->hists, loser->size_class, 0.5, core->now);
+        if (p50 > 0 && core->now - hedged_at <= mp__ns(p50)) {
             detach(loser);
             loser->part = NULL;
-            mpp_list_push(&ep->client->strays, &loser->stray);
+            mp__list_push(&ep->client->strays, &loser->stray);
             return;
         }
     }
     mpp_attempt_abort(loser);
 }
 
-static void won(struct mpp_part *part, uint64_t id, int is_hedge, mpp_time hedged_at)
+static void won(struct mpp_part *part, uint64_t id, int is_hedge, mp__time hedged_at)
 {
     struct mpp_attempt *other = part->run[0];
 
@@ -175,13 +175,13 @@ static void won(struct mpp_part *part, uint64_t id, int is_hedge, mpp_time hedge
 }
 
 void mpp_attempt_done(struct mpp_core *core, uint64_t id, const struct mpp_outcome *outcome,
-                      mpp_time now)
+                      mp__time now)
 {
     struct mpp_attempt *a = mpp_attempt_find(core, id);
     struct mpp_judgement judgement;
     struct mpp_endpoint *ep;
     struct mpp_part *part;
-    mpp_time started;
+    mp__time started;
     int is_hedge;
 
     if (now > core->now)
@@ -214,7 +214,7 @@ void mpp_attempt_done(struct mpp_core *core, uint64_t id, const struct mpp_outco
         mpp_decide(part, ep, outcome, &judgement);
 }
 
-void mpp_attempt_connected(struct mpp_core *core, uint64_t id, mpp_time now)
+void mpp_attempt_connected(struct mpp_core *core, uint64_t id, mp__time now)
 {
     struct mpp_attempt *a = mpp_attempt_find(core, id);
 
@@ -224,7 +224,7 @@ void mpp_attempt_connected(struct mpp_core *core, uint64_t id, mpp_time now)
         a->endpoint->reached = 1;
 }
 
-void mpp_attempt_first_byte(struct mpp_core *core, uint64_t id, mpp_time now)
+void mpp_attempt_first_byte(struct mpp_core *core, uint64_t id, mp__time now)
 {
     struct mpp_attempt *a = mpp_attempt_find(core, id);
 

@@ -2,8 +2,8 @@
 
 #include <string.h>
 
-#include "policy/prng.h"
-#include "policy/time.h"
+#include "base/prng.h"
+#include "base/time.h"
 
 enum mpp_breaker_vote mpp_breaker_vote(const struct mpp_outcome *o)
 {
@@ -30,10 +30,10 @@ enum mpp_breaker_vote mpp_breaker_vote(const struct mpp_outcome *o)
     return MPP_VOTE_ALIVE;
 }
 
-static void advance(struct mpp_breaker *b, const struct mp_breaker_policy *policy, mpp_time now)
+static void advance(struct mpp_breaker *b, const struct mp_breaker_policy *policy, mp__time now)
 {
     double width = policy->window > 0 ? policy->window / MPP_BREAKER_SLICES : 1;
-    int64_t slice = now / mpp_ns(width);
+    int64_t slice = now / mp__ns(width);
 
     if (slice - b->slice >= MPP_BREAKER_SLICES) {
         memset(b->ok, 0, sizeof(b->ok));
@@ -60,14 +60,14 @@ static int share_failed(const struct mpp_breaker *b, double ratio, uint32_t at_l
 }
 
 static void open_now(struct mpp_breaker *b, const struct mp_breaker_policy *policy, double seconds,
-                     mpp_time now, uint64_t *rng)
+                     mp__time now, uint64_t *rng)
 {
     if (seconds > policy->open_max)
         seconds = policy->open_max;
     b->state = MPP_BREAKER_OPEN;
     b->probing = 0;
     b->open_for = seconds;
-    b->until = mpp_after(now, seconds * (0.9 + 0.2 * mpp_random01(rng)));
+    b->until = mp__after(now, seconds * (0.9 + 0.2 * mp__random01(rng)));
     b->opened++;
 }
 
@@ -80,7 +80,7 @@ static void close_now(struct mpp_breaker *b)
     memset(b->failed, 0, sizeof(b->failed));
 }
 
-int mpp_breaker_allows(struct mpp_breaker *b, mpp_time now, mpp_time *wake)
+int mpp_breaker_allows(struct mpp_breaker *b, mp__time now, mp__time *wake)
 {
     if (b->state == MPP_BREAKER_CLOSED)
         return 1;
@@ -97,7 +97,7 @@ int mpp_breaker_allows(struct mpp_breaker *b, mpp_time now, mpp_time *wake)
 }
 
 int mpp_breaker_record(struct mpp_breaker *b, const struct mp_breaker_policy *policy,
-                       enum mpp_breaker_vote vote, int was_probe, int may_open, mpp_time now,
+                       enum mpp_breaker_vote vote, int was_probe, int may_open, mp__time now,
                        uint64_t *rng)
 {
     uint32_t at_least = 1;

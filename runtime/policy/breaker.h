@@ -23,7 +23,7 @@ struct mpp_breaker {
     uint8_t state;
     uint8_t probing; /* half open, and its probe is on its way */
     uint32_t consecutive;
-    mpp_time until;  /* open: not before */
+    mp__time until;  /* open: not before */
     double open_for; /* s, of the last opening */
     int64_t slice;   /* number of the newest slice */
     uint32_t ok[MPP_BREAKER_SLICES], failed[MPP_BREAKER_SLICES];
@@ -38,11 +38,11 @@ enum mpp_breaker_vote mpp_breaker_vote(const struct mpp_outcome *outcome);
 
 /* May a request go? 1, or 0 with *wake lowered to when it may (NEVER: when the probe is back).
  * An open breaker whose time has come turns half open here. */
-int mpp_breaker_allows(struct mpp_breaker *b, mpp_time now, mpp_time *wake);
+int mpp_breaker_allows(struct mpp_breaker *b, mp__time now, mp__time *wake);
 
 /* may_open: 0 keeps it closed whatever happens. Returns 1 when it opened now. */
 int mpp_breaker_record(struct mpp_breaker *b, const struct mp_breaker_policy *policy,
-                       enum mpp_breaker_vote vote, int was_probe, int may_open, mpp_time now,
+                       enum mpp_breaker_vote vote, int was_probe, int may_open, mp__time now,
                        uint64_t *rng);
 
 #endif

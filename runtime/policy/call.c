@@ -4,7 +4,7 @@
 
 #include <string.h>
 
-struct mpp_call *mpp_call_new(const struct mpp_call_cfg *cfg, mpp_time now)
+struct mpp_call *mpp_call_new(const struct mpp_call_cfg *cfg, mp__time now)
 {
     struct mpp_client *client = cfg->client;
     struct mpp_core *core = client->core;
@@ -13,11 +13,11 @@ struct mpp_call *mpp_call_new(const struct mpp_call_cfg *cfg, mpp_time now)
     if (now > core->now)
         core->now = now;
     if (client->closing || core->stats.calls_open >= core->max_calls ||
-        mpp_heap_promise(&core->heap) < 0)
+        mp__heap_promise(&core->heap) < 0)
         return NULL;
-    call = mpp_slab_get(&core->calls);
+    call = mp__slab_get(&core->calls);
     if (!call) {
-        mpp_heap_yield(&core->heap);
+        mp__heap_yield(&core->heap);
         return NULL;
     }
     memset(call, 0, sizeof(*call));
@@ -27,21 +27,21 @@ struct mpp_call *mpp_call_new(const struct mpp_call_cfg *cfg, mpp_time now)
     call->next_part = cfg->next_part;
     call->user = cfg->user;
     call->max_concurrent = cfg->max_concurrent ? cfg->max_concurrent : 128;
-    call->pool_timeout = mpp_ns(cfg->pool_timeout);
+    call->pool_timeout = mp__ns(cfg->pool_timeout);
     call->idempotent = cfg->idempotent;
     call->pinned = cfg->pinned_endpoint < (int32_t)client->n ? cfg->pinned_endpoint : -1;
     call->stuck_to = -1;
     call->more = 1;
     call->deadline_at = cfg->deadline;
     call->deadline.kind = MPP_T_CALL;
-    mpp_list_init(&call->ready);
-    mpp_list_init(&call->parts);
-    mpp_list_push(&client->calls, &call->siblings);
+    mp__list_init(&call->ready);
+    mp__list_init(&call->parts);
+    mp__list_push(&client->calls, &call->siblings);
     client->ncalls++;
     core->stats.calls++;
     core->stats.calls_open++;
-    if (cfg->deadline != MPP_NEVER)
-        mpp_heap_set(&core->heap, &call->deadline, cfg->deadline);
+    if (cfg->deadline != MP__NEVER)
+        mp__heap_set(&core->heap, &call->deadline, cfg->deadline);
     mpp_call_touch(call);
     return call;
 }
@@ -51,10 +51,10 @@ void mpp_call_free(struct mpp_call *call)
     struct mpp_client *client = call->client;
     struct mpp_core *core = client->core;
 
-    mpp_heap_clear(&core->heap, &call->deadline);
-    mpp_heap_yield(&core->heap);
-    mpp_list_remove(&call->siblings);
-    mpp_slab_put(&core->calls, call);
+    mp__heap_clear(&core->heap, &call->deadline);
+    mp__heap_yield(&core->heap);
+    mp__list_remove(&call->siblings);
+    mp__slab_put(&core->calls, call);
     core->stats.calls_open--;
     client->ncalls--;
     mpp_client_maybe_free(client);
@@ -66,7 +66,7 @@ int mpp_call_has_work(const struct mpp_call *call)
 {
     if (call->ended || call->admitted >= call->max_concurrent)
         return 0;
-    return !mpp_list_empty(&call->ready) ||
+    return !mp__list_empty(&call->ready) ||
            (call->more && !call->dry && call->live / 2 < call->max_concurrent);
 }
 
@@ -75,15 +75,15 @@ void mpp_call_touch(struct mpp_call *call)
     struct mpp_client *client = call->client;
 
     if (!mpp_call_has_work(call)) {
-        mpp_list_remove(&call->link);
+        mp__list_remove(&call->link);
         return;
     }
-    if (!mpp_linked(&call->link)) {
+    if (!mp__linked(&call->link)) {
         /* Behind an open breaker only those who will not wait are worth a look. */
         if (call->policy->retry.fail_fast && mpp_all_broken(client))
-            mpp_list_unshift(&client->ring, &call->link);
+            mp__list_unshift(&client->ring, &call->link);
         else
-            mpp_list_push(&client->ring, &call->link);
+            mp__list_push(&client->ring, &call->link);
     }
     mpp_client_touch(client);
 }
@@ -97,9 +97,9 @@ void mpp_call_done(struct mpp_call *call, enum mp_kind kind)
     call->told = 1;
     call->ended = 1;
     call->kind = (uint8_t)kind;
-    mpp_list_remove(&call->link);
-    mpp_list_remove(&call->note.link);
-    mpp_heap_clear(&core->heap, &call->deadline);
+    mp__list_remove(&call->link);
+    mp__list_remove(&call->note.link);
+    mp__heap_clear(&core->heap, &call->deadline);
     mpp_tell(core, &call->note, MPP_TELL_CALL);
 }
 
@@ -124,7 +124,7 @@ int mpp_call_ask(struct mpp_call *call, struct mpp_part **out)
         *out = part;
         return 1;
     }
-    mpp_list_remove(&part->siblings);
+    mp__list_remove(&part->siblings);
     call->live--;
     mpp_part_free(part);
     if (r < 0)
@@ -143,11 +143,11 @@ void mpp_call_after_part(struct mpp_call *call)
         mpp_call_touch(call);
     else if (call->ended || !call->more)
         mpp_call_done(call, (enum mp_kind)call->kind);
-    else if (!call->dry && !mpp_linked(&call->note.link))
-        mpp_list_push(&call->client->core->asking, &call->note.link);
+    else if (!call->dry && !mp__linked(&call->note.link))
+        mp__list_push(&call->client->core->asking, &call->note.link);
 }
 
-void mpp_call_ready(struct mpp_call *call, mpp_time now)
+void mpp_call_ready(struct mpp_call *call, mp__time now)
 {
     struct mpp_core *core = call->client->core;
 
@@ -156,27 +156,27 @@ void mpp_call_ready(struct mpp_call *call, mpp_time now)
     if (call->ended || !call->more)
         return;
     call->dry = 0;
-    if (call->live == 0 && !mpp_linked(&call->note.link))
-        mpp_list_push(&core->asking, &call->note.link);
+    if (call->live == 0 && !mp__linked(&call->note.link))
+        mp__list_push(&core->asking, &call->note.link);
     else
         mpp_call_touch(call);
 }
 
 void mpp_call_end(struct mpp_call *call, enum mp_kind kind)
 {
-    struct mpp_link *link, *next;
+    struct mp__link *link, *next;
 
     if (call->ended)
         return;
     call->ended = 1;
     call->more = 0;
     call->kind = (uint8_t)kind;
-    mpp_list_remove(&call->link);
-    mpp_list_remove(&call->note.link);
-    mpp_heap_clear(&call->client->core->heap, &call->deadline);
+    mp__list_remove(&call->link);
+    mp__list_remove(&call->note.link);
+    mp__heap_clear(&call->client->core->heap, &call->deadline);
     call->live++; /* so that the last part's end does not end the call within the loop */
     for (link = call->parts.next; link != &call->parts; link = next) {
-        struct mpp_part *part = MPP_ENTRY(link, struct mpp_part, siblings);
+        struct mpp_part *part = MP__ENTRY(link, struct mpp_part, siblings);
 
         next = link->next;
         if (part->state != MPP_SPLITTING)
@@ -185,7 +185,7 @@ void mpp_call_end(struct mpp_call *call, enum mp_kind kind)
     mpp_call_after_part(call);
 }
 
-void mpp_call_cancel(struct mpp_call *call, enum mp_kind kind, mpp_time now)
+void mpp_call_cancel(struct mpp_call *call, enum mp_kind kind, mp__time now)
 {
     struct mpp_core *core = call->client->core;
 

@@ -17,7 +17,7 @@ struct mpp_pool *mpp_pool_new(struct mpp_core *core, uint32_t max_running)
     pool->core = core;
     pool->refs = 1;
     pool->max_running = max_running ? max_running : 256;
-    mpp_list_init(&pool->waiters);
+    mp__list_init(&pool->waiters);
     return pool;
 }
 
@@ -25,14 +25,14 @@ void mpp_pool_unref(struct mpp_pool *pool)
 {
     if (!pool || --pool->refs > 0)
         return;
-    mpp_list_remove(&pool->link);
+    mp__list_remove(&pool->link);
     free(pool);
 }
 
 void mpp_pool_freed(struct mpp_pool *pool)
 {
-    if (pool->nwaiters > 0 && pool->running < pool->max_running && !mpp_linked(&pool->link))
-        mpp_list_push(&pool->core->pools, &pool->link);
+    if (pool->nwaiters > 0 && pool->running < pool->max_running && !mp__linked(&pool->link))
+        mp__list_push(&pool->core->pools, &pool->link);
 }
 
 /* ---- endpoints ------------------------------------------------------------------------------- */
@@ -40,11 +40,11 @@ void mpp_pool_freed(struct mpp_pool *pool)
 static struct mpp_rate *rate_for(struct mpp_client *client, const char *key)
 {
     struct mpp_core *core = client->core;
-    struct mpp_link *link;
+    struct mp__link *link;
     struct mpp_rate *r;
 
     for (link = core->rates.next; key && link != &core->rates; link = link->next) {
-        r = MPP_ENTRY(link, struct mpp_rate, link);
+        r = MP__ENTRY(link, struct mpp_rate, link);
         if (strcmp(r->key, key) == 0) {
             r->refs++;
             return r;
@@ -52,7 +52,7 @@ static struct mpp_rate *rate_for(struct mpp_client *client, const char *key)
     }
     r = mpp_rate_new(key, &client->policy.rate, core->now);
     if (r && key)
-        mpp_list_push(&core->rates, &r->link);
+        mp__list_push(&core->rates, &r->link);
     return r;
 }
 
@@ -60,7 +60,7 @@ static void rate_unref(struct mpp_rate *r)
 {
     if (!r || --r->refs > 0)
         return;
-    mpp_list_remove(&r->link);
+    mp__list_remove(&r->link);
     mpp_rate_free(r);
 }
 
@@ -68,14 +68,14 @@ static int endpoint_init(struct mpp_client *client, uint32_t i, const struct mpp
 {
     struct mpp_endpoint *ep = &client->endpoints[i];
     const struct mp_policy *p = &client->policy;
-    struct mpp_heap *heap = &client->core->heap;
+    struct mp__heap *heap = &client->core->heap;
 
     ep->client = client;
     ep->index = i;
     ep->cfg = *cfg;
     ep->cfg.rate_key = NULL; /* the caller's string */
     ep->tokens_per_byte = 0.30;
-    mpp_list_init(&ep->parked);
+    mp__list_init(&ep->parked);
     mpp_budget_init(&ep->budget, p->retry.reserve, p->retry.budget, p->retry.budget_cap);
     if (!p->retry.fail_fast)
         ep->budget.keep = KEPT;
@@ -85,10 +85,10 @@ static int endpoint_init(struct mpp_client *client, uint32_t i, const struct mpp
     ep->health.timer.kind = MPP_T_HEALTH;
     ep->health.healthy = 1;
     ep->rate = rate_for(client, cfg->rate_key ? cfg->rate_key : p->rate.key);
-    if (!ep->rate || mpp_heap_promise(heap) < 0)
+    if (!ep->rate || mp__heap_promise(heap) < 0)
         return -1;
-    if (mpp_heap_promise(heap) < 0) {
-        mpp_heap_yield(heap);
+    if (mp__heap_promise(heap) < 0) {
+        mp__heap_yield(heap);
         return -1;
     }
     return 0;
@@ -96,15 +96,15 @@ static int endpoint_init(struct mpp_client *client, uint32_t i, const struct mpp
 
 static void endpoint_fini(struct mpp_endpoint *ep)
 {
-    struct mpp_heap *heap = &ep->client->core->heap;
+    struct mp__heap *heap = &ep->client->core->heap;
 
-    mpp_heap_clear(heap, &ep->trickle);
-    mpp_heap_clear(heap, &ep->health.timer);
-    mpp_list_remove(&ep->health.note.link);
-    mpp_heap_yield(heap);
-    mpp_heap_yield(heap);
+    mp__heap_clear(heap, &ep->trickle);
+    mp__heap_clear(heap, &ep->health.timer);
+    mp__list_remove(&ep->health.note.link);
+    mp__heap_yield(heap);
+    mp__heap_yield(heap);
     rate_unref(ep->rate);
-    mpp_hists_fini(&ep->hists);
+    mp__hists_fini(&ep->hists);
 }
 
 struct mpp_endpoint *mpp_endpoint_of(const struct mpp_client *client, uint32_t index)
@@ -112,7 +112,7 @@ struct mpp_endpoint *mpp_endpoint_of(const struct mpp_client *client, uint32_t i
     return index < client->n ? &client->endpoints[index] : NULL;
 }
 
-void mpp_endpoint_pause(struct mpp_endpoint *ep, mpp_time until)
+void mpp_endpoint_pause(struct mpp_endpoint *ep, mp__time until)
 {
     if (until > ep->not_before)
         ep->not_before = until;
@@ -126,9 +126,9 @@ static void client_free(struct mpp_client *client, uint32_t made)
 
     while (made > 0)
         endpoint_fini(&client->endpoints[--made]);
-    mpp_heap_clear(&core->heap, &client->wake);
-    mpp_heap_yield(&core->heap);
-    mpp_list_remove(&client->link);
+    mp__heap_clear(&core->heap, &client->wake);
+    mp__heap_yield(&core->heap);
+    mp__list_remove(&client->link);
     mpp_pool_unref(client->pool);
     free(client->endpoints);
     free(client);
@@ -136,10 +136,10 @@ static void client_free(struct mpp_client *client, uint32_t made)
 
 static void lists_init(struct mpp_client *client)
 {
-    mpp_list_init(&client->ring);
-    mpp_list_init(&client->calls);
-    mpp_list_init(&client->hedges);
-    mpp_list_init(&client->strays);
+    mp__list_init(&client->ring);
+    mp__list_init(&client->calls);
+    mp__list_init(&client->hedges);
+    mp__list_init(&client->strays);
     client->wake.kind = MPP_T_CLIENT;
 }
 
@@ -154,7 +154,7 @@ struct mpp_client *mpp_client_new(struct mpp_core *core, const struct mpp_client
     if (!client)
         return NULL;
     client->endpoints = calloc(cfg->nendpoints, sizeof(*client->endpoints));
-    if (!client->endpoints || mpp_heap_promise(&core->heap) < 0) {
+    if (!client->endpoints || mp__heap_promise(&core->heap) < 0) {
         free(client->endpoints);
         free(client);
         return NULL;
@@ -179,10 +179,10 @@ struct mpp_client *mpp_client_new(struct mpp_core *core, const struct mpp_client
     return client;
 }
 
-void mpp_client_close(struct mpp_client *client, mpp_time now)
+void mpp_client_close(struct mpp_client *client, mp__time now)
 {
     struct mpp_core *core = client->core;
-    struct mpp_link *link, *next;
+    struct mp__link *link, *next;
     uint32_t i;
 
     if (now > core->now)
@@ -190,15 +190,15 @@ void mpp_client_close(struct mpp_client *client, mpp_time now)
     client->closing = 1;
     for (link = client->calls.next; link != &client->calls; link = next) {
         next = link->next;
-        mpp_call_end(MPP_ENTRY(link, struct mpp_call, siblings), MP_KIND_CLOSED);
+        mpp_call_end(MP__ENTRY(link, struct mpp_call, siblings), MP_KIND_CLOSED);
     }
     for (link = client->strays.next; link != &client->strays; link = next) {
         next = link->next;
-        mpp_attempt_abort(MPP_ENTRY(link, struct mpp_attempt, stray));
+        mpp_attempt_abort(MP__ENTRY(link, struct mpp_attempt, stray));
     }
     for (i = 0; i < client->n; i++) {
-        mpp_heap_clear(&core->heap, &client->endpoints[i].health.timer);
-        mpp_list_remove(&client->endpoints[i].health.note.link);
+        mp__heap_clear(&core->heap, &client->endpoints[i].health.timer);
+        mp__list_remove(&client->endpoints[i].health.note.link);
     }
     mpp_client_maybe_free(client);
 }
@@ -211,19 +211,19 @@ void mpp_client_maybe_free(struct mpp_client *client)
 
 void mpp_client_touch(struct mpp_client *client)
 {
-    if (mpp_linked(&client->link))
+    if (mp__linked(&client->link))
         return;
-    if (mpp_list_empty(&client->ring) && mpp_list_empty(&client->hedges))
+    if (mp__list_empty(&client->ring) && mp__list_empty(&client->hedges))
         return;
-    mpp_list_push(&client->core->ring, &client->link);
+    mp__list_push(&client->core->ring, &client->link);
 }
 
-void mpp_client_wake(struct mpp_client *client, mpp_time at)
+void mpp_client_wake(struct mpp_client *client, mp__time at)
 {
-    if (at == MPP_NEVER)
-        mpp_heap_clear(&client->core->heap, &client->wake);
+    if (at == MP__NEVER)
+        mp__heap_clear(&client->core->heap, &client->wake);
     else
-        mpp_heap_set(&client->core->heap, &client->wake, at);
+        mp__heap_set(&client->core->heap, &client->wake, at);
 }
 
 void *mpp_client_user(const struct mpp_client *client)

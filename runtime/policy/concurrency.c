@@ -3,14 +3,14 @@
 #include <math.h>
 #include <string.h>
 
-#include "policy/time.h"
+#include "base/time.h"
 
 #define ALPHA 0.4
 #define DOUBT 8   /* windows */
 #define NEAR  1.2 /* times the best mean: nothing queues */
 
 void mpp_concurrency_init(struct mpp_concurrency *c, const struct mp_concurrency_policy *policy,
-                          mpp_time now)
+                          mp__time now)
 {
     memset(c, 0, sizeof(*c));
     c->mode = policy->mode;
@@ -138,7 +138,7 @@ static void decide(struct mpp_concurrency *c)
 }
 
 void mpp_concurrency_done(struct mpp_concurrency *c, enum mpp_pressure pressure, double latency,
-                          uint32_t size_class, mpp_time now)
+                          uint32_t size_class, mp__time now)
 {
     double width;
 
@@ -159,10 +159,10 @@ void mpp_concurrency_done(struct mpp_concurrency *c, enum mpp_pressure pressure,
         c->rtt_n++;
     }
     width = c->rtt > 0.05 ? c->rtt : 0.05;
-    if (now - c->window_start < mpp_ns(width))
+    if (now - c->window_start < mp__ns(width))
         return;
     decide(c);
-    compare(c, mpp_seconds(now - c->window_start));
+    compare(c, mp__seconds(now - c->window_start));
     c->window_start = now;
     c->rtt_sum = 0;
     c->rtt_n = c->done = c->faults = 0;

@@ -23,7 +23,7 @@ struct mpp_concurrency {
     uint8_t reached;  /* in this window */
     uint8_t pressure; /* in this window */
     uint8_t doubt;    /* windows in which latency may prove that slow start ended for nothing */
-    mpp_time window_start;
+    mp__time window_start;
     double rtt_sum, raw_sum;
     uint32_t rtt_n, faults, done;
     double past_mean, past_var;           /* EWMA over windows, alpha 0.4 */
@@ -37,7 +37,7 @@ struct mpp_concurrency {
 };
 
 void mpp_concurrency_init(struct mpp_concurrency *c, const struct mp_concurrency_policy *policy,
-                          mpp_time now);
+                          mp__time now);
 
 /* UINT32_MAX: none. */
 uint32_t mpp_concurrency_limit(const struct mpp_concurrency *c);
@@ -50,6 +50,6 @@ enum mpp_pressure { MPP_CALM = 0, MPP_PUSHED, MPP_FAULT, MPP_IGNORE };
 /* An attempt ended. CALM: latency counts. PUSHED: 429 or 5xx that no quota explains. FAULT: the
  * transport failed or timed out. IGNORE: nothing to learn. */
 void mpp_concurrency_done(struct mpp_concurrency *c, enum mpp_pressure pressure, double latency,
-                          uint32_t size_class, mpp_time now);
+                          uint32_t size_class, mp__time now);
 
 #endif

@@ -13,14 +13,14 @@ struct mpp_core *mpp_new(const struct mpp_config *cfg)
     core->rng = cfg->seed;
     core->max_calls = cfg->max_calls ? cfg->max_calls : 1000000;
     core->drain_losers = cfg->drain_losers;
-    mpp_slab_init(&core->calls, sizeof(struct mpp_call), 256);
-    mpp_slab_init(&core->parts, sizeof(struct mpp_part), 128);
-    mpp_slab_init(&core->attempts, sizeof(struct mpp_attempt), 128);
-    mpp_list_init(&core->outbox);
-    mpp_list_init(&core->ring);
-    mpp_list_init(&core->pools);
-    mpp_list_init(&core->asking);
-    mpp_list_init(&core->rates);
+    mp__slab_init(&core->calls, sizeof(struct mpp_call), 256);
+    mp__slab_init(&core->parts, sizeof(struct mpp_part), 128);
+    mp__slab_init(&core->attempts, sizeof(struct mpp_attempt), 128);
+    mp__list_init(&core->outbox);
+    mp__list_init(&core->ring);
+    mp__list_init(&core->pools);
+    mp__list_init(&core->asking);
+    mp__list_init(&core->rates);
     return core;
 }
 
@@ -43,17 +43,17 @@ void mpp_free(struct mpp_core *core)
     if (!core)
         return;
     forget_told(core);
-    mpp_slab_fini(&core->calls);
-    mpp_slab_fini(&core->parts);
-    mpp_slab_fini(&core->attempts);
-    mpp_heap_fini(&core->heap);
+    mp__slab_fini(&core->calls);
+    mp__slab_fini(&core->parts);
+    mp__slab_fini(&core->attempts);
+    mp__heap_fini(&core->heap);
     free(core);
 }
 
 void mpp_tell(struct mpp_core *core, struct mpp_note *note, enum mpp_told what)
 {
     note->what = (uint8_t)what;
-    mpp_list_push(&core->outbox, &note->link);
+    mp__list_push(&core->outbox, &note->link);
 }
 
 /* ---- the outbox ------------------------------------------------------------------------------ */
@@ -114,27 +114,27 @@ static void tell_call(struct mpp_core *core, struct mpp_call *call, struct mpp_a
 
 static int tell_next(struct mpp_core *core, struct mpp_action *out)
 {
-    struct mpp_link *link = mpp_list_shift(&core->outbox);
+    struct mp__link *link = mp__list_shift(&core->outbox);
     struct mpp_note *note;
 
     if (!link)
         return 0;
-    note = MPP_ENTRY(link, struct mpp_note, link);
+    note = MP__ENTRY(link, struct mpp_note, link);
     switch (note->what) {
     case MPP_TELL_ABORT:
-        tell_abort(MPP_ENTRY(note, struct mpp_attempt, note), out);
+        tell_abort(MP__ENTRY(note, struct mpp_attempt, note), out);
         break;
     case MPP_TELL_PART:
-        tell_part(core, MPP_ENTRY(note, struct mpp_part, note), out);
+        tell_part(core, MP__ENTRY(note, struct mpp_part, note), out);
         break;
     case MPP_TELL_SPLIT:
-        tell_split(MPP_ENTRY(note, struct mpp_part, note), out);
+        tell_split(MP__ENTRY(note, struct mpp_part, note), out);
         break;
     case MPP_TELL_CALL:
-        tell_call(core, MPP_ENTRY(note, struct mpp_call, note), out);
+        tell_call(core, MP__ENTRY(note, struct mpp_call, note), out);
         break;
     default: {
-        struct mpp_endpoint *ep = MPP_ENTRY(note, struct mpp_endpoint, health.note);
+        struct mpp_endpoint *ep = MP__ENTRY(note, struct mpp_endpoint, health.note);
 
         out->type = MPP_PROBE;
         out->client = ep->client;
@@ -148,26 +148,26 @@ static int tell_next(struct mpp_core *core, struct mpp_action *out)
 
 static int expire_one(struct mpp_core *core)
 {
-    struct mpp_timer *t = mpp_heap_first(&core->heap);
+    struct mp__timer *t = mp__heap_first(&core->heap);
 
     if (!t || t->at > core->now)
         return 0;
-    mpp_heap_clear(&core->heap, t);
+    mp__heap_clear(&core->heap, t);
     switch (t->kind) {
     case MPP_T_CALL:
-        mpp_call_end(MPP_ENTRY(t, struct mpp_call, deadline), MP_KIND_TOTAL_TIMEOUT);
+        mpp_call_end(MP__ENTRY(t, struct mpp_call, deadline), MP_KIND_TOTAL_TIMEOUT);
         break;
     case MPP_T_PART:
-        mpp_part_timer(MPP_ENTRY(t, struct mpp_part, timer));
+        mpp_part_timer(MP__ENTRY(t, struct mpp_part, timer));
         break;
     case MPP_T_CLIENT:
-        mpp_client_touch(MPP_ENTRY(t, struct mpp_client, wake));
+        mpp_client_touch(MP__ENTRY(t, struct mpp_client, wake));
         break;
     case MPP_T_TRICKLE:
-        mpp_park_trickle(MPP_ENTRY(t, struct mpp_endpoint, trickle));
+        mpp_park_trickle(MP__ENTRY(t, struct mpp_endpoint, trickle));
         break;
     default:
-        mpp_health_due(MPP_ENTRY(t, struct mpp_endpoint, health.timer));
+        mpp_health_due(MP__ENTRY(t, struct mpp_endpoint, health.timer));
     }
     return 1;
 }
@@ -176,13 +176,13 @@ static int expire_one(struct mpp_core *core)
  * wait behind a paused endpoint. */
 static int ask_one(struct mpp_core *core)
 {
-    struct mpp_link *link = mpp_list_shift(&core->asking);
+    struct mp__link *link = mp__list_shift(&core->asking);
     struct mpp_call *call;
     struct mpp_part *part;
 
     if (!link)
         return 0;
-    call = MPP_ENTRY(link, struct mpp_call, note.link);
+    call = MP__ENTRY(link, struct mpp_call, note.link);
     if (mpp_call_ask(call, &part) == 1)
         mpp_part_ready(part, 0);
     else
@@ -192,16 +192,16 @@ static int ask_one(struct mpp_core *core)
 
 static int start_waiter(struct mpp_core *core, struct mpp_action *out)
 {
-    while (!mpp_list_empty(&core->pools)) {
-        struct mpp_pool *pool = MPP_ENTRY(core->pools.next, struct mpp_pool, link);
+    while (!mp__list_empty(&core->pools)) {
+        struct mpp_pool *pool = MP__ENTRY(core->pools.next, struct mpp_pool, link);
         struct mpp_part *part;
         struct mpp_attempt *a;
 
         if (pool->running >= pool->max_running || pool->nwaiters == 0) {
-            mpp_list_remove(&pool->link);
+            mp__list_remove(&pool->link);
             continue;
         }
-        part = MPP_ENTRY(pool->waiters.next, struct mpp_part, queue);
+        part = MP__ENTRY(pool->waiters.next, struct mpp_part, queue);
         if (!mpp_part_may_start(part)) {
             mpp_part_unadmit(part);
             continue;
@@ -215,7 +215,7 @@ static int start_waiter(struct mpp_core *core, struct mpp_action *out)
     return 0;
 }
 
-int mpp_next(struct mpp_core *core, mpp_time now, struct mpp_action *out)
+int mpp_next(struct mpp_core *core, mp__time now, struct mpp_action *out)
 {
     int progress;
 
@@ -235,13 +235,13 @@ int mpp_next(struct mpp_core *core, mpp_time now, struct mpp_action *out)
         progress = mpp_dispatch(core, out);
         if (progress > 0)
             return 1;
-    } while (progress || !mpp_list_empty(&core->outbox));
+    } while (progress || !mp__list_empty(&core->outbox));
     return 0;
 }
 
-mpp_time mpp_wake_at(const struct mpp_core *core)
+mp__time mpp_wake_at(const struct mpp_core *core)
 {
-    struct mpp_timer *t = mpp_heap_first(&core->heap);
+    struct mp__timer *t = mp__heap_first(&core->heap);
 
-    return t ? t->at : MPP_NEVER;
+    return t ? t->at : MP__NEVER;
 }

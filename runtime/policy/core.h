@@ -15,7 +15,7 @@
  * it can wait for nothing but a connection of the pool, and that wait alone is what pool_timeout
  * bounds. When the pool has room an admitted part starts at once.
  *
- * Time is int64_t nanoseconds on a monotonic clock (mpp_time).
+ * Time is int64_t nanoseconds on a monotonic clock (mp__time).
  */
 #ifndef MP_POLICY_CORE_H
 #define MP_POLICY_CORE_H
@@ -23,12 +23,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/time.h"
 #include "moonpool.h"
 #include "policy/hints.h"
-
-typedef int64_t mpp_time;
-#define MPP_NEVER  INT64_MAX
-#define MPP_SECOND INT64_C(1000000000)
 
 struct mpp_core;
 struct mpp_pool;   /* connection slots, shared by clients */
@@ -106,8 +103,8 @@ struct mpp_part_facts {
     uint32_t attempts; /* started, the first included, hedges not */
     uint32_t hedges;   /* started */
     uint32_t last_endpoint;
-    mpp_time created;
-    mpp_time admitted; /* first time */
+    mp__time created;
+    mp__time admitted; /* first time */
 };
 const struct mpp_part_facts *mpp_part_facts(const struct mpp_part *part);
 void mpp_part_set_user(struct mpp_part *part, void *user);
@@ -122,7 +119,7 @@ struct mpp_view { /* what a hook may look at; valid during the hook only */
     const struct mpp_outcome *outcome; /* retry, classify */
     enum mpp_class cls;
     uint32_t endpoint;
-    mpp_time now;
+    mp__time now;
     double elapsed;       /* s since the attempt started (hedge) or the part was created */
     double deadline_left; /* s, < 0: none */
     double delay;         /* what the default would do */
@@ -186,14 +183,14 @@ struct mpp_client_cfg {
 
 struct mpp_client *mpp_client_new(struct mpp_core *core, const struct mpp_client_cfg *cfg);
 /* Ends every call of it with CLOSED; freed when the last of them is gone. */
-void mpp_client_close(struct mpp_client *client, mpp_time now);
+void mpp_client_close(struct mpp_client *client, mp__time now);
 void *mpp_client_user(const struct mpp_client *client);
 
 struct mpp_call_cfg {
     struct mpp_client *client;
     const struct mp_policy *policy; /* NULL: the client's. Else must outlive the call */
     uint32_t max_concurrent;        /* parts admitted at once; 0: 128 */
-    mpp_time deadline;              /* absolute; MPP_NEVER */
+    mp__time deadline;              /* absolute; MP__NEVER */
     double pool_timeout;            /* s; <= 0 none */
     uint8_t idempotent;
     int32_t pinned_endpoint;       /* -1: route freely */
@@ -203,24 +200,24 @@ struct mpp_call_cfg {
 };
 
 /* The call is ready at once; NULL when max_calls are open. */
-struct mpp_call *mpp_call_new(const struct mpp_call_cfg *cfg, mpp_time now);
-void mpp_call_ready(struct mpp_call *call, mpp_time now); /* next_part would now succeed */
+struct mpp_call *mpp_call_new(const struct mpp_call_cfg *cfg, mp__time now);
+void mpp_call_ready(struct mpp_call *call, mp__time now); /* next_part would now succeed */
 /* Ends the call with `kind` (CANCELLED, CLOSED): attempts are aborted, parts end, by actions. */
-void mpp_call_cancel(struct mpp_call *call, enum mp_kind kind, mpp_time now);
+void mpp_call_cancel(struct mpp_call *call, enum mp_kind kind, mp__time now);
 
 /* ---- events ---- */
 
-void mpp_attempt_connected(struct mpp_core *, uint64_t attempt, mpp_time now);
-void mpp_attempt_first_byte(struct mpp_core *, uint64_t attempt, mpp_time now);
+void mpp_attempt_connected(struct mpp_core *, uint64_t attempt, mp__time now);
+void mpp_attempt_first_byte(struct mpp_core *, uint64_t attempt, mp__time now);
 void mpp_attempt_done(struct mpp_core *, uint64_t attempt, const struct mpp_outcome *,
-                      mpp_time now);
+                      mp__time now);
 void mpp_probe_done(struct mpp_client *, uint32_t endpoint, int healthy /* -1: no vote */,
-                    mpp_time now);
+                    mp__time now);
 
 /* One action into *out: 1, or 0 when there is nothing to do before mpp_wake_at(). Expires the
  * core's timers (backoff, hedge, pool wait, deadlines, pauses) up to `now`. */
-int mpp_next(struct mpp_core *core, mpp_time now, struct mpp_action *out);
-mpp_time mpp_wake_at(const struct mpp_core *core);
+int mpp_next(struct mpp_core *core, mp__time now, struct mpp_action *out);
+mp__time mpp_wake_at(const struct mpp_core *core);
 
 /* ---- facts for statistics ---- */
 
@@ -249,7 +246,7 @@ uint32_t mpp_client_endpoints(const struct mpp_client *client);
 void mpp_endpoint_load(const struct mpp_client *, uint32_t endpoint, struct mpp_load *out);
 /* Learnt from usage, 0.30 at first; the mean over the endpoints. */
 double mpp_client_tokens_per_byte(const struct mpp_client *client);
-void mpp_endpoint_stats(const struct mpp_client *, uint32_t endpoint, mpp_time now,
+void mpp_endpoint_stats(const struct mpp_client *, uint32_t endpoint, mp__time now,
                         struct mpp_endpoint_stats *out);
 
 struct mpp_core_stats {

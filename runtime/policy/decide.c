@@ -7,7 +7,7 @@ void mpp_view_fill(struct mpp_view *view, const struct mpp_part *part,
                    const struct mpp_endpoint *ep)
 {
     const struct mpp_call *call = part->call;
-    mpp_time now = call->client->core->now;
+    mp__time now = call->client->core->now;
 
     memset(view, 0, sizeof(*view));
     view->client = call->client;
@@ -15,10 +15,10 @@ void mpp_view_fill(struct mpp_view *view, const struct mpp_part *part,
     view->now = now;
     view->part = &part->facts;
     view->endpoint = ep ? ep->index : 0;
-    view->elapsed = mpp_seconds(now - part->facts.created);
+    view->elapsed = mp__seconds(now - part->facts.created);
     view->deadline_left = -1;
-    if (call->deadline_at != MPP_NEVER)
-        view->deadline_left = call->deadline_at > now ? mpp_seconds(call->deadline_at - now) : 0;
+    if (call->deadline_at != MP__NEVER)
+        view->deadline_left = call->deadline_at > now ? mp__seconds(call->deadline_at - now) : 0;
     view->delay = -1;
     if (ep) {
         view->budget_level = mpp_budget_level(&ep->budget);
@@ -96,12 +96,12 @@ static int take_token(struct mpp_endpoint *ep)
     struct mpp_client *client = ep->client;
     uint32_t i;
 
-    if (mpp_list_empty(&ep->parked) && mpp_budget_take(&ep->budget))
+    if (mp__list_empty(&ep->parked) && mpp_budget_take(&ep->budget))
         return 1;
     for (i = 0; i < client->n; i++) {
         struct mpp_endpoint *other = &client->endpoints[i];
 
-        if (other != ep && mpp_endpoint_sound(other) && mpp_list_empty(&other->parked) &&
+        if (other != ep && mpp_endpoint_sound(other) && mp__list_empty(&other->parked) &&
             mpp_budget_take(&other->budget))
             return 1;
     }
@@ -120,7 +120,7 @@ static struct mpp_endpoint *place_to_park(struct mpp_endpoint *ep)
 }
 
 static void retry(struct mpp_part *part, struct mpp_endpoint *ep, const struct mpp_outcome *outcome,
-                  const struct mpp_judgement *j, mpp_time at)
+                  const struct mpp_judgement *j, mp__time at)
 {
     if (j->unbudgeted) {
         ep->stats.unbudgeted++;
@@ -150,7 +150,7 @@ void mpp_decide(struct mpp_part *part, struct mpp_endpoint *ep, const struct mpp
     int hooked = part->call->hooks && part->call->hooks->retry;
     enum mpp_verdict verdict;
     double delay;
-    mpp_time at;
+    mp__time at;
 
     part->last_kind = (uint8_t)outcome->kind;
     if (outcome->kind == MP_KIND_DECODE && part->decode_faults < 255)
@@ -169,7 +169,7 @@ void mpp_decide(struct mpp_part *part, struct mpp_endpoint *ep, const struct mpp
         give_up(part, ep, outcome, outcome->kind);
         return;
     }
-    at = mpp_after(core->now, delay);
+    at = mp__after(core->now, delay);
     if (at >= part->call->deadline_at) {
         give_up(part, ep, outcome, outcome->kind);
         return;

@@ -41,10 +41,10 @@ static void maybe_hold(struct mpp_part *part)
 }
 
 /* The last gate, asked when everything else lets the part go to ep. */
-static enum tried_call ask_rate(struct mpp_part *part, struct mpp_endpoint *ep, mpp_time *wake)
+static enum tried_call ask_rate(struct mpp_part *part, struct mpp_endpoint *ep, mp__time *wake)
 {
     const struct mpp_hooks *hooks = part->call->hooks;
-    mpp_time now = ep->client->core->now;
+    mp__time now = ep->client->core->now;
     struct mpp_view view;
     double wait = 0;
 
@@ -58,19 +58,19 @@ static enum tried_call ask_rate(struct mpp_part *part, struct mpp_endpoint *ep, 
     }
     if (!(wait > 0.001))
         wait = 0.001;
-    if (mpp_after(now, wait) < *wake)
-        *wake = mpp_after(now, wait);
+    if (mp__after(now, wait) < *wake)
+        *wake = mp__after(now, wait);
     return HELD;
 }
 
 static struct mpp_part *head_of(struct mpp_call *call)
 {
-    if (mpp_list_empty(&call->ready))
+    if (mp__list_empty(&call->ready))
         return NULL;
-    return MPP_ENTRY(call->ready.next, struct mpp_part, queue);
+    return MP__ENTRY(call->ready.next, struct mpp_part, queue);
 }
 
-static enum tried_call try_call(struct mpp_call *call, mpp_time *wake)
+static enum tried_call try_call(struct mpp_call *call, mp__time *wake)
 {
     struct mpp_client *client = call->client;
     uint32_t most = client->pool->max_running;
@@ -88,7 +88,7 @@ static enum tried_call try_call(struct mpp_call *call, mpp_time *wake)
         if (mpp_call_ask(call, &part) != 1) {
             if (!mpp_call_has_work(call))
                 return NOTHING;
-            *wake = client->core->now + MPP_SECOND / 10; /* no memory for the part */
+            *wake = client->core->now + MP__SECOND / 10; /* no memory for the part */
             return SHUT;
         }
         mpp_part_ready(part, 0);
@@ -112,7 +112,7 @@ static enum tried_call try_call(struct mpp_call *call, mpp_time *wake)
     return SHUT;
 }
 
-static int anything_open(struct mpp_client *client, mpp_time *wake)
+static int anything_open(struct mpp_client *client, mp__time *wake)
 {
     uint32_t i;
 
@@ -124,9 +124,9 @@ static int anything_open(struct mpp_client *client, mpp_time *wake)
 
 /* TOOK: a part went to the pool's queue. ENDED: the outbox grew. SHUT: nothing, *wake says until
  * when. */
-static enum tried_call pass(struct mpp_client *client, mpp_time *wake)
+static enum tried_call pass(struct mpp_client *client, mp__time *wake)
 {
-    struct mpp_link *link, *next;
+    struct mp__link *link, *next;
     int open = anything_open(client, wake);
     int looked = 0, held = 0;
 
@@ -134,7 +134,7 @@ static enum tried_call pass(struct mpp_client *client, mpp_time *wake)
     if (!open && !mpp_all_broken(client))
         return SHUT;
     for (link = client->ring.next; link != &client->ring && looked < MPP_LOOK_AHEAD; link = next) {
-        struct mpp_call *call = MPP_ENTRY(link, struct mpp_call, link);
+        struct mpp_call *call = MP__ENTRY(link, struct mpp_call, link);
         enum tried_call r;
 
         next = link->next;
@@ -142,7 +142,7 @@ static enum tried_call pass(struct mpp_client *client, mpp_time *wake)
         if (r == FULL)
             return SHUT;
         if (r == TOOK || r == NOTHING || r == ENDED)
-            mpp_list_remove(&call->link);
+            mp__list_remove(&call->link);
         if (r == TOOK || r == ENDED) {
             mpp_call_touch(call); /* to the end of the ring: the next one's turn */
             return r;
@@ -160,10 +160,10 @@ static enum tried_call pass(struct mpp_client *client, mpp_time *wake)
     if (looked == MPP_LOOK_AHEAD && (client->n > 1 || held) && open) {
         /* They may all wait for one endpoint while another is idle, or by one rule of the hook: the
          * next pass sees others. */
-        mpp_time soon = client->core->now + MPP_SECOND / 1000;
+        mp__time soon = client->core->now + MP__SECOND / 1000;
 
         for (; looked > 0; looked--)
-            mpp_list_push(&client->ring, mpp_list_shift(&client->ring));
+            mp__list_push(&client->ring, mp__list_shift(&client->ring));
         if (soon < *wake)
             *wake = soon;
     }
@@ -172,15 +172,15 @@ static enum tried_call pass(struct mpp_client *client, mpp_time *wake)
 
 int mpp_dispatch(struct mpp_core *core, struct mpp_action *out)
 {
-    while (!mpp_list_empty(&core->ring)) {
-        struct mpp_client *client = MPP_ENTRY(core->ring.next, struct mpp_client, link);
-        mpp_time wake = MPP_NEVER;
+    while (!mp__list_empty(&core->ring)) {
+        struct mpp_client *client = MP__ENTRY(core->ring.next, struct mpp_client, link);
+        mp__time wake = MP__NEVER;
         enum tried_call r;
 
         if (mpp_hedge_next(client, out))
             return 1;
-        r = mpp_list_empty(&client->ring) ? SHUT : pass(client, &wake);
-        mpp_list_remove(&client->link);
+        r = mp__list_empty(&client->ring) ? SHUT : pass(client, &wake);
+        mp__list_remove(&client->link);
         if (r == SHUT) {
             mpp_client_wake(client, wake);
             continue;

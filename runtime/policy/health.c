@@ -7,7 +7,7 @@ static void arm(struct mpp_endpoint *ep, double seconds)
 {
     struct mpp_core *core = ep->client->core;
 
-    mpp_heap_set(&core->heap, &ep->health.timer, mpp_after(core->now, seconds));
+    mp__heap_set(&core->heap, &ep->health.timer, mp__after(core->now, seconds));
 }
 
 static double base_interval(const struct mpp_endpoint *ep)
@@ -17,7 +17,7 @@ static double base_interval(const struct mpp_endpoint *ep)
     return s < 0.1 ? 0.1 : s;
 }
 
-void mpp_health_start(struct mpp_endpoint *ep, mpp_time now)
+void mpp_health_start(struct mpp_endpoint *ep, mp__time now)
 {
     (void)now;
     ep->health.interval = base_interval(ep);
@@ -39,14 +39,14 @@ static void stretch(struct mpp_endpoint *ep)
 {
     struct mpp_health *h = &ep->health;
     double base = base_interval(ep);
-    double took = mpp_seconds(ep->client->core->now - h->sent);
+    double took = mp__seconds(ep->client->core->now - h->sent);
 
     h->interval = took > h->interval / 2 ? h->interval * 1.5 : base;
     if (h->interval > 10 * base)
         h->interval = 10 * base;
 }
 
-void mpp_probe_done(struct mpp_client *client, uint32_t endpoint, int healthy, mpp_time now)
+void mpp_probe_done(struct mpp_client *client, uint32_t endpoint, int healthy, mp__time now)
 {
     struct mpp_endpoint *ep = mpp_endpoint_of(client, endpoint);
     struct mpp_health *h;

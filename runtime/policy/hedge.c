@@ -11,7 +11,7 @@
  */
 #include "policy/state.h"
 
-#define QUIET   (10 * MPP_SECOND)
+#define QUIET   (10 * MP__SECOND)
 #define LEAST   0.001
 #define UNKNOWN 0.25 /* s until the next look while there are too few samples */
 
@@ -29,7 +29,7 @@ static double delay_of(struct mpp_part *part)
 
     if (policy->delay > 0)
         return policy->delay;
-    p = mpp_hists_percentile(&ep->hists, part->facts.info.size_class, policy->percentile,
+    p = mp__hists_percentile(&ep->hists, part->facts.info.size_class, policy->percentile,
                              ep->client->core->now);
     if (p < 0)
         return -1;
@@ -68,10 +68,10 @@ void mpp_hedge_arm(struct mpp_part *part)
         return;
     if (verdict == MPP_YES && delay > 0)
         part->hedge_wait = delay > LEAST ? delay : LEAST;
-    mpp_heap_set(&core->heap, &part->timer, mpp_after(core->now, delay > 0 ? delay : UNKNOWN));
+    mp__heap_set(&core->heap, &part->timer, mp__after(core->now, delay > 0 ? delay : UNKNOWN));
 }
 
-static mpp_time started(const struct mpp_part *part)
+static mp__time started(const struct mpp_part *part)
 {
     return part->run[0]->started;
 }
@@ -82,31 +82,31 @@ void mpp_hedge_due(struct mpp_part *part)
     struct mpp_client *client = part->call->client;
     struct mpp_core *core = client->core;
     double delay = part->hedge_wait > 0 ? part->hedge_wait : delay_of(part);
-    mpp_time at;
+    mp__time at;
 
     if (!part->run[0] || part->run[1] || part->run[0]->first_byte)
         return;
-    at = delay < 0 ? core->now + mpp_ns(UNKNOWN) : mpp_after(started(part), delay);
+    at = delay < 0 ? core->now + mp__ns(UNKNOWN) : mp__after(started(part), delay);
     if (at > core->now) {
-        mpp_heap_set(&core->heap, &part->timer, at);
+        mp__heap_set(&core->heap, &part->timer, at);
         return;
     }
-    if (!mpp_linked(&part->hedging))
-        mpp_list_push(&client->hedges, &part->hedging);
+    if (!mp__linked(&part->hedging))
+        mp__list_push(&client->hedges, &part->hedging);
     mpp_client_touch(client);
 }
 
 void mpp_hedge_forget(struct mpp_part *part)
 {
-    mpp_list_remove(&part->hedging);
+    mp__list_remove(&part->hedging);
     if (part->state == MPP_RUNNING)
-        mpp_heap_clear(&part->call->client->core->heap, &part->timer);
+        mp__heap_clear(&part->call->client->core->heap, &part->timer);
 }
 
 static int gates(const struct mpp_part *part)
 {
     struct mpp_endpoint *ep = part->endpoint;
-    mpp_time now = ep->client->core->now;
+    mp__time now = ep->client->core->now;
 
     return (!ep->throttled_once || now - ep->throttled_at >= QUIET) &&
            ep->breaker.state == MPP_BREAKER_CLOSED && ep->hedge.level >= 1000000 &&
@@ -118,13 +118,13 @@ static void look_again(struct mpp_part *part)
     struct mpp_core *core = part->call->client->core;
     double delay = part->hedge_wait > 0 ? part->hedge_wait : delay_of(part);
 
-    mpp_heap_set(&core->heap, &part->timer, mpp_after(core->now, delay > 0 ? delay : UNKNOWN));
+    mp__heap_set(&core->heap, &part->timer, mp__after(core->now, delay > 0 ? delay : UNKNOWN));
 }
 
 static struct mpp_endpoint *place_for(struct mpp_part *part)
 {
     struct mpp_endpoint *ep = NULL;
-    mpp_time wake = MPP_NEVER;
+    mp__time wake = MP__NEVER;
 
     if (part->call->client->n > 1)
         ep = mpp_route(part, 1, &wake);
@@ -135,27 +135,27 @@ static struct mpp_endpoint *place_for(struct mpp_part *part)
 
 int mpp_hedge_next(struct mpp_client *client, struct mpp_action *out)
 {
-    struct mpp_link *link, *next;
+    struct mp__link *link, *next;
     struct mpp_attempt *a;
 
     for (link = client->hedges.next; link != &client->hedges; link = next) {
-        struct mpp_part *part = MPP_ENTRY(link, struct mpp_part, hedging);
+        struct mpp_part *part = MP__ENTRY(link, struct mpp_part, hedging);
         struct mpp_endpoint *ep;
 
         next = link->next;
         if (part->run[0]->first_byte) {
-            mpp_list_remove(link);
+            mp__list_remove(link);
             continue;
         }
         if (!gates(part) || client->pool->running >= client->pool->max_running) {
-            mpp_list_remove(link);
+            mp__list_remove(link);
             look_again(part);
             continue;
         }
         ep = place_for(part);
         if (!ep)
             return 0; /* for a slot it waits, and the others behind it */
-        mpp_list_remove(link);
+        mp__list_remove(link);
         mpp_budget_take(&part->endpoint->hedge);
         ep->used++;
         mpp_rate_reserve(ep->rate, part, part->facts.info.tokens, client->core->now);

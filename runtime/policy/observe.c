@@ -25,7 +25,7 @@ static void learn_tokens(struct mpp_attempt *a, const struct mpp_outcome *o)
     ep->tokens_per_byte += 0.1 * ((double)o->tokens / (double)a->bytes - ep->tokens_per_byte);
 }
 
-static void learn_latency(struct mpp_endpoint *ep, double took, mpp_time now)
+static void learn_latency(struct mpp_endpoint *ep, double took, mp__time now)
 {
     ep->latency += (ep->latency > 0 ? 0.1 : 1) * (took - ep->latency);
     ep->latency_at = now;
@@ -43,13 +43,13 @@ static int rate_too_high(const struct mpp_attempt *a, const struct mpp_outcome *
     if (j->server_delay <= 0)
         return 1;
     return ep->not_before > 0 && a->started >= ep->not_before &&
-           a->started - ep->not_before < 2 * MPP_SECOND;
+           a->started - ep->not_before < 2 * MP__SECOND;
 }
 
 static void note_throttle(struct mpp_endpoint *ep, const struct mpp_outcome *o,
                           const struct mpp_judgement *j)
 {
-    mpp_time now = ep->client->core->now;
+    mp__time now = ep->client->core->now;
 
     if (j->cls == MPP_THROTTLED) {
         ep->throttled_at = now;
@@ -57,7 +57,7 @@ static void note_throttle(struct mpp_endpoint *ep, const struct mpp_outcome *o,
         ep->stats.throttled++;
     }
     if (o->status != 0 && j->retry && j->server_delay > 0)
-        mpp_endpoint_pause(ep, mpp_after(now, j->server_delay));
+        mpp_endpoint_pause(ep, mp__after(now, j->server_delay));
 }
 
 /* With several endpoints, ejection leaves one; a lone endpoint has the breaker proper. An address
@@ -89,8 +89,8 @@ static void vote(struct mpp_attempt *a, const struct mpp_outcome *o)
 void mpp_observe(struct mpp_attempt *a, const struct mpp_outcome *o, const struct mpp_judgement *j)
 {
     struct mpp_endpoint *ep = a->endpoint;
-    mpp_time now = ep->client->core->now;
-    mpp_time took = now - a->started;
+    mp__time now = ep->client->core->now;
+    mp__time took = now - a->started;
     int timed_out = o->kind == MP_KIND_READ_TIMEOUT || o->kind == MP_KIND_TOTAL_TIMEOUT;
 
     if (o->status != 0)
@@ -103,12 +103,12 @@ void mpp_observe(struct mpp_attempt *a, const struct mpp_outcome *o, const struc
         ep->stats.failed++;
     /* Fast failures would make the service look fast; timeouts are latencies cut short. */
     if (j->cls == MPP_OK || timed_out)
-        mpp_hists_record(&ep->hists, a->size_class, took, now);
-    mpp_concurrency_done(&ep->concurrency, pressure_of(o, j), mpp_seconds(took), a->size_class,
+        mp__hists_record(&ep->hists, a->size_class, took, now);
+    mpp_concurrency_done(&ep->concurrency, pressure_of(o, j), mp__seconds(took), a->size_class,
                          now);
     learn_tokens(a, o);
     if (j->cls == MPP_OK)
-        learn_latency(ep, mpp_seconds(took), now);
+        learn_latency(ep, mp__seconds(took), now);
     mpp_rate_done(ep->rate, a->tokens, o, rate_too_high(a, o, j), now);
     note_throttle(ep, o, j);
     vote(a, o);
@@ -125,7 +125,7 @@ void mpp_observe_aborted(struct mpp_attempt *a)
     mpp_hints_init(&nothing.hints);
     /* The loser of a hedge took at least so long; without it the tail would vanish from view. */
     if (a->part && a->part->winner)
-        mpp_hists_record(&ep->hists, a->size_class, core->now - a->started, core->now);
+        mp__hists_record(&ep->hists, a->size_class, core->now - a->started, core->now);
     mpp_rate_done(ep->rate, a->tokens, &nothing, 0, core->now);
     vote(a, &nothing);
 }

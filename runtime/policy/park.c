@@ -30,12 +30,12 @@ static double first_wait(const struct mpp_endpoint *ep)
     return policy->cap > 0.05 && wait > policy->cap ? policy->cap : wait;
 }
 
-#define PATIENCE (10 * MPP_SECOND)
+#define PATIENCE (10 * MP__SECOND)
 
 int mpp_park_hopeless(struct mpp_endpoint *ep)
 {
     const struct mpp_client *client = ep->client;
-    mpp_time first = MPP_NEVER;
+    mp__time first = MP__NEVER;
     uint32_t i;
 
     for (i = 0; i < client->n; i++) {
@@ -46,7 +46,7 @@ int mpp_park_hopeless(struct mpp_endpoint *ep)
         if (other->knocked > 0 && other->knocked < first)
             first = other->knocked;
     }
-    return first != MPP_NEVER && client->core->now - first >= PATIENCE;
+    return first != MP__NEVER && client->core->now - first >= PATIENCE;
 }
 
 static void arm(struct mpp_endpoint *ep)
@@ -54,15 +54,15 @@ static void arm(struct mpp_endpoint *ep)
     struct mpp_core *core = ep->client->core;
 
     ep->first_at_trickle = ep->first;
-    mpp_heap_set(&core->heap, &ep->trickle, mpp_after(core->now, ep->trickle_wait));
+    mp__heap_set(&core->heap, &ep->trickle, mp__after(core->now, ep->trickle_wait));
 }
 
-void mpp_park(struct mpp_part *part, struct mpp_endpoint *ep, mpp_time resume_at)
+void mpp_park(struct mpp_part *part, struct mpp_endpoint *ep, mp__time resume_at)
 {
     part->state = MPP_PARKED;
     part->endpoint = ep;
     part->resume_at = resume_at;
-    mpp_list_push(&ep->parked, &part->queue);
+    mp__list_push(&ep->parked, &part->queue);
     ep->stats.parked++;
     if (ep->nparked++ == 0) {
         ep->trickle_wait = first_wait(ep);
@@ -74,14 +74,14 @@ void mpp_unpark(struct mpp_part *part)
 {
     struct mpp_endpoint *ep = part->endpoint;
 
-    mpp_list_remove(&part->queue);
+    mp__list_remove(&part->queue);
     if (--ep->nparked == 0)
-        mpp_heap_clear(&ep->client->core->heap, &ep->trickle);
+        mp__heap_clear(&ep->client->core->heap, &ep->trickle);
 }
 
 static void release(struct mpp_endpoint *ep)
 {
-    struct mpp_part *part = MPP_ENTRY(ep->parked.next, struct mpp_part, queue);
+    struct mpp_part *part = MP__ENTRY(ep->parked.next, struct mpp_part, queue);
 
     mpp_unpark(part);
     mpp_part_backoff(part, part->resume_at);
@@ -111,7 +111,7 @@ void mpp_park_trickle(struct mpp_endpoint *ep)
     if (most > 10 || !(most > 0.05))
         most = 10;
     while (ep->nparked > 0 && mpp_park_hopeless(ep)) {
-        struct mpp_part *part = MPP_ENTRY(ep->parked.next, struct mpp_part, queue);
+        struct mpp_part *part = MP__ENTRY(ep->parked.next, struct mpp_part, queue);
 
         mpp_part_end(part, (enum mp_kind)part->last_kind);
     }

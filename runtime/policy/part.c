@@ -8,11 +8,11 @@ struct mpp_part *mpp_part_new(struct mpp_call *call)
     struct mpp_core *core = call->client->core;
     struct mpp_part *part;
 
-    if (mpp_heap_promise(&core->heap) < 0)
+    if (mp__heap_promise(&core->heap) < 0)
         return NULL;
-    part = mpp_slab_get(&core->parts);
+    part = mp__slab_get(&core->parts);
     if (!part) {
-        mpp_heap_yield(&core->heap);
+        mp__heap_yield(&core->heap);
         return NULL;
     }
     memset(part, 0, sizeof(*part));
@@ -21,7 +21,7 @@ struct mpp_part *mpp_part_new(struct mpp_call *call)
     part->facts.created = core->now;
     part->timer.kind = MPP_T_PART;
     part->ready_since = core->now;
-    mpp_list_push(&call->parts, &part->siblings);
+    mp__list_push(&call->parts, &part->siblings);
     call->live++;
     core->stats.parts_open++;
     return part;
@@ -32,8 +32,8 @@ void mpp_part_free(struct mpp_part *part)
     struct mpp_core *core = part->call->client->core;
 
     core->stats.parts_open--;
-    mpp_heap_yield(&core->heap);
-    mpp_slab_put(&core->parts, part);
+    mp__heap_yield(&core->heap);
+    mp__slab_put(&core->parts, part);
 }
 
 void mpp_part_ready(struct mpp_part *part, int first)
@@ -41,9 +41,9 @@ void mpp_part_ready(struct mpp_part *part, int first)
     part->state = MPP_READY;
     part->ready_since = part->call->client->core->now;
     if (first)
-        mpp_list_unshift(&part->call->ready, &part->queue);
+        mp__list_unshift(&part->call->ready, &part->queue);
     else
-        mpp_list_push(&part->call->ready, &part->queue);
+        mp__list_push(&part->call->ready, &part->queue);
     mpp_call_touch(part->call);
 }
 
@@ -53,7 +53,7 @@ void mpp_part_admit(struct mpp_part *part, struct mpp_endpoint *ep)
     struct mpp_core *core = call->client->core;
     struct mpp_pool *pool = call->client->pool;
 
-    mpp_list_remove(&part->queue);
+    mp__list_remove(&part->queue);
     call->admitted++;
     call->client->admitted++;
     ep->used++;
@@ -65,12 +65,12 @@ void mpp_part_admit(struct mpp_part *part, struct mpp_endpoint *ep)
         part->is_probe = ep->breaker.probing = 1;
     if (part->facts.admitted == 0)
         part->facts.admitted = core->now;
-    mpp_list_push(&pool->waiters, &part->queue);
+    mp__list_push(&pool->waiters, &part->queue);
     pool->nwaiters++;
     core->stats.pool_waiting++;
     mpp_pool_freed(pool);
-    if (!mpp_linked(&pool->link) && call->pool_timeout > 0)
-        mpp_heap_set(&core->heap, &part->timer, core->now + call->pool_timeout);
+    if (!mp__linked(&pool->link) && call->pool_timeout > 0)
+        mp__heap_set(&core->heap, &part->timer, core->now + call->pool_timeout);
 }
 
 /* Off the pool's queue, whatever comes next. */
@@ -78,10 +78,10 @@ static void stop_waiting(struct mpp_part *part)
 {
     struct mpp_client *client = part->call->client;
 
-    mpp_list_remove(&part->queue);
+    mp__list_remove(&part->queue);
     client->pool->nwaiters--;
     client->core->stats.pool_waiting--;
-    mpp_heap_clear(&client->core->heap, &part->timer);
+    mp__heap_clear(&client->core->heap, &part->timer);
 }
 
 /* Gives back what admission took, when nothing was sent. */
@@ -136,7 +136,7 @@ void mpp_part_unhold(struct mpp_part *part)
     mpp_client_touch(client);
 }
 
-void mpp_part_backoff(struct mpp_part *part, mpp_time until)
+void mpp_part_backoff(struct mpp_part *part, mp__time until)
 {
     struct mpp_core *core = part->call->client->core;
 
@@ -145,7 +145,7 @@ void mpp_part_backoff(struct mpp_part *part, mpp_time until)
         return;
     }
     part->state = MPP_BACKOFF;
-    mpp_heap_set(&core->heap, &part->timer, until);
+    mp__heap_set(&core->heap, &part->timer, until);
 }
 
 void mpp_part_end(struct mpp_part *part, enum mp_kind kind)
@@ -167,11 +167,11 @@ void mpp_part_end(struct mpp_part *part, enum mp_kind kind)
         mpp_unpark(part);
         break;
     default:
-        mpp_list_remove(&part->queue);
+        mp__list_remove(&part->queue);
     }
     mpp_part_unhold(part);
-    mpp_heap_clear(&core->heap, &part->timer);
-    mpp_list_remove(&part->siblings);
+    mp__heap_clear(&core->heap, &part->timer);
+    mp__list_remove(&part->siblings);
     part->state = MPP_ENDED;
     part->kind = (uint8_t)kind;
     mpp_tell(core, &part->note, MPP_TELL_PART);

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "policy/time.h"
+#include "base/time.h"
 
 static void set_limit(struct mpp_bucket *b, double limit, double share)
 {
@@ -19,10 +19,10 @@ static void set_limit(struct mpp_bucket *b, double limit, double share)
         b->level = b->burst;
 }
 
-static void refill(struct mpp_bucket *b, mpp_time now)
+static void refill(struct mpp_bucket *b, mp__time now)
 {
     if (b->rate > 0 && now > b->at) {
-        b->level += b->rate * mpp_seconds(now - b->at);
+        b->level += b->rate * mp__seconds(now - b->at);
         if (b->level > b->burst)
             b->level = b->burst;
     }
@@ -30,7 +30,7 @@ static void refill(struct mpp_bucket *b, mpp_time now)
         b->at = now;
 }
 
-struct mpp_rate *mpp_rate_new(const char *key, const struct mp_rate_policy *policy, mpp_time now)
+struct mpp_rate *mpp_rate_new(const char *key, const struct mp_rate_policy *policy, mp__time now)
 {
     struct mpp_rate *r = calloc(1, sizeof(*r));
 
@@ -68,9 +68,9 @@ void mpp_rate_free(struct mpp_rate *r)
  * or when one of their replicas is full, and to those the backoff is the answer. */
 #define REFUSED_SHARE 0.15
 
-static void measure(struct mpp_rate *r, mpp_time now)
+static void measure(struct mpp_rate *r, mp__time now)
 {
-    double elapsed = mpp_seconds(now - r->slot);
+    double elapsed = mp__seconds(now - r->slot);
 
     if (elapsed < 0.5)
         return;
@@ -81,10 +81,10 @@ static void measure(struct mpp_rate *r, mpp_time now)
     r->slot = now;
 }
 
-static void apply_curb(struct mpp_rate *r, mpp_time now)
+static void apply_curb(struct mpp_rate *r, mp__time now)
 {
     struct mpp_bucket *b = &r->requests;
-    double t = mpp_seconds(now - r->throttled) - r->k;
+    double t = mp__seconds(now - r->throttled) - r->k;
     double rate = 0.4 * t * t * t + r->w_max;
     double full = b->limit > 0 ? b->limit * r->share / 60 : 0;
 
@@ -106,14 +106,14 @@ static void apply_curb(struct mpp_rate *r, mpp_time now)
         b->level = b->burst;
 }
 
-static void curb(struct mpp_rate *r, mpp_time now)
+static void curb(struct mpp_rate *r, mp__time now)
 {
     double in_use;
     /* One burst of 429s is one message. */
-    if (r->curbed && now - r->throttled < MPP_SECOND)
+    if (r->curbed && now - r->throttled < MP__SECOND)
         return;
     if (now > r->slot) {
-        double elapsed = mpp_seconds(now - r->slot);
+        double elapsed = mp__seconds(now - r->slot);
         double current = r->count / (elapsed > 0.5 ? elapsed : 0.5);
 
         in_use = current > r->measured ? current : r->measured;
@@ -135,9 +135,9 @@ static void curb(struct mpp_rate *r, mpp_time now)
 
 /* ---- reserving ------------------------------------------------------------------------------- */
 
-static int has(struct mpp_bucket *b, double need, mpp_time now, mpp_time *wake)
+static int has(struct mpp_bucket *b, double need, mp__time now, mp__time *wake)
 {
-    mpp_time at;
+    mp__time at;
 
     if (b->rate <= 0)
         return 1;
@@ -150,24 +150,24 @@ static int has(struct mpp_bucket *b, double need, mpp_time now, mpp_time *wake)
     /* A hair of slack: sums of doubles must not wait for the last 1e-12 of a token. */
     if (b->level >= need - 1e-6 - 2e-9 * b->rate)
         return 1;
-    at = mpp_after(now, (need - b->level) / b->rate) + 1;
+    at = mp__after(now, (need - b->level) / b->rate) + 1;
     if (at < *wake)
         *wake = at;
     return 0;
 }
 
-int mpp_rate_allows(struct mpp_rate *r, const void *who, double tokens, mpp_time now,
-                    mpp_time *wake)
+int mpp_rate_allows(struct mpp_rate *r, const void *who, double tokens, mp__time now,
+                    mp__time *wake)
 {
-    mpp_time later = now;
-    mpp_time a = MPP_NEVER, b = MPP_NEVER;
+    mp__time later = now;
+    mp__time a = MP__NEVER, b = MP__NEVER;
     int ok;
 
     if (r->curbed)
         apply_curb(r, now);
     if (who && r->holder && r->holder != who) {
         /* Another client may hold it, whose going tells us nothing: look again by the clock. */
-        later = r->holder_at > now ? r->holder_at : now + MPP_SECOND / 1000;
+        later = r->holder_at > now ? r->holder_at : now + MP__SECOND / 1000;
         if (later < *wake)
             *wake = later;
         return 0;
@@ -176,9 +176,9 @@ int mpp_rate_allows(struct mpp_rate *r, const void *who, double tokens, mpp_time
     ok &= has(&r->tokens, tokens, now, &b);
     if (ok)
         return 1;
-    if (a != MPP_NEVER)
+    if (a != MP__NEVER)
         later = a;
-    if (b != MPP_NEVER && b > later)
+    if (b != MP__NEVER && b > later)
         later = b;
     if (later < *wake)
         *wake = later;
@@ -187,7 +187,7 @@ int mpp_rate_allows(struct mpp_rate *r, const void *who, double tokens, mpp_time
     return 0;
 }
 
-void mpp_rate_reserve(struct mpp_rate *r, const void *who, double tokens, mpp_time now)
+void mpp_rate_reserve(struct mpp_rate *r, const void *who, double tokens, mp__time now)
 {
     measure(r, now);
     r->count++;
@@ -211,7 +211,7 @@ static void settle(struct mpp_rate *r, double tokens)
     }
 }
 
-static void give(struct mpp_bucket *b, double amount, mpp_time now)
+static void give(struct mpp_bucket *b, double amount, mp__time now)
 {
     if (b->rate <= 0)
         return;
@@ -221,7 +221,7 @@ static void give(struct mpp_bucket *b, double amount, mpp_time now)
         b->level = b->burst;
 }
 
-void mpp_rate_return(struct mpp_rate *r, double tokens, mpp_time now)
+void mpp_rate_return(struct mpp_rate *r, double tokens, mp__time now)
 {
     settle(r, tokens);
     if (r->count > 0)
@@ -232,7 +232,7 @@ void mpp_rate_return(struct mpp_rate *r, double tokens, mpp_time now)
 
 /* What the server says is left, less what is still on its way, is an upper bound. */
 static void heed(struct mpp_bucket *b, double share, double limit, double remaining, double reset,
-                 double in_flight, int exhausted, mpp_time now)
+                 double in_flight, int exhausted, mp__time now)
 {
     double left = remaining < 0 ? -1 : remaining - in_flight;
 
@@ -257,7 +257,7 @@ static void heed(struct mpp_bucket *b, double share, double limit, double remain
 }
 
 void mpp_rate_done(struct mpp_rate *r, double tokens, const struct mpp_outcome *o, int throttled,
-                   mpp_time now)
+                   mp__time now)
 {
     settle(r, tokens);
     if (o->tokens >= 0)
@@ -273,7 +273,7 @@ void mpp_rate_done(struct mpp_rate *r, double tokens, const struct mpp_outcome *
         curb(r, now);
 }
 
-double mpp_rate_room(struct mpp_rate *r, mpp_time now)
+double mpp_rate_room(struct mpp_rate *r, mp__time now)
 {
     double room = 1;
 

@@ -1,6 +1,6 @@
 #include "policy/retry.h"
 
-#include "policy/prng.h"
+#include "base/prng.h"
 
 static int transport_fault(const struct mpp_outcome *o)
 {
@@ -86,12 +86,12 @@ double mpp_backoff(const struct mp_retry_policy *policy, const struct mpp_judgem
     double wait = judgement->cls == MPP_THROTTLED ? policy->throttle_base : policy->base;
 
     if (judgement->server_delay > 0)
-        return judgement->server_delay * (1 + 0.1 * mpp_random01(rng));
+        return judgement->server_delay * (1 + 0.1 * mp__random01(rng));
     while (n-- > 1 && wait < policy->cap)
         wait *= 2;
     if (wait > policy->cap)
         wait = policy->cap;
-    return wait * mpp_random01(rng);
+    return wait * mp__random01(rng);
 }
 
 static int64_t micro(double tokens)

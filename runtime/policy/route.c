@@ -16,7 +16,7 @@
 
 #include <math.h>
 
-#include "policy/prng.h"
+#include "base/prng.h"
 
 int mpp_endpoint_sound(const struct mpp_endpoint *ep)
 {
@@ -25,7 +25,7 @@ int mpp_endpoint_sound(const struct mpp_endpoint *ep)
 
 int mpp_all_broken(const struct mpp_client *client)
 {
-    mpp_time now = client->core->now;
+    mp__time now = client->core->now;
     uint32_t i;
 
     for (i = 0; i < client->n; i++) {
@@ -40,9 +40,9 @@ int mpp_all_broken(const struct mpp_client *client)
 
 /* part NULL: could it take anything at all? */
 int mpp_endpoint_open(struct mpp_endpoint *ep, const struct mpp_part *part, double tokens,
-                      mpp_time *wake)
+                      mp__time *wake)
 {
-    mpp_time now = ep->client->core->now;
+    mp__time now = ep->client->core->now;
 
     if (ep->not_before > now) {
         if (ep->not_before < *wake)
@@ -92,12 +92,12 @@ static uint32_t by_weight(const struct mpp_client *client, const uint8_t *ok, ui
 
         for (i = 0; i < client->n; i++)
             n += ok[i];
-        k = (uint32_t)(mpp_unit(hash) * n);
+        k = (uint32_t)(mp__unit(hash) * n);
         for (i = 0; i < client->n; i++)
             if (ok[i] && k-- == 0)
                 return i;
     }
-    point = mpp_unit(hash) * sum;
+    point = mp__unit(hash) * sum;
     for (i = 0; i < client->n; i++) {
         if (!ok[i] || weight(&client->endpoints[i]) <= 0)
             continue;
@@ -127,7 +127,7 @@ static double fastest(const struct mpp_client *client)
 static double load(const struct mpp_endpoint *ep, double best)
 {
     double w = weight(ep) > 0 ? weight(ep) : 1e-3;
-    double idle = mpp_seconds(ep->client->core->now - ep->latency_at);
+    double idle = mp__seconds(ep->client->core->now - ep->latency_at);
     double latency = ep->latency > best ? best + (ep->latency - best) * exp(-idle / 10) : best;
 
     return (ep->used + 1) * latency / w;
@@ -177,7 +177,7 @@ static uint32_t p2c(const struct mpp_client *client, uint8_t *ok, uint64_t hash)
     if (others == 0)
         return a;
     ok[a] = 0;
-    b = by_weight(client, ok, mpp_mix64(hash ^ UINT64_C(0xa5a5a5a5a5a5a5a5)));
+    b = by_weight(client, ok, mp__mix64(hash ^ UINT64_C(0xa5a5a5a5a5a5a5a5)));
     return load(&client->endpoints[b], best) < load(&client->endpoints[a], best) ? b : a;
 }
 
@@ -196,10 +196,10 @@ static uint32_t choose(const struct mpp_part *part, uint8_t *ok)
     case MP_ROUTE_LEAST:
         return least(client, ok, ticket);
     case MP_ROUTE_P2C:
-        return p2c(client, ok, mpp_ticket_hash(ticket));
+        return p2c(client, ok, mp__ticket_hash(ticket));
     default:
         bound(client, ok);
-        return by_weight(client, ok, mpp_ticket_hash(ticket));
+        return by_weight(client, ok, mp__ticket_hash(ticket));
     }
 }
 
@@ -207,7 +207,7 @@ static uint32_t choose(const struct mpp_part *part, uint8_t *ok)
 
 enum { SOUND = 1, UNTRIED = 2 };
 
-static int mark(struct mpp_part *part, int is_hedge, int tier, uint8_t *ok, mpp_time *wake)
+static int mark(struct mpp_part *part, int is_hedge, int tier, uint8_t *ok, mp__time *wake)
 {
     struct mpp_client *client = part->call->client;
     double tokens = part->facts.info.tokens;
@@ -239,7 +239,7 @@ static int any_sound(const struct mpp_client *client)
     return 0;
 }
 
-static struct mpp_endpoint *by_tiers(struct mpp_part *part, int is_hedge, mpp_time *wake)
+static struct mpp_endpoint *by_tiers(struct mpp_part *part, int is_hedge, mp__time *wake)
 {
     struct mpp_client *client = part->call->client;
     uint8_t ok[MPP_MAX_ENDPOINTS];
@@ -271,7 +271,7 @@ static int32_t fixed_place(struct mpp_part *part, int is_hedge)
     return -1;
 }
 
-static struct mpp_endpoint *by_hook(struct mpp_part *part, mpp_time *wake, int *decided)
+static struct mpp_endpoint *by_hook(struct mpp_part *part, mp__time *wake, int *decided)
 {
     const struct mpp_hooks *hooks = part->call->hooks;
     struct mpp_client *client = part->call->client;
@@ -289,7 +289,7 @@ static struct mpp_endpoint *by_hook(struct mpp_part *part, mpp_time *wake, int *
     return mpp_endpoint_open(ep, part, part->facts.info.tokens, wake) ? ep : NULL;
 }
 
-struct mpp_endpoint *mpp_route(struct mpp_part *part, int is_hedge, mpp_time *wake)
+struct mpp_endpoint *mpp_route(struct mpp_part *part, int is_hedge, mp__time *wake)
 {
     struct mpp_client *client = part->call->client;
     struct mpp_endpoint *ep;

@@ -15,24 +15,24 @@
 #include "policy/breaker.h"
 #include "policy/concurrency.h"
 #include "policy/core.h"
-#include "policy/heap.h"
-#include "policy/hist.h"
-#include "policy/list.h"
+#include "base/heap.h"
+#include "base/hist.h"
+#include "base/list.h"
 #include "policy/rate.h"
 #include "policy/retry.h"
-#include "policy/slab.h"
-#include "policy/time.h"
+#include "base/slab.h"
+#include "base/time.h"
 
 #define MPP_MAX_ENDPOINTS 256
 #define MPP_LOOK_AHEAD    64
-#define MPP_AGE_LIMIT     (2 * MPP_SECOND)
+#define MPP_AGE_LIMIT     (2 * MP__SECOND)
 
 enum mpp_timer_kind { MPP_T_CALL = 1, MPP_T_PART, MPP_T_CLIENT, MPP_T_TRICKLE, MPP_T_HEALTH };
 
 enum mpp_told { MPP_TELL_ABORT = 1, MPP_TELL_PART, MPP_TELL_SPLIT, MPP_TELL_CALL, MPP_TELL_PROBE };
 
 struct mpp_note { /* an entry of the outbox */
-    struct mpp_link link;
+    struct mp__link link;
     uint8_t what; /* enum mpp_told */
 };
 
@@ -41,8 +41,8 @@ struct mpp_health {
     uint8_t asked;    /* a probe is on its way */
     uint8_t failures; /* in a row, of this check */
     double interval;
-    mpp_time sent;
-    struct mpp_timer timer;
+    mp__time sent;
+    struct mp__timer timer;
     struct mpp_note note;
 };
 
@@ -52,25 +52,25 @@ struct mpp_endpoint {
     struct mpp_endpoint_cfg cfg;
     uint32_t used; /* running attempts and admitted parts that wait for a connection */
     uint32_t running;
-    mpp_time not_before;
-    mpp_time throttled_at; /* last time; with throttled_once */
+    mp__time not_before;
+    mp__time throttled_at; /* last time; with throttled_once */
     uint8_t throttled_once;
     uint8_t reached;  /* has ever answered or accepted a connection */
-    mpp_time knocked; /* first failure while never reached; 0 none */
+    mp__time knocked; /* first failure while never reached; 0 none */
     struct mpp_budget budget, hedge;
-    struct mpp_link parked;
+    struct mp__link parked;
     uint32_t nparked;
-    struct mpp_timer trickle;
+    struct mp__timer trickle;
     double trickle_wait;
     uint64_t first_at_trickle; /* stats.first when the trickle was armed */
     struct mpp_breaker breaker;
     struct mpp_concurrency concurrency;
     struct mpp_rate *rate;
-    struct mpp_hists hists;
+    struct mp__hists hists;
     struct mpp_health health;
     double tokens_per_byte;
     double latency; /* EWMA of acceptable replies, s; 0 unknown */
-    mpp_time latency_at;
+    mp__time latency_at;
     struct mpp_endpoint_stats stats; /* its counters; the rest is filled when asked */
     uint64_t first;                  /* first attempts */
 };
@@ -79,9 +79,9 @@ struct mpp_pool {
     struct mpp_core *core;
     uint32_t refs;
     uint32_t max_running, running;
-    struct mpp_link waiters; /* parts */
+    struct mp__link waiters; /* parts */
     uint32_t nwaiters;
-    struct mpp_link link; /* in core->pools while it has waiters and a free slot */
+    struct mp__link link; /* in core->pools while it has waiters and a free slot */
 };
 
 struct mpp_client {
@@ -92,12 +92,12 @@ struct mpp_client {
     void *user;
     struct mpp_endpoint *endpoints;
     uint32_t n;
-    struct mpp_link ring;   /* calls */
-    struct mpp_link calls;  /* all of them */
-    struct mpp_link hedges; /* parts whose hedge is due and waits for a slot */
-    struct mpp_link strays; /* attempts left to drain after their part ended */
-    struct mpp_link link;   /* in core->ring */
-    struct mpp_timer wake;
+    struct mp__link ring;   /* calls */
+    struct mp__link calls;  /* all of them */
+    struct mp__link hedges; /* parts whose hedge is due and waits for a slot */
+    struct mp__link strays; /* attempts left to drain after their part ended */
+    struct mp__link link;   /* in core->ring */
+    struct mp__timer wake;
     uint32_t admitted;
     uint32_t ncalls, nattempts;
     uint64_t ticket;
@@ -110,12 +110,12 @@ struct mpp_call {
     const struct mpp_hooks *hooks;
     mpp_next_part_fn *next_part;
     void *user;
-    struct mpp_link link;     /* in client->ring */
-    struct mpp_link siblings; /* in client->calls */
-    struct mpp_link ready, parts;
-    struct mpp_timer deadline;
-    mpp_time deadline_at;
-    mpp_time pool_timeout; /* ns, 0: none */
+    struct mp__link link;     /* in client->ring */
+    struct mp__link siblings; /* in client->calls */
+    struct mp__link ready, parts;
+    struct mp__timer deadline;
+    mp__time deadline_at;
+    mp__time pool_timeout; /* ns, 0: none */
     struct mpp_note note;
     uint32_t max_concurrent, admitted, live;
     int32_t pinned, stuck_to; /* endpoints; -1 none */
@@ -141,16 +141,16 @@ enum mpp_part_state {
 struct mpp_part {
     struct mpp_part_facts facts;
     struct mpp_call *call;
-    struct mpp_link siblings; /* in call->parts until it ends */
-    struct mpp_link queue;    /* by its state */
-    struct mpp_link hedging;  /* in client->hedges */
+    struct mp__link siblings; /* in call->parts until it ends */
+    struct mp__link queue;    /* by its state */
+    struct mp__link hedging;  /* in client->hedges */
     struct mpp_note note;
-    struct mpp_timer timer; /* BACKOFF: resume; WAITING: pool timeout; RUNNING: hedge */
+    struct mp__timer timer; /* BACKOFF: resume; WAITING: pool timeout; RUNNING: hedge */
     struct mpp_attempt *run[2];
     struct mpp_endpoint *endpoint; /* of the admission or the last attempt */
     struct mpp_part *half;         /* SPLIT: the new one */
-    mpp_time ready_since;
-    mpp_time resume_at;
+    mp__time ready_since;
+    mp__time resume_at;
     double hedge_wait; /* s */
     uint64_t tried;    /* endpoints 0..63 */
     uint64_t winner;
@@ -169,11 +169,11 @@ struct mpp_part {
 enum mpp_attempt_state { MPP_A_FREE = 0, MPP_A_RUNNING, MPP_A_ABORTING };
 
 struct mpp_attempt {
-    struct mpp_link stray;
+    struct mp__link stray;
     struct mpp_note note;  /* abort */
     struct mpp_part *part; /* NULL: a stray */
     struct mpp_endpoint *endpoint;
-    mpp_time started;
+    mp__time started;
     double tokens; /* reserved */
     uint64_t bytes;
     uint32_t index, gen, size_class;
@@ -184,14 +184,14 @@ struct mpp_core {
     uint64_t rng;
     uint32_t max_calls;
     uint8_t drain_losers;
-    mpp_time now;
-    struct mpp_heap heap;
-    struct mpp_slab calls, parts, attempts;
-    struct mpp_link outbox;
-    struct mpp_link ring;       /* clients */
-    struct mpp_link pools;      /* with waiters and room */
-    struct mpp_link asking;     /* calls (by note.link) without parts: is there more? */
-    struct mpp_link rates;      /* with a key */
+    mp__time now;
+    struct mp__heap heap;
+    struct mp__slab calls, parts, attempts;
+    struct mp__link outbox;
+    struct mp__link ring;       /* clients */
+    struct mp__link pools;      /* with waiters and room */
+    struct mp__link asking;     /* calls (by note.link) without parts: is there more? */
+    struct mp__link rates;      /* with a key */
     struct mpp_part *told_part; /* freed by the next mpp_next */
     struct mpp_call *told_call;
     struct mpp_core_stats stats;
@@ -203,10 +203,10 @@ struct mpp_endpoint *mpp_endpoint_of(const struct mpp_client *client, uint32_t i
 
 /* ---- client.c ---- */
 void mpp_client_touch(struct mpp_client *client); /* something may be possible again */
-void mpp_client_wake(struct mpp_client *client, mpp_time at);
+void mpp_client_wake(struct mpp_client *client, mp__time at);
 void mpp_client_maybe_free(struct mpp_client *client);
 void mpp_pool_freed(struct mpp_pool *pool); /* a slot */
-void mpp_endpoint_pause(struct mpp_endpoint *ep, mpp_time until);
+void mpp_endpoint_pause(struct mpp_endpoint *ep, mp__time until);
 
 /* ---- call.c ---- */
 void mpp_call_touch(struct mpp_call *call);
@@ -225,7 +225,7 @@ void mpp_part_admit(struct mpp_part *part, struct mpp_endpoint *ep);
 void mpp_part_unadmit(struct mpp_part *part); /* WAITING -> READY, nothing was sent */
 int mpp_part_may_start(const struct mpp_part *part);
 void mpp_part_leave(struct mpp_part *part); /* its slot of the call, after the last attempt */
-void mpp_part_backoff(struct mpp_part *part, mpp_time until);
+void mpp_part_backoff(struct mpp_part *part, mp__time until);
 void mpp_part_end(struct mpp_part *part, enum mp_kind kind); /* from any state */
 void mpp_part_timer(struct mpp_part *part);
 void mpp_part_unhold(struct mpp_part *part);
@@ -246,7 +246,7 @@ void mpp_view_fill(struct mpp_view *view, const struct mpp_part *part,
                    const struct mpp_endpoint *ep);
 
 /* ---- park.c ---- */
-void mpp_park(struct mpp_part *part, struct mpp_endpoint *ep, mpp_time resume_at);
+void mpp_park(struct mpp_part *part, struct mpp_endpoint *ep, mp__time resume_at);
 void mpp_unpark(struct mpp_part *part); /* takes it off the list only */
 void mpp_park_earned(struct mpp_endpoint *ep);
 void mpp_park_success(struct mpp_endpoint *ep);
@@ -264,11 +264,11 @@ void mpp_hedge_forget(struct mpp_part *part);
 
 /* ---- route.c ---- */
 int mpp_endpoint_open(struct mpp_endpoint *ep, const struct mpp_part *part, double tokens,
-                      mpp_time *wake);
+                      mp__time *wake);
 int mpp_endpoint_sound(const struct mpp_endpoint *ep); /* healthy and its breaker closed */
 int mpp_all_broken(const struct mpp_client *client);   /* every breaker is open */
 /* NULL: none now; *wake lowered to when. */
-struct mpp_endpoint *mpp_route(struct mpp_part *part, int is_hedge, mpp_time *wake);
+struct mpp_endpoint *mpp_route(struct mpp_part *part, int is_hedge, mp__time *wake);
 
 /* ---- dispatch.c ---- */
 /* 1: *out is filled; 0: nothing can be done; -1: go on, the outbox may have grown. */
@@ -276,7 +276,7 @@ int mpp_dispatch(struct mpp_core *core, struct mpp_action *out);
 void mpp_fill_start(struct mpp_action *out, const struct mpp_attempt *a);
 
 /* ---- health.c ---- */
-void mpp_health_start(struct mpp_endpoint *ep, mpp_time now);
+void mpp_health_start(struct mpp_endpoint *ep, mp__time now);
 void mpp_health_due(struct mpp_endpoint *ep);
 
 /* ---- observe.c: what an outcome teaches about its endpoint ---- */

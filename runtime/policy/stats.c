@@ -1,20 +1,20 @@
 /* stats.c - numbers for people. */
 #include "policy/state.h"
 
-static double level(const struct mpp_bucket *b, mpp_time now)
+static double level(const struct mpp_bucket *b, mp__time now)
 {
     double l = b->level;
 
     if (b->rate <= 0)
         return -1;
     if (now > b->at)
-        l += b->rate * mpp_seconds(now - b->at);
+        l += b->rate * mp__seconds(now - b->at);
     if (l > b->burst)
         l = b->burst;
     return l > 0 ? l : 0;
 }
 
-void mpp_endpoint_stats(const struct mpp_client *client, uint32_t endpoint, mpp_time now,
+void mpp_endpoint_stats(const struct mpp_client *client, uint32_t endpoint, mp__time now,
                         struct mpp_endpoint_stats *out)
 {
     struct mpp_endpoint *ep = mpp_endpoint_of(client, endpoint);
@@ -32,11 +32,11 @@ void mpp_endpoint_stats(const struct mpp_client *client, uint32_t endpoint, mpp_
     out->tpm_level = level(&ep->rate->tokens, now);
     out->in_flight = ep->running;
     out->limit = limit == UINT32_MAX ? 0 : limit;
-    out->p50 = mpp_hists_seen(&ep->hists, 0.50, now);
-    out->p90 = mpp_hists_seen(&ep->hists, 0.90, now);
-    out->p95 = mpp_hists_seen(&ep->hists, 0.95, now);
-    out->p99 = mpp_hists_seen(&ep->hists, 0.99, now);
-    out->paused_for = ep->not_before > now ? mpp_seconds(ep->not_before - now) : 0;
+    out->p50 = mp__hists_seen(&ep->hists, 0.50, now);
+    out->p90 = mp__hists_seen(&ep->hists, 0.90, now);
+    out->p95 = mp__hists_seen(&ep->hists, 0.95, now);
+    out->p99 = mp__hists_seen(&ep->hists, 0.99, now);
+    out->paused_for = ep->not_before > now ? mp__seconds(ep->not_before - now) : 0;
     out->breaker = ep->breaker.state;
     out->healthy = ep->health.healthy;
     out->tokens_per_byte = ep->tokens_per_byte;

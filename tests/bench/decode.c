@@ -7,10 +7,10 @@
  * of text a second, base64 as GB of decoded floats a second; the best of several runs.
  */
 #include "codec/base64.h"
-#include "codec/buf.h"
+#include "base/buf.h"
 #include "codec/cpu.h"
 #include "codec/decode.h"
-#include "codec/hashmodel.h"
+#include "mock/hashmodel.h"
 
 #include <stdio.h>
 #include <stdlib.h>

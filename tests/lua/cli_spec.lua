@@ -124,7 +124,7 @@ describe("endpoint", function()
       words[#words + 1] = word
     end
     local client <close> = endpoint.connect("moonpool t", parser.parse(p, words))
-    local fields = core.policy_fields(require "moonpool.client".state(client).policy)
+    local fields = core.policy_fields(require "moonpool.client.client".state(client).policy)
     assert.same({ 90, 5000, 2, 3 }, { fields["rate.rpm"], fields["rate.tpm"], fields["hedge.factor"],
       fields["retry.max_attempts"] })
     assert.is_true(math.abs(fields["hedge.percentile"] - 0.95) < 1e-9)
@@ -283,7 +283,7 @@ describe("moonpool embed and search over a fake client", function()
   it("refuses to search what is not there", function()
     local run = require "moonpool.cli.search".run
     stops(1, "No such file", run, { dir = dir, query = "q" }, fake)
-    require "moonpool.vectordir".create(dir .. "/out", {})
+    require "moonpool.job.store".create(dir .. "/out", {})
     stops(1, "has not finished", run, { dir = dir .. "/out", query = "q" }, fake)
   end)
 end)

@@ -3,7 +3,7 @@
 
 local moonpool = require "moonpool"
 local core = require "moonpool.core"
-local pipeline = require "moonpool.pipeline"
+local pipeline = require "moonpool.client.pipeline"
 local rig = require "client_rig"
 
 -- A pipeline whose batches need no work but what `o` says.

@@ -2,9 +2,9 @@
 
 local moonpool = require "moonpool"
 local core = require "moonpool.core"
-local embedjob = require "moonpool.embedjob"
+local embedjob = require "moonpool.job.vectors"
 local matrix = require "moonpool.matrix"
-local vectordir = require "moonpool.vectordir"
+local vectordir = require "moonpool.job.store"
 local json = moonpool.json
 
 local dir

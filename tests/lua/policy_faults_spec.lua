@@ -183,8 +183,8 @@ describe("a hook that errs", function()
     local core = require "moonpool.core"
     local stalled = rig.serve(function() moonpool.sleep(60) end)
     local idle = rig.client(stalled)
-    local state = require("moonpool.client").state(idle)
-    local spec = require("moonpool.embed").spec(idle, { input = { "1" } })
+    local state = require("moonpool.client.client").state(idle)
+    local spec = require("moonpool.client.embed").spec(idle, { input = { "1" } })
     local client = rig.client(rig.embedder(), { classify = function()
       core.call_start_kept = nil
       collectgarbage()

@@ -1,6 +1,6 @@
 -- client:stream over real sockets: events, chunks, faults, leaving early, holding back.
 local moonpool = require "moonpool"
-local stream = require "moonpool.stream"
+local stream = require "moonpool.client.stream"
 
 local function serve(handler)
   return moonpool.serve { listen = "127.0.0.1:0", handler = handler }

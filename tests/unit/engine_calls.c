@@ -29,7 +29,7 @@ static void test_one_call(void **state)
 /* What the server saw of the last request. */
 static char seen[4096];
 
-static void serve_echo(struct rig *rig, struct mp_http_request *req)
+static void serve_echo(struct rig *rig, struct mp__http_request *req)
 {
     size_t n = 0;
     (void)rig;
@@ -145,11 +145,11 @@ static void test_refused_arguments(void **state)
     rig_close(&rig);
 }
 
-static void serve_never(struct rig *rig, struct mp_http_request *req)
+static void serve_never(struct rig *rig, struct mp__http_request *req)
 {
-    static const struct mp_http_fault hang = {.cut = 0, .end = MP_HTTP_HANG};
+    static const struct mp__http_fault hang = {.cut = 0, .end = MP_HTTP_HANG};
     (void)rig;
-    mp_http_reply_fault(req, 200, NULL, 0, "{}", 2, &hang);
+    mp__http_reply_fault(req, 200, NULL, 0, "{}", 2, &hang);
 }
 
 static void test_cancel(void **state)

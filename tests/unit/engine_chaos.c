@@ -32,22 +32,22 @@ static size_t vectors_for(const char *body, char *out, size_t cap)
     return len + (size_t)snprintf(out + len, cap - len, "]}");
 }
 
-static void serve_anything(struct rig *rig, struct mp_http_request *req)
+static void serve_anything(struct rig *rig, struct mp__http_request *req)
 {
     static char out[65536];
-    static const struct mp_http_header json = {"content-type", "application/json"};
-    static const struct mp_http_header soon = {"retry-after-ms", "2"};
-    struct mp_http_fault fault = {.cut = SIZE_MAX};
+    static const struct mp__http_header json = {"content-type", "application/json"};
+    static const struct mp__http_header soon = {"retry-after-ms", "2"};
+    struct mp__http_fault fault = {.cut = SIZE_MAX};
     size_t n = vectors_for(req->body, out, sizeof(out));
     (void)rig;
     switch (draw(14)) {
     case 0:
         if (calm) /* after a 429 nothing is hedged for a while */
             break;
-        mp_http_reply(req, 429, draw(2) ? &soon : &json, 1, "{}", 2);
+        mp__http_reply(req, 429, draw(2) ? &soon : &json, 1, "{}", 2);
         return;
     case 1:
-        mp_http_reply(req, draw(2) ? 500 : 503, &json, 1, "{\"error\":\"x\"}", 13);
+        mp__http_reply(req, draw(2) ? 500 : 503, &json, 1, "{\"error\":\"x\"}", 13);
         return;
     case 2:
         fault.cut = draw((unsigned)n);
@@ -65,13 +65,13 @@ static void serve_anything(struct rig *rig, struct mp_http_request *req)
         fault.delay = 0.001 * draw(20);
         break;
     case 6:
-        mp_http_reply(req, draw(2) ? 400 : 422, &json, 1, "{\"error\":\"bad\"}", 15);
+        mp__http_reply(req, draw(2) ? 400 : 422, &json, 1, "{\"error\":\"bad\"}", 15);
         return;
     default:
         if (draw(3) == 0)
             fault.delay = 0.001 * draw(8);
     }
-    mp_http_reply_fault(req, 200, &json, 1, out, n, &fault);
+    mp__http_reply_fault(req, 200, &json, 1, out, n, &fault);
 }
 
 enum { CALLS = 400, ROWS = 40 };

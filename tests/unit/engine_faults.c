@@ -99,14 +99,14 @@ static struct mp_policy quick(void)
 
 /* ---- one byte at a time, indices shuffled ---- */
 
-static void serve_dribble(struct rig *rig, struct mp_http_request *req)
+static void serve_dribble(struct rig *rig, struct mp__http_request *req)
 {
     static char out[65536];
-    static const struct mp_http_fault fault = {.chunk = 1, .cut = SIZE_MAX};
-    struct mp_http_header json = {"content-type", "application/json"};
+    static const struct mp__http_fault fault = {.chunk = 1, .cut = SIZE_MAX};
+    struct mp__http_header json = {"content-type", "application/json"};
     (void)rig;
     size_t n = vectors_reply(req->body, out, sizeof(out), 1);
-    mp_http_reply_fault(req, 200, &json, 1, out, n, &fault);
+    mp__http_reply_fault(req, 200, &json, 1, out, n, &fault);
 }
 
 static void test_one_byte_chunks_shuffled(void **state)
@@ -132,18 +132,18 @@ static void test_one_byte_chunks_shuffled(void **state)
 static unsigned served[4096];
 static unsigned seed;
 
-static void serve_mixture(struct rig *rig, struct mp_http_request *req)
+static void serve_mixture(struct rig *rig, struct mp__http_request *req)
 {
     static char out[65536];
-    struct mp_http_header json = {"content-type", "application/json"};
-    struct mp_http_header retry = {"retry-after-ms", "5"};
+    struct mp__http_header json = {"content-type", "application/json"};
+    struct mp__http_header retry = {"retry-after-ms", "5"};
     long k[256];
     (void)rig;
     size_t n = vectors_reply(req->body, out, sizeof(out), 1);
-    struct mp_http_fault fault = {.cut = SIZE_MAX};
+    struct mp__http_fault fault = {.cut = SIZE_MAX};
     switch ((unsigned)rand_r(&seed) % 6) {
     case 0:
-        mp_http_reply(req, 429, &retry, 1, "{}", 2);
+        mp__http_reply(req, 429, &retry, 1, "{}", 2);
         return;
     case 1:
         rig_reply(req, 503, "{\"error\":\"busy\"}");
@@ -161,7 +161,7 @@ static void serve_mixture(struct rig *rig, struct mp_http_request *req)
         for (unsigned i = 0, m = numbers_of(req->body, k, 256); i < m; i++)
             served[k[i]]++;
     }
-    mp_http_reply_fault(req, 200, &json, 1, out, n, &fault);
+    mp__http_reply_fault(req, 200, &json, 1, out, n, &fault);
 }
 
 static void test_mixture_of_faults(void **state)
@@ -188,7 +188,7 @@ static void test_mixture_of_faults(void **state)
 
 static const char *reply;
 
-static void serve_fixed(struct rig *rig, struct mp_http_request *req)
+static void serve_fixed(struct rig *rig, struct mp__http_request *req)
 {
     (void)rig;
     rig_reply(req, 200, reply);
@@ -237,7 +237,7 @@ static void test_wrong_replies(void **state)
 
 /* ---- poison ---- */
 
-static void serve_poison(struct rig *rig, struct mp_http_request *req)
+static void serve_poison(struct rig *rig, struct mp__http_request *req)
 {
     static char out[65536];
     long k[256];
@@ -310,13 +310,13 @@ static void test_bad_utf8_fails_alone(void **state)
 
 /* ---- bounds and timeouts ---- */
 
-static void serve_endless(struct rig *rig, struct mp_http_request *req)
+static void serve_endless(struct rig *rig, struct mp__http_request *req)
 {
     static char big[300000];
-    struct mp_http_header json = {"content-type", "application/json"};
+    struct mp__http_header json = {"content-type", "application/json"};
     (void)rig;
     memset(big, ' ', sizeof(big));
-    mp_http_reply(req, 200, &json, 1, big, sizeof(big));
+    mp__http_reply(req, 200, &json, 1, big, sizeof(big));
 }
 
 static void test_too_large(void **state)
@@ -342,11 +342,11 @@ static void test_too_large(void **state)
     rig_close(&rig);
 }
 
-static void serve_silence(struct rig *rig, struct mp_http_request *req)
+static void serve_silence(struct rig *rig, struct mp__http_request *req)
 {
-    static const struct mp_http_fault hang = {.cut = 5, .end = MP_HTTP_HANG};
+    static const struct mp__http_fault hang = {.cut = 5, .end = MP_HTTP_HANG};
     (void)rig;
-    mp_http_reply_fault(req, 200, NULL, 0, "{\"data\":[]}", 11, &hang);
+    mp__http_reply_fault(req, 200, NULL, 0, "{\"data\":[]}", 11, &hang);
 }
 
 static void test_timeouts(void **state)
@@ -409,12 +409,12 @@ static void test_pool_timeout(void **state)
 
 static uint64_t told, first_after;
 
-static void serve_retry_after(struct rig *rig, struct mp_http_request *req)
+static void serve_retry_after(struct rig *rig, struct mp__http_request *req)
 {
-    struct mp_http_header retry = {"Retry-After", "0.2"};
+    struct mp__http_header retry = {"Retry-After", "0.2"};
     if (told == 0) {
         told = uv_hrtime();
-        mp_http_reply(req, 429, &retry, 1, "{}", 2);
+        mp__http_reply(req, 429, &retry, 1, "{}", 2);
         return;
     }
     if (rig->requests > 1 && first_after == 0)

@@ -15,7 +15,7 @@ static void serve_later_reply(uv_timer_t *timer)
 }
 
 /* Long enough for the others to come: so many requests, so many connections. */
-static void serve_later(struct rig *rig, struct mp_http_request *req)
+static void serve_later(struct rig *rig, struct mp__http_request *req)
 {
     uv_timer_t *timer = malloc(sizeof(*timer));
     assert_non_null(timer);
@@ -121,7 +121,7 @@ static void test_peers_that_leave(void **state)
     open_with(&rig, 100, 60);
     use(&rig, 6);
     assert_int_equal(connections(&rig), 6);
-    mp_http_server_close(rig.server, rig_closed, &rig.server_closed);
+    mp__http_server_close(rig.server, rig_closed, &rig.server_closed);
     until_open(&rig, 0);
     assert_true(rig.server_closed);
     /* A loop with a client that rests comes to its end. */
@@ -140,7 +140,7 @@ static void test_they_hold_no_loop(void **state)
     (void)state;
     open_with(&rig, 2, 60);
     use(&rig, 6);
-    mp_http_server_close(rig.server, rig_closed, &rig.server_closed);
+    mp__http_server_close(rig.server, rig_closed, &rig.server_closed);
     /* Sockets and the timer that is to close four of them are still there. */
     assert_int_equal(uv_run(&rig.loop, UV_RUN_DEFAULT), 0);
     assert_int_equal(connections(&rig), 6);

@@ -76,7 +76,7 @@ static void open_for(struct rig *rig, const char *host, double connect)
 {
     char url[128];
     rig_open(rig);
-    snprintf(url, sizeof(url), "http://%s:%d", host, mp_http_server_port(rig->server));
+    snprintf(url, sizeof(url), "http://%s:%d", host, mp__http_server_port(rig->server));
     struct mp_endpoint_config ep = {.base_url = url};
     struct mp_client_config c = MP_INIT(struct mp_client_config);
     struct mp_policy policy = {0};
@@ -120,7 +120,7 @@ static void test_second_address_serves(void **state)
 
 static unsigned second_served;
 
-static void serve_second(struct mp_http_request *req, void *arg)
+static void serve_second(struct mp__http_request *req, void *arg)
 {
     (void)arg;
     second_served++;
@@ -131,17 +131,17 @@ static void serve_second(struct mp_http_request *req, void *arg)
 static void test_spreads_over_all_addresses(void **state)
 {
     struct rig rig;
-    struct mp_http_server *second = NULL;
-    struct mp_http_config hc = {.on_request = serve_second};
+    struct mp__http_server *second = NULL;
+    struct mp__http_config hc = {.on_request = serve_second};
     char where[32];
     int closed = 0;
     (void)state;
     use("127.0.0.1", "127.0.0.2");
     second_served = 0;
     open_for(&rig, "spread.test", 0);
-    snprintf(where, sizeof(where), "127.0.0.2:%d", mp_http_server_port(rig.server));
-    assert_int_equal(mp_http_server_new(&rig.loop, &hc, &second), 0);
-    assert_int_equal(mp_http_server_listen(second, where), 0);
+    snprintf(where, sizeof(where), "127.0.0.2:%d", mp__http_server_port(rig.server));
+    assert_int_equal(mp__http_server_new(&rig.loop, &hc, &second), 0);
+    assert_int_equal(mp__http_server_listen(second, where), 0);
     for (int i = 0; i < 200; i++) {
         struct mp_request q = rig_request(&rig, &body, 1);
         rig_submit(&rig, &q);
@@ -150,7 +150,7 @@ static void test_spreads_over_all_addresses(void **state)
     print_message("%u and %u of 200\n", rig.requests, second_served);
     assert_int_equal(rig.requests + second_served, 200);
     assert_true(rig.requests >= 20 && second_served >= 20);
-    mp_http_server_close(second, rig_closed, &closed);
+    mp__http_server_close(second, rig_closed, &closed);
     while (!closed)
         uv_run(&rig.loop, UV_RUN_ONCE);
     rig_close(&rig);

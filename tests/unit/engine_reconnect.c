@@ -5,10 +5,10 @@
 #define N 24
 
 static const struct mp_str body = {"{}", 2};
-static struct mp_http_request *held[N];
+static struct mp__http_request *held[N];
 static unsigned nheld;
 
-static void serve_never(struct rig *rig, struct mp_http_request *req)
+static void serve_never(struct rig *rig, struct mp__http_request *req)
 {
     (void)rig;
     assert_true(nheld < N);
@@ -47,7 +47,7 @@ static void test_cancel_during_a_second_connect(void **state)
     reply_to_all(&rig);
     rig_run(&rig, N);
     fill(&rig, tickets);
-    mp_http_server_close(rig.server, rig_closed, &rig.server_closed);
+    mp__http_server_close(rig.server, rig_closed, &rig.server_closed);
     for (unsigned i = 0; i < N; i++)
         mp_cancel(rig.engine, tickets[i]);
     rig_run(&rig, 2 * N);

@@ -28,11 +28,11 @@ struct rig {
     uv_loop_t loop;
     mp_engine *engine;
     mp_client *client;
-    struct mp_http_server *server;
+    struct mp__http_server *server;
     char url[64];
     int fds;
     int closed, server_closed;
-    void (*serve)(struct rig *rig, struct mp_http_request *req);
+    void (*serve)(struct rig *rig, struct mp__http_request *req);
     unsigned requests;
     unsigned done;
     struct mp_result *last; /* kept */
@@ -50,20 +50,20 @@ static int rig_open_fds(void)
     return n;
 }
 
-static void rig_on_request(struct mp_http_request *req, void *arg)
+static void rig_on_request(struct mp__http_request *req, void *arg)
 {
     struct rig *rig = arg;
     rig->requests++;
     rig->serve(rig, req);
 }
 
-static inline void rig_reply(struct mp_http_request *req, int status, const char *body)
+static inline void rig_reply(struct mp__http_request *req, int status, const char *body)
 {
-    static const struct mp_http_header json = {"content-type", "application/json"};
-    mp_http_reply(req, status, &json, 1, body, strlen(body));
+    static const struct mp__http_header json = {"content-type", "application/json"};
+    mp__http_reply(req, status, &json, 1, body, strlen(body));
 }
 
-static inline void rig_serve_ok(struct rig *rig, struct mp_http_request *req)
+static inline void rig_serve_ok(struct rig *rig, struct mp__http_request *req)
 {
     (void)rig;
     rig_reply(req, 200, "{\"ok\":true}");
@@ -78,10 +78,10 @@ static inline void rig_open(struct rig *rig)
     rig->fds = rig_open_fds();
     rig->serve = rig_serve_ok;
     assert_int_equal(uv_loop_init(&rig->loop), 0);
-    struct mp_http_config hc = {.on_request = rig_on_request, .arg = rig};
-    assert_int_equal(mp_http_server_new(&rig->loop, &hc, &rig->server), 0);
-    assert_int_equal(mp_http_server_listen(rig->server, "127.0.0.1:0"), 0);
-    snprintf(rig->url, sizeof(rig->url), "%s", mp_http_server_url(rig->server));
+    struct mp__http_config hc = {.on_request = rig_on_request, .arg = rig};
+    assert_int_equal(mp__http_server_new(&rig->loop, &hc, &rig->server), 0);
+    assert_int_equal(mp__http_server_listen(rig->server, "127.0.0.1:0"), 0);
+    snprintf(rig->url, sizeof(rig->url), "%s", mp__http_server_url(rig->server));
     struct mp_config c = MP_INIT(struct mp_config);
     c.seed = 7;
     rig->engine = mp_engine_new_on_loop(&rig->loop, &c);
@@ -115,7 +115,7 @@ static inline void rig_close(struct rig *rig)
     for (int i = 0; i < 100000 && !rig->closed; i++)
         uv_run(&rig->loop, UV_RUN_ONCE);
     assert_true(rig->closed);
-    mp_http_server_close(rig->server, rig_closed, &rig->server_closed);
+    mp__http_server_close(rig->server, rig_closed, &rig->server_closed);
     uv_run(&rig->loop, UV_RUN_DEFAULT);
     assert_true(rig->server_closed);
     mp_result_free(rig->last);

@@ -7,7 +7,7 @@ static void a_connection_serves_many_requests(void **state)
 {
     (void)state;
     struct fixture f;
-    struct mp_http_stats stats;
+    struct mp__http_stats stats;
     struct inbox in;
     fixture_init(&f);
     fixture_start(&f, echo);
@@ -17,14 +17,14 @@ static void a_connection_serves_many_requests(void **state)
         client_say(&f, fd, GET);
         read_until(&f, fd, &in, "GET /a?- 1[]");
     }
-    mp_http_server_stats(f.server, &stats);
+    mp__http_server_stats(f.server, &stats);
     assert_int_equal(stats.accepted, 1);
     assert_int_equal(stats.open, 1);
     assert_int_equal(stats.requests, 200);
     assert_int_equal(stats.status[2], 200);
     assert_int_equal(stats.working, 0);
     close(fd);
-    WAIT_FOR(&f, (mp_http_server_stats(f.server, &stats), stats.open == 0));
+    WAIT_FOR(&f, (mp__http_server_stats(f.server, &stats), stats.open == 0));
     fixture_end(&f);
 }
 
@@ -82,8 +82,8 @@ static void slow_senders_get_408(void **state)
     assert_int_equal(status_of(&drip), 408);
     close(fd);
     assert_int_equal(f.seen, 0);
-    struct mp_http_stats stats;
-    mp_http_server_stats(f.server, &stats);
+    struct mp__http_stats stats;
+    mp__http_server_stats(f.server, &stats);
     assert_int_equal(stats.timeouts, 3);
     fixture_end(&f);
 }
@@ -125,7 +125,7 @@ static void a_working_handler_has_no_time_limit(void **state)
     uint64_t until = uv_hrtime() + 50 * 1000000ull;
     WAIT_FOR(&f, uv_hrtime() > until);
     assert_int_equal(f.gone, 0);
-    mp_http_reply(f.parked, 200, NULL, 0, "late", 4);
+    mp__http_reply(f.parked, 200, NULL, 0, "late", 4);
     read_until(&f, fd, &in, "late");
     close(fd);
     fixture_end(&f);
@@ -147,14 +147,14 @@ static void a_client_that_leaves_is_noticed(void **state)
         close(fd);
         WAIT_FOR(&f, f.gone == how + 1);
     }
-    struct mp_http_stats stats;
-    WAIT_FOR(&f, (mp_http_server_stats(f.server, &stats), stats.open == 0));
+    struct mp__http_stats stats;
+    WAIT_FOR(&f, (mp__http_server_stats(f.server, &stats), stats.open == 0));
     assert_int_equal(stats.gone, 2);
     assert_int_equal(stats.working, 0);
     fixture_end(&f);
 }
 
-static void note_only(struct mp_http_request *req)
+static void note_only(struct mp__http_request *req)
 {
     ((struct fixture *)req->data)->gone++;
 }
@@ -173,7 +173,7 @@ static void a_half_closed_client_can_be_answered(void **state)
     f.parked->on_gone = note_only;
     shutdown(fd, SHUT_WR);
     WAIT_FOR(&f, f.gone == 1);
-    mp_http_reply(f.parked, 200, NULL, 0, "still", 5);
+    mp__http_reply(f.parked, 200, NULL, 0, "still", 5);
     read_to_end(&f, fd, &in);
     assert_non_null(strstr(in.p, "still"));
     assert_int_equal(in.end, 1);
@@ -186,7 +186,7 @@ static void replying_after_a_reset_is_harmless(void **state)
 {
     (void)state;
     struct fixture f;
-    struct mp_http_stats stats;
+    struct mp__http_stats stats;
     fixture_init(&f);
     fixture_start(&f, park);
     for (int kind = 0; kind < 3; kind++) {
@@ -197,22 +197,22 @@ static void replying_after_a_reset_is_harmless(void **state)
         struct linger hard = {1, 0};
         setsockopt(fd, SOL_SOCKET, SO_LINGER, &hard, sizeof(hard));
         close(fd);
-        WAIT_FOR(&f, (mp_http_server_stats(f.server, &stats), stats.open == 0));
+        WAIT_FOR(&f, (mp__http_server_stats(f.server, &stats), stats.open == 0));
         assert_string_equal(f.parked->path, "/kept");
         assert_string_equal(f.parked->body, "hi");
         if (kind == 0) {
-            assert_int_equal(mp_http_reply(f.parked, 200, NULL, 0, "x", 1), UV_ECANCELED);
+            assert_int_equal(mp__http_reply(f.parked, 200, NULL, 0, "x", 1), UV_ECANCELED);
         } else if (kind == 1) {
-            assert_int_equal(mp_http_start(f.parked, 200, NULL, 0), UV_ECANCELED);
-            assert_true(mp_http_write(f.parked, "x", 1) < 0);
-            mp_http_end(f.parked);
+            assert_int_equal(mp__http_start(f.parked, 200, NULL, 0), UV_ECANCELED);
+            assert_true(mp__http_write(f.parked, "x", 1) < 0);
+            mp__http_end(f.parked);
         } else {
-            struct mp_http_fault fault = {.cut = SIZE_MAX};
-            assert_int_equal(mp_http_reply_fault(f.parked, 200, NULL, 0, "x", 1, &fault),
+            struct mp__http_fault fault = {.cut = SIZE_MAX};
+            assert_int_equal(mp__http_reply_fault(f.parked, 200, NULL, 0, "x", 1, &fault),
                              UV_ECANCELED);
         }
         f.parked = NULL;
-        mp_http_server_stats(f.server, &stats);
+        mp__http_server_stats(f.server, &stats);
         assert_int_equal(stats.working, 0);
     }
     assert_int_equal(f.gone, 3);
@@ -224,7 +224,7 @@ static void many_connections_at_once(void **state)
     (void)state;
     enum { MANY = 300 };
     struct fixture f;
-    struct mp_http_stats stats;
+    struct mp__http_stats stats;
     int fds[MANY];
     fixture_init(&f);
     fixture_start(&f, echo);
@@ -239,11 +239,11 @@ static void many_connections_at_once(void **state)
             struct inbox in = {0};
             read_until(&f, fds[i], &in, "GET /a?- 1[]");
         }
-        mp_http_server_stats(f.server, &stats);
+        mp__http_server_stats(f.server, &stats);
         assert_int_equal(stats.open, MANY);
         for (int i = 0; i < MANY; i++)
             close(fds[i]);
-        WAIT_FOR(&f, (mp_http_server_stats(f.server, &stats), stats.open == 0));
+        WAIT_FOR(&f, (mp__http_server_stats(f.server, &stats), stats.open == 0));
     }
     assert_int_equal(f.seen, 3 * MANY);
     fixture_end(&f);
@@ -253,7 +253,7 @@ static void beyond_the_limit_clients_are_told_503(void **state)
 {
     (void)state;
     struct fixture f;
-    struct mp_http_stats stats;
+    struct mp__http_stats stats;
     struct inbox in = {0};
     int fds[3];
     fixture_init(&f);
@@ -261,14 +261,14 @@ static void beyond_the_limit_clients_are_told_503(void **state)
     fixture_start(&f, echo);
     for (int i = 0; i < 3; i++)
         fds[i] = client_new(&f);
-    WAIT_FOR(&f, (mp_http_server_stats(f.server, &stats), stats.open == 3));
+    WAIT_FOR(&f, (mp__http_server_stats(f.server, &stats), stats.open == 3));
     assert_int_equal(one_shot(&f, GET, strlen(GET), &in), 503);
     assert_int_equal(in.end, 1);
     client_say(&f, fds[0], GET);
     memset(&in, 0, sizeof(in));
     read_until(&f, fds[0], &in, "[]");
     close(fds[1]);
-    WAIT_FOR(&f, (mp_http_server_stats(f.server, &stats), stats.open == 2));
+    WAIT_FOR(&f, (mp__http_server_stats(f.server, &stats), stats.open == 2));
     assert_int_equal(stats.refused, 1);
     const char *last = "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
     assert_int_equal(one_shot(&f, last, strlen(last), &in), 200);
@@ -281,7 +281,7 @@ static void stop_lets_open_requests_finish(void **state)
 {
     (void)state;
     struct fixture f;
-    struct mp_http_stats stats;
+    struct mp__http_stats stats;
     struct inbox in = {0}, idle_in = {0};
     fixture_init(&f);
     fixture_start(&f, park);
@@ -289,21 +289,21 @@ static void stop_lets_open_requests_finish(void **state)
     int fd = client_new(&f);
     client_say(&f, fd, GET);
     WAIT_FOR(&f, f.parked != NULL);
-    mp_http_server_stop(f.server);
+    mp__http_server_stop(f.server);
     read_to_end(&f, idle, &idle_in);
     assert_int_equal(idle_in.n, 0);
     struct sockaddr_in to = {.sin_family = AF_INET,
-                             .sin_port = htons((uint16_t)mp_http_server_port(f.server)),
+                             .sin_port = htons((uint16_t)mp__http_server_port(f.server)),
                              .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     turn(&f);
     int late = socket(AF_INET, SOCK_STREAM, 0);
     assert_int_equal(connect(late, (struct sockaddr *)&to, sizeof(to)), -1);
     close(late);
-    mp_http_reply(f.parked, 200, NULL, 0, "done", 4);
+    mp__http_reply(f.parked, 200, NULL, 0, "done", 4);
     read_to_end(&f, fd, &in);
     assert_non_null(strstr(in.p, "done"));
     assert_non_null(strstr(in.p, "connection: close"));
-    WAIT_FOR(&f, (mp_http_server_stats(f.server, &stats), stats.open == 0));
+    WAIT_FOR(&f, (mp__http_server_stats(f.server, &stats), stats.open == 0));
     close(fd);
     close(idle);
     fixture_end(&f);
@@ -319,12 +319,12 @@ static void close_tells_handlers_and_waits_for_them(void **state)
     client_say(&f, fd, GET);
     WAIT_FOR(&f, f.parked != NULL);
     f.parked->on_gone = note_only;
-    mp_http_server_close(f.server, note_closed, &f);
+    mp__http_server_close(f.server, note_closed, &f);
     assert_int_equal(f.gone, 1);
     uv_run(&f.loop, UV_RUN_DEFAULT);
     assert_int_equal(f.closed, 0); /* the handler still holds a request */
     assert_string_equal(f.parked->path, "/a");
-    mp_http_abort(f.parked);
+    mp__http_abort(f.parked);
     assert_int_equal(f.closed, 1);
     close(fd);
     assert_int_equal(uv_loop_close(&f.loop), 0);
@@ -359,17 +359,17 @@ static void unix_sockets_and_a_stale_file(void **state)
     fixture_init(&f);
     f.config.on_request = echo;
     fixture_listen(&f, address);
-    assert_string_equal(mp_http_server_url(f.server), address);
-    assert_int_equal(mp_http_server_port(f.server), 0);
+    assert_string_equal(mp__http_server_url(f.server), address);
+    assert_int_equal(mp__http_server_port(f.server), 0);
     int fd = unix_client(path);
     client_say(&f, fd, GET);
     read_until(&f, fd, &in, "GET /a?- 1[]");
 
     /* A living listener's file is not taken away. */
-    struct mp_http_server *second;
-    assert_int_equal(mp_http_server_new(&f.loop, &f.config, &second), 0);
-    assert_int_equal(mp_http_server_listen(second, address), UV_EADDRINUSE);
-    mp_http_server_close(second, NULL, NULL);
+    struct mp__http_server *second;
+    assert_int_equal(mp__http_server_new(&f.loop, &f.config, &second), 0);
+    assert_int_equal(mp__http_server_listen(second, address), UV_EADDRINUSE);
+    mp__http_server_close(second, NULL, NULL);
     close(fd);
     fixture_end(&f);
     assert_int_equal(access(path, F_OK), -1);
@@ -399,15 +399,15 @@ static void addresses(void **state)
     fixture_init(&f);
     f.config.on_request = echo;
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-        struct mp_http_server *s;
-        assert_int_equal(mp_http_server_new(&f.loop, &f.config, &s), 0);
-        int err = mp_http_server_listen(s, cases[i].address);
+        struct mp__http_server *s;
+        assert_int_equal(mp__http_server_new(&f.loop, &f.config, &s), 0);
+        int err = mp__http_server_listen(s, cases[i].address);
         assert_int_equal(err == 0, cases[i].ok);
         if (err == 0) {
-            assert_true(mp_http_server_port(s) > 0);
-            assert_int_equal(strncmp(mp_http_server_url(s), "http://", 7), 0);
+            assert_true(mp__http_server_port(s) > 0);
+            assert_int_equal(strncmp(mp__http_server_url(s), "http://", 7), 0);
         }
-        mp_http_server_close(s, NULL, NULL);
+        mp__http_server_close(s, NULL, NULL);
         uv_run(&f.loop, UV_RUN_DEFAULT);
     }
     assert_int_equal(uv_loop_close(&f.loop), 0);

@@ -104,9 +104,9 @@ static void the_next_request_waits_for_the_reply(void **state)
             turn(&f);
         assert_int_equal(f.seen, i);
         assert_string_equal(f.parked->path, path);
-        struct mp_http_request *req = f.parked;
+        struct mp__http_request *req = f.parked;
         f.parked = NULL;
-        mp_http_reply(req, 200, NULL, 0, body, strlen(body));
+        mp__http_reply(req, 200, NULL, 0, body, strlen(body));
         read_until(&f, fd, &in, body);
     }
     close(fd);
@@ -211,16 +211,16 @@ static void odd_but_lawful_requests_are_taken(void **state)
     fixture_end(&f);
 }
 
-static void headers(struct mp_http_request *req, void *arg)
+static void headers(struct mp__http_request *req, void *arg)
 {
     struct fixture *f = arg;
     f->seen++;
-    assert_string_equal(mp_http_header(req, "x-mixed"), "Value Kept");
-    assert_string_equal(mp_http_header(req, "x-empty"), "");
-    assert_string_equal(mp_http_header(req, "x-tab"), "a\tb");
-    assert_null(mp_http_header(req, "X-Mixed"));
+    assert_string_equal(mp__http_header(req, "x-mixed"), "Value Kept");
+    assert_string_equal(mp__http_header(req, "x-empty"), "");
+    assert_string_equal(mp__http_header(req, "x-tab"), "a\tb");
+    assert_null(mp__http_header(req, "X-Mixed"));
     assert_string_equal(req->body, "");
-    mp_http_reply(req, 204, NULL, 0, NULL, 0);
+    mp__http_reply(req, 204, NULL, 0, NULL, 0);
 }
 
 static void header_names_are_lower_case_values_trimmed(void **state)
@@ -362,7 +362,7 @@ static void garbled_requests_do_no_harm(void **state)
     static const char bytes[] = "\r\n :;,\t0159afz/\0\xff%";
     uint64_t rng = 20240607;
     struct fixture f;
-    struct mp_http_stats stats;
+    struct mp__http_stats stats;
     start_echo(&f);
     for (int i = 0; i < 3000; i++) {
         char text[512];
@@ -376,7 +376,7 @@ static void garbled_requests_do_no_harm(void **state)
         client_send(&f, fd, text + cut, n - cut);
         close(fd);
     }
-    WAIT_FOR(&f, (mp_http_server_stats(f.server, &stats), stats.open == 0));
+    WAIT_FOR(&f, (mp__http_server_stats(f.server, &stats), stats.open == 0));
     assert_int_equal(stats.accepted, 3000);
     assert_int_equal(stats.working, 0);
     assert_true(stats.malformed > 300);

@@ -4,7 +4,7 @@
 #define GET  "GET /a HTTP/1.1\r\nHost: a\r\n\r\n"
 #define LAST "GET /a HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
 
-static struct mp_http_request *ask(struct fixture *f, int fd, const char *text)
+static struct mp__http_request *ask(struct fixture *f, int fd, const char *text)
 {
     f->parked = NULL;
     client_say(f, fd, text);
@@ -25,14 +25,14 @@ static void head_has_length_but_no_body(void **state)
     struct inbox in = {0};
     start_parking(&f);
     int fd = client_new(&f);
-    mp_http_reply(ask(&f, fd, "HEAD / HTTP/1.1\r\nHost: a\r\n\r\n"), 200, NULL, 0, "12345", 5);
+    mp__http_reply(ask(&f, fd, "HEAD / HTTP/1.1\r\nHost: a\r\n\r\n"), 200, NULL, 0, "12345", 5);
     read_until(&f, fd, &in, "\r\n\r\n");
     assert_non_null(strstr(in.p, "content-length: 5\r\n"));
-    struct mp_http_request *req = ask(&f, fd, "HEAD / HTTP/1.1\r\nHost: a\r\n\r\n");
-    mp_http_start(req, 200, NULL, 0);
-    assert_int_equal(mp_http_write(req, "12345", 5), 0);
-    mp_http_end(req);
-    mp_http_reply(ask(&f, fd, LAST), 304, NULL, 0, "12345", 5);
+    struct mp__http_request *req = ask(&f, fd, "HEAD / HTTP/1.1\r\nHost: a\r\n\r\n");
+    mp__http_start(req, 200, NULL, 0);
+    assert_int_equal(mp__http_write(req, "12345", 5), 0);
+    mp__http_end(req);
+    mp__http_reply(ask(&f, fd, LAST), 304, NULL, 0, "12345", 5);
     read_to_end(&f, fd, &in);
     assert_null(strstr(in.p, "12345"));
     assert_int_equal(count_of(in.p, "content-length"), 1);
@@ -44,22 +44,22 @@ static void head_has_length_but_no_body(void **state)
 static void bad_headers_are_refused_before_anything_is_sent(void **state)
 {
     (void)state;
-    static const struct mp_http_header bad[] = {
+    static const struct mp__http_header bad[] = {
         {"x-a", "b\r\nset-cookie: evil"}, {"x a", "b"}, {"", "b"}, {"x\n", "b"}, {"x", "a\x7f"}};
     struct fixture f;
     struct inbox in = {0};
     start_parking(&f);
     int fd = client_new(&f);
-    struct mp_http_request *req = ask(&f, fd, LAST);
+    struct mp__http_request *req = ask(&f, fd, LAST);
     for (size_t i = 0; i < 5; i++) {
-        assert_int_equal(mp_http_reply(req, 200, &bad[i], 1, "x", 1), UV_EINVAL);
-        assert_int_equal(mp_http_start(req, 200, &bad[i], 1), UV_EINVAL);
+        assert_int_equal(mp__http_reply(req, 200, &bad[i], 1, "x", 1), UV_EINVAL);
+        assert_int_equal(mp__http_start(req, 200, &bad[i], 1), UV_EINVAL);
     }
-    assert_int_equal(mp_http_reply(req, 199, NULL, 0, "x", 1), UV_EINVAL);
-    assert_int_equal(mp_http_reply(req, 600, NULL, 0, "x", 1), UV_EINVAL);
-    static const struct mp_http_header mine[] = {
+    assert_int_equal(mp__http_reply(req, 199, NULL, 0, "x", 1), UV_EINVAL);
+    assert_int_equal(mp__http_reply(req, 600, NULL, 0, "x", 1), UV_EINVAL);
+    static const struct mp__http_header mine[] = {
         {"Content-Length", "77"}, {"Transfer-Encoding", "chunked"}, {"X-Fine", "yes \xc3\xa4"}};
-    assert_int_equal(mp_http_reply(req, 500, mine, 3, "sorry", 5), 0);
+    assert_int_equal(mp__http_reply(req, 500, mine, 3, "sorry", 5), 0);
     read_to_end(&f, fd, &in);
     assert_int_equal(status_of(&in), 500);
     assert_int_equal(count_of(in.p, "HTTP/1.1"), 1);
@@ -79,24 +79,24 @@ static void streams_are_chunked_or_end_with_the_connection(void **state)
     struct inbox in = {0}, old = {0};
     start_parking(&f);
     int fd = client_new(&f);
-    struct mp_http_request *req = ask(&f, fd, GET);
-    assert_int_equal(mp_http_start(req, 200, NULL, 0), 0);
+    struct mp__http_request *req = ask(&f, fd, GET);
+    assert_int_equal(mp__http_start(req, 200, NULL, 0), 0);
     read_until(&f, fd, &in, "\r\n\r\n");
-    mp_http_write(req, "hello", 5);
-    mp_http_write(req, "", 0);
+    mp__http_write(req, "hello", 5);
+    mp__http_write(req, "", 0);
     read_until(&f, fd, &in, "5\r\nhello\r\n");
-    mp_http_write(req, "0123456789abcdef", 16);
-    mp_http_end(req);
+    mp__http_write(req, "0123456789abcdef", 16);
+    mp__http_end(req);
     read_until(&f, fd, &in, "10\r\n0123456789abcdef\r\n0\r\n\r\n");
-    mp_http_reply(ask(&f, fd, GET), 200, NULL, 0, "again", 5); /* the connection lives on */
+    mp__http_reply(ask(&f, fd, GET), 200, NULL, 0, "again", 5); /* the connection lives on */
     read_until(&f, fd, &in, "again");
     close(fd);
 
     fd = client_new(&f);
     req = ask(&f, fd, "GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n");
-    mp_http_start(req, 200, NULL, 0);
-    mp_http_write(req, "plain", 5);
-    mp_http_end(req);
+    mp__http_start(req, 200, NULL, 0);
+    mp__http_write(req, "plain", 5);
+    mp__http_end(req);
     read_to_end(&f, fd, &old);
     assert_non_null(strstr(old.p, "\r\n\r\nplain"));
     assert_null(strstr(old.p, "chunked"));
@@ -106,7 +106,7 @@ static void streams_are_chunked_or_end_with_the_connection(void **state)
 
 static int drained;
 
-static void note_drain(struct mp_http_request *req)
+static void note_drain(struct mp__http_request *req)
 {
     (void)req;
     drained++;
@@ -121,14 +121,14 @@ static void a_full_stream_says_so_and_drains(void **state)
     memset(block, 'z', sizeof(block));
     start_parking(&f);
     int fd = client_new(&f);
-    struct mp_http_request *req = ask(&f, fd, LAST);
+    struct mp__http_request *req = ask(&f, fd, LAST);
     drained = 0;
     req->on_drain = note_drain;
-    mp_http_start(req, 200, NULL, 0);
+    mp__http_start(req, 200, NULL, 0);
     size_t wrote = 0;
     int full = 0;
     while (!full && wrote < (64u << 20)) {
-        full = mp_http_write(req, block, sizeof(block));
+        full = mp__http_write(req, block, sizeof(block));
         wrote += sizeof(block);
     }
     assert_int_equal(full, 1);
@@ -138,7 +138,7 @@ static void a_full_stream_says_so_and_drains(void **state)
         assert_true(read_some(&f, fd, &in));
         got += in.n;
     }
-    mp_http_end(req);
+    mp__http_end(req);
     for (struct inbox in = {0}; in.end == 0; in.n = 0) {
         read_some(&f, fd, &in);
         got += in.n;
@@ -153,21 +153,21 @@ static void who_does_not_read_is_dropped(void **state)
 {
     (void)state;
     struct fixture f;
-    struct mp_http_stats stats;
+    struct mp__http_stats stats;
     fixture_init(&f);
     f.config.write_timeout = 0.05;
     fixture_start(&f, park);
     size_t n = 16u << 20;
     char *big = calloc(1, n);
     int fd = client_new(&f);
-    mp_http_reply(ask(&f, fd, GET), 200, NULL, 0, big, n);
-    WAIT_FOR(&f, (mp_http_server_stats(f.server, &stats), stats.open == 0));
+    mp__http_reply(ask(&f, fd, GET), 200, NULL, 0, big, n);
+    WAIT_FOR(&f, (mp__http_server_stats(f.server, &stats), stats.open == 0));
     assert_int_equal(stats.timeouts, 1);
     close(fd);
 
     /* A slow reader that does read is served, however long it takes. */
     fd = client_new(&f);
-    mp_http_reply(ask(&f, fd, LAST), 200, NULL, 0, big, n);
+    mp__http_reply(ask(&f, fd, LAST), 200, NULL, 0, big, n);
     size_t got = 0;
     struct inbox in = {0};
     for (; in.end == 0; in.n = 0) {
@@ -186,7 +186,7 @@ static void who_does_not_read_is_dropped(void **state)
 
 struct fault_case {
     const char *name;
-    struct mp_http_fault fault;
+    struct mp__http_fault fault;
     int end;          /* what the client meets: 1 orderly, or -ECONNRESET */
     const char *tail; /* the last bytes it sees */
     int length;       /* a content-length of 10 is declared */
@@ -220,8 +220,8 @@ static void each_fault_is_as_asked(void **state)
         const struct fault_case *k = &faults[i];
         struct inbox in = {0};
         int fd = client_new(&f);
-        struct mp_http_request *req = ask(&f, fd, LAST);
-        assert_int_equal(mp_http_reply_fault(req, 200, NULL, 0, "0123456789", 10, &k->fault), 0);
+        struct mp__http_request *req = ask(&f, fd, LAST);
+        assert_int_equal(mp__http_reply_fault(req, 200, NULL, 0, "0123456789", 10, &k->fault), 0);
         read_to_end(&f, fd, &in);
         size_t n = strlen(k->tail);
         if (in.end != k->end || in.n < n || strcmp(in.p + in.n - n, k->tail) != 0)
@@ -240,11 +240,11 @@ static void a_harmless_fault_keeps_the_connection(void **state)
     (void)state;
     struct fixture f;
     struct inbox in = {0};
-    struct mp_http_fault fault = {.cut = SIZE_MAX, .chunk = 3, .dribble = 7, .delay = 0.002};
+    struct mp__http_fault fault = {.cut = SIZE_MAX, .chunk = 3, .dribble = 7, .delay = 0.002};
     start_parking(&f);
     int fd = client_new(&f);
     for (int i = 1; i <= 3; i++) {
-        mp_http_reply_fault(ask(&f, fd, GET), 200, NULL, 0, "0123456789", 10, &fault);
+        mp__http_reply_fault(ask(&f, fd, GET), 200, NULL, 0, "0123456789", 10, &fault);
         while (count_of(in.p, "9\r\n0\r\n\r\n") < i)
             read_some(&f, fd, &in);
     }
@@ -256,22 +256,22 @@ static void a_hanging_reply_ends_when_the_client_leaves(void **state)
 {
     (void)state;
     struct fixture f;
-    struct mp_http_stats stats;
-    struct mp_http_fault hang = {.cut = 2, .end = MP_HTTP_HANG};
-    struct mp_http_fault late = {.cut = SIZE_MAX, .delay = 1e6};
+    struct mp__http_stats stats;
+    struct mp__http_fault hang = {.cut = 2, .end = MP_HTTP_HANG};
+    struct mp__http_fault late = {.cut = SIZE_MAX, .delay = 1e6};
     start_parking(&f);
     for (int i = 0; i < 2; i++) {
         struct inbox in = {0};
         int fd = client_new(&f);
-        mp_http_reply_fault(ask(&f, fd, GET), 200, NULL, 0, "0123456789", 10, i ? &late : &hang);
+        mp__http_reply_fault(ask(&f, fd, GET), 200, NULL, 0, "0123456789", 10, i ? &late : &hang);
         if (i == 0)
             read_until(&f, fd, &in, "\r\n\r\n01");
         close(fd);
-        WAIT_FOR(&f, (mp_http_server_stats(f.server, &stats), stats.open == 0));
+        WAIT_FOR(&f, (mp__http_server_stats(f.server, &stats), stats.open == 0));
         assert_null(strstr(in.p, "012"));
     }
     int fd = client_new(&f); /* and when the server closes */
-    mp_http_reply_fault(ask(&f, fd, GET), 200, NULL, 0, "0123456789", 10, &late);
+    mp__http_reply_fault(ask(&f, fd, GET), 200, NULL, 0, "0123456789", 10, &late);
     f.fds++; /* fd */
     fixture_end(&f);
     close(fd);
@@ -284,10 +284,10 @@ static void peers_have_names(void **state)
     char peer[80];
     start_parking(&f);
     int fd = client_new(&f);
-    struct mp_http_request *req = ask(&f, fd, GET);
-    mp_http_peer(req, peer, sizeof(peer));
+    struct mp__http_request *req = ask(&f, fd, GET);
+    mp__http_peer(req, peer, sizeof(peer));
     assert_int_equal(strncmp(peer, "127.0.0.1:", 10), 0);
-    mp_http_abort(req);
+    mp__http_abort(req);
     close(fd);
     fixture_end(&f);
 }

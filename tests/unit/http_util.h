@@ -25,9 +25,9 @@
 
 struct fixture {
     uv_loop_t loop;
-    struct mp_http_server *server;
-    struct mp_http_config config;
-    struct mp_http_request *parked; /* taken by the parking handler */
+    struct mp__http_server *server;
+    struct mp__http_config config;
+    struct mp__http_request *parked; /* taken by the parking handler */
     int seen;
     int gone;
     int closed;
@@ -58,12 +58,12 @@ static inline void fixture_init(struct fixture *f)
 
 static inline void fixture_listen(struct fixture *f, const char *address)
 {
-    assert_int_equal(mp_http_server_new(&f->loop, &f->config, &f->server), 0);
-    assert_int_equal(mp_http_server_listen(f->server, address), 0);
+    assert_int_equal(mp__http_server_new(&f->loop, &f->config, &f->server), 0);
+    assert_int_equal(mp__http_server_listen(f->server, address), 0);
 }
 
 static inline void fixture_start(struct fixture *f,
-                                 void (*on_request)(struct mp_http_request *, void *))
+                                 void (*on_request)(struct mp__http_request *, void *))
 {
     f->config.on_request = on_request;
     fixture_listen(f, "127.0.0.1:0");
@@ -77,7 +77,7 @@ static inline void note_closed(void *arg)
 /* Everything must be gone: handles, memory (the sanitizer looks), descriptors. */
 static inline void fixture_end(struct fixture *f)
 {
-    mp_http_server_close(f->server, note_closed, f);
+    mp__http_server_close(f->server, note_closed, f);
     uv_run(&f->loop, UV_RUN_DEFAULT);
     assert_int_equal(f->closed, 1);
     assert_int_equal(uv_loop_close(&f->loop), 0);
@@ -89,7 +89,7 @@ static inline void fixture_end(struct fixture *f)
 static inline int client_new(struct fixture *f)
 {
     struct sockaddr_in to = {.sin_family = AF_INET,
-                             .sin_port = htons((uint16_t)mp_http_server_port(f->server)),
+                             .sin_port = htons((uint16_t)mp__http_server_port(f->server)),
                              .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     assert_true(fd >= 0);
@@ -204,7 +204,7 @@ static inline int one_shot(struct fixture *f, const char *bytes, size_t n, struc
 /* ---- handlers ---- */
 
 /* Echoes what it understood, and writes it to the log. */
-static inline void echo(struct mp_http_request *req, void *arg)
+static inline void echo(struct mp__http_request *req, void *arg)
 {
     struct fixture *f = arg;
     char out[4096];
@@ -213,19 +213,19 @@ static inline void echo(struct mp_http_request *req, void *arg)
                      (int)(req->body_len < 1000 ? req->body_len : 1000), req->body);
     f->seen++;
     snprintf(f->log, sizeof(f->log), "%s", out);
-    mp_http_reply(req, 200, NULL, 0, out, (size_t)n);
+    mp__http_reply(req, 200, NULL, 0, out, (size_t)n);
 }
 
-static inline void note_gone(struct mp_http_request *req)
+static inline void note_gone(struct mp__http_request *req)
 {
     struct fixture *f = req->data;
     f->gone++;
     f->parked = NULL;
-    mp_http_abort(req);
+    mp__http_abort(req);
 }
 
 /* Keeps the request for the test to answer. */
-static inline void park(struct mp_http_request *req, void *arg)
+static inline void park(struct mp__http_request *req, void *arg)
 {
     struct fixture *f = arg;
     f->seen++;

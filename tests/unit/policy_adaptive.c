@@ -1,13 +1,13 @@
 /* Adaptive concurrency, latency histograms, presets, and the hooks' manners. */
 #include "policy_rig.h"
 #include "policy/concurrency.h"
-#include "policy/heap.h"
-#include "policy/hist.h"
-#include "policy/prng.h"
+#include "base/heap.h"
+#include "base/hist.h"
+#include "base/prng.h"
 
 static struct rig R;
 
-static void drive(struct mpp_concurrency *c, mpp_time *t, int windows, double latency,
+static void drive(struct mpp_concurrency *c, mp__time *t, int windows, double latency,
                   enum mpp_pressure p)
 {
     int w, i;
@@ -17,7 +17,7 @@ static void drive(struct mpp_concurrency *c, mpp_time *t, int windows, double la
 
         mpp_concurrency_started(c, n);
         for (i = 0; i < 4; i++) {
-            *t += (mpp_time)(latency * 1e9 / 3);
+            *t += (mp__time)(latency * 1e9 / 3);
             mpp_concurrency_done(c, p, latency, 1, *t);
         }
     }
@@ -29,13 +29,13 @@ static void init(struct mpp_concurrency *c)
 
     mp_policy_init(&p, MP_PRESET_JOB);
     p.concurrency.mode = MP_CONC_ADAPTIVE;
-    mpp_concurrency_init(c, &p.concurrency, 1000 * MPP_SECOND);
+    mpp_concurrency_init(c, &p.concurrency, 1000 * MP__SECOND);
 }
 
 static void slow_start_doubles_from_four(void **state)
 {
     struct mpp_concurrency c;
-    mpp_time t = 1000 * MPP_SECOND;
+    mp__time t = 1000 * MP__SECOND;
 
     (void)state;
     init(&c);
@@ -49,7 +49,7 @@ static void slow_start_doubles_from_four(void **state)
 static void pressure_shrinks_by_a_tenth_and_ends_slow_start(void **state)
 {
     struct mpp_concurrency c;
-    mpp_time t = 1000 * MPP_SECOND;
+    mp__time t = 1000 * MP__SECOND;
 
     (void)state;
     init(&c);
@@ -63,7 +63,7 @@ static void pressure_shrinks_by_a_tenth_and_ends_slow_start(void **state)
 static void a_hiccup_does_not_end_slow_start(void **state)
 {
     struct mpp_concurrency c;
-    mpp_time t = 1000 * MPP_SECOND;
+    mp__time t = 1000 * MP__SECOND;
 
     (void)state;
     init(&c);
@@ -78,7 +78,7 @@ static void a_hiccup_does_not_end_slow_start(void **state)
 static void a_queue_ends_slow_start_for_good(void **state)
 {
     struct mpp_concurrency c;
-    mpp_time t = 1000 * MPP_SECOND;
+    mp__time t = 1000 * MP__SECOND;
 
     (void)state;
     init(&c);
@@ -91,7 +91,7 @@ static void a_queue_ends_slow_start_for_good(void **state)
 static void pushing_back_ends_slow_start_for_good(void **state)
 {
     struct mpp_concurrency c;
-    mpp_time t = 1000 * MPP_SECOND;
+    mp__time t = 1000 * MP__SECOND;
 
     (void)state;
     init(&c);
@@ -105,7 +105,7 @@ static void pushing_back_ends_slow_start_for_good(void **state)
 static void faults_halve_and_the_minimum_holds(void **state)
 {
     struct mpp_concurrency c;
-    mpp_time t = 1000 * MPP_SECOND;
+    mp__time t = 1000 * MP__SECOND;
 
     (void)state;
     init(&c);
@@ -119,14 +119,14 @@ static void faults_halve_and_the_minimum_holds(void **state)
 static void a_limit_not_reached_does_not_grow(void **state)
 {
     struct mpp_concurrency c;
-    mpp_time t = 1000 * MPP_SECOND;
+    mp__time t = 1000 * MP__SECOND;
     int i;
 
     (void)state;
     init(&c);
     for (i = 0; i < 100; i++) {
         mpp_concurrency_started(&c, 2);
-        t += MPP_SECOND / 10;
+        t += MP__SECOND / 10;
         mpp_concurrency_done(&c, MPP_CALM, 0.1, 1, t);
     }
     assert_int_equal(mpp_concurrency_limit(&c), 4);
@@ -135,7 +135,7 @@ static void a_limit_not_reached_does_not_grow(void **state)
 static void batch_size_is_not_latency(void **state)
 {
     struct mpp_concurrency c;
-    mpp_time t = 1000 * MPP_SECOND;
+    mp__time t = 1000 * MP__SECOND;
     int i;
 
     (void)state;
@@ -144,7 +144,7 @@ static void batch_size_is_not_latency(void **state)
         uint32_t size = (i / 20) & 1;
 
         mpp_concurrency_started(&c, mpp_concurrency_limit(&c));
-        t += MPP_SECOND / 20;
+        t += MP__SECOND / 20;
         mpp_concurrency_done(&c, MPP_CALM, size ? 1.0 : 0.1, 1 + size * 4, t);
     }
     assert_true(mpp_concurrency_limit(&c) >= 128);
@@ -152,36 +152,36 @@ static void batch_size_is_not_latency(void **state)
 
 static void percentiles_are_within_a_bucket(void **state)
 {
-    struct mpp_hists h = {0};
+    struct mp__hists h = {0};
     uint64_t rng = 3;
-    mpp_time t = 1000 * MPP_SECOND;
+    mp__time t = 1000 * MP__SECOND;
     double p;
     int i;
 
     (void)state;
-    assert_true(mpp_hists_percentile(&h, 0, 0.5, t) < 0);
+    assert_true(mp__hists_percentile(&h, 0, 0.5, t) < 0);
     for (i = 0; i < 10000; i++)
-        mpp_hists_record(&h, 1, (mpp_time)(mpp_random01(&rng) * 1e9), t);
-    p = mpp_hists_percentile(&h, 1, 0.95, t);
+        mp__hists_record(&h, 1, (mp__time)(mp__random01(&rng) * 1e9), t);
+    p = mp__hists_percentile(&h, 1, 0.95, t);
     assert_true(p > 0.95 / 1.05 && p < 0.95 * 1.05);
-    p = mpp_hists_percentile(&h, 1, 0.5, t);
+    p = mp__hists_percentile(&h, 1, 0.5, t);
     assert_true(p > 0.5 / 1.05 && p < 0.5 * 1.05);
     /* A class of its own, and the fall-back to all. */
     for (i = 0; i < 100; i++)
-        mpp_hists_record(&h, 7, 9 * MPP_SECOND, t);
-    assert_true(mpp_hists_percentile(&h, 7, 0.5, t) > 8);
-    assert_true(mpp_hists_percentile(&h, 9, 0.5, t) < 1);
+        mp__hists_record(&h, 7, 9 * MP__SECOND, t);
+    assert_true(mp__hists_percentile(&h, 7, 0.5, t) > 8);
+    assert_true(mp__hists_percentile(&h, 9, 0.5, t) < 1);
     /* Old ones fade. */
-    assert_true(mpp_hists_percentile(&h, 7, 0.5, t + 40 * MPP_SECOND) < 0);
-    mpp_hists_record(&h, 31, MPP_NEVER, t);
-    mpp_hists_record(&h, 4000000000u, 0, t);
-    mpp_hists_fini(&h);
+    assert_true(mp__hists_percentile(&h, 7, 0.5, t + 40 * MP__SECOND) < 0);
+    mp__hists_record(&h, 31, MP__NEVER, t);
+    mp__hists_record(&h, 4000000000u, 0, t);
+    mp__hists_fini(&h);
 }
 
 static void the_heap_is_in_order(void **state)
 {
-    struct mpp_heap heap = {0};
-    static struct mpp_timer t[500];
+    struct mp__heap heap = {0};
+    static struct mp__timer t[500];
     uint64_t rng = 9;
     int64_t last = -1;
     int i;
@@ -189,23 +189,23 @@ static void the_heap_is_in_order(void **state)
     (void)state;
     memset(t, 0, sizeof(t));
     for (i = 0; i < 500; i++) {
-        assert_int_equal(mpp_heap_promise(&heap), 0);
-        mpp_heap_set(&heap, &t[i], (int64_t)(mpp_random(&rng) % 100));
+        assert_int_equal(mp__heap_promise(&heap), 0);
+        mp__heap_set(&heap, &t[i], (int64_t)(mp__random(&rng) % 100));
     }
     for (i = 0; i < 500; i += 3)
-        mpp_heap_clear(&heap, &t[i]);
+        mp__heap_clear(&heap, &t[i]);
     for (i = 1; i < 500; i += 3)
-        mpp_heap_set(&heap, &t[i], (int64_t)(mpp_random(&rng) % 100));
-    for (i = 0; mpp_heap_first(&heap); i++) {
-        struct mpp_timer *first = mpp_heap_first(&heap);
+        mp__heap_set(&heap, &t[i], (int64_t)(mp__random(&rng) % 100));
+    for (i = 0; mp__heap_first(&heap); i++) {
+        struct mp__timer *first = mp__heap_first(&heap);
 
         assert_true(first->at >= last);
         last = first->at;
-        mpp_heap_clear(&heap, first);
-        mpp_heap_clear(&heap, first);
+        mp__heap_clear(&heap, first);
+        mp__heap_clear(&heap, first);
     }
     assert_int_equal(i, 333);
-    mpp_heap_fini(&heap);
+    mp__heap_fini(&heap);
 }
 
 static void presets_are_what_the_reference_says(void **state)

@@ -140,7 +140,7 @@ static void deadline_ends_every_unfinished_part(void **state)
     rig_open(&R);
     cfg = rig_cfg(&R, &c, 20, 1);
     cfg.max_concurrent = 4;
-    cfg.deadline = R.now + 2 * MPP_SECOND;
+    cfg.deadline = R.now + 2 * MP__SECOND;
     c.call = mpp_call_new(&cfg, R.now);
     rig_run(&R);
     rig_ok(&R, 0);

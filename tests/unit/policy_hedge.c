@@ -190,14 +190,14 @@ static void the_delay_follows_the_percentile_of_the_size_class(void **state)
     rig_call(&R, &small, 30, 1);
     small.tokens = 10;
     rig_run(&R);
-    R.now += MPP_SECOND / 50;
+    R.now += MP__SECOND / 50;
     for (i = 0; i < 30; i++)
         rig_ok(&R, i);
     rig_call(&R, &large, 30, 1);
     large.tokens = 10000;
     rig_run(&R);
     /* The large ones are judged by the small until enough of them are known. */
-    R.now += MPP_SECOND / 100;
+    R.now += MP__SECOND / 100;
     for (i = 30; i < 60; i++)
         if (R.a[i].live)
             rig_ok(&R, i);
@@ -241,7 +241,7 @@ static void a_quick_loser_may_drain(void **state)
     rig_open(&R);
     rig_call(&R, &c, 31, 1);
     rig_run(&R);
-    R.now += MPP_SECOND / 10;
+    R.now += MP__SECOND / 10;
     for (i = 0; i < 30; i++)
         rig_ok(&R, i);
     rig_wait(&R, 0.15);

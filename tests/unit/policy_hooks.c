@@ -221,7 +221,7 @@ static void loads_are_told(void **state)
         sum += load.in_flight;
     }
     assert_int_equal(sum, 4);
-    R.now += MPP_SECOND / 10;
+    R.now += MP__SECOND / 10;
     for (uint32_t i = 0; i < 4; i++)
         rig_ok(&R, i);
     mpp_endpoint_load(R.client, R.a[0].endpoint, &load);

@@ -107,7 +107,7 @@ static void small_ones_pass_a_big_one_for_two_seconds_only(void **state)
 {
     struct rig_call big, small, more;
     uint32_t i;
-    mpp_time start;
+    mp__time start;
 
     (void)state;
     rig_init(&R, 1, 1000);
@@ -128,7 +128,7 @@ static void small_ones_pass_a_big_one_for_two_seconds_only(void **state)
     for (i = 0; i < R.na && R.a[i].tokens < 2999; i++)
         ;
     assert_true(i < R.na);
-    assert_true(R.a[i].at - start < 6 * MPP_SECOND);
+    assert_true(R.a[i].at - start < 6 * MP__SECOND);
     rig_fini(&R);
 }
 
@@ -209,7 +209,7 @@ static void a_429_without_a_delay_curbs_and_recovers(void **state)
     rig_call(&R, &c, 4000, 1);
     rig_run(&R); /* 128 in flight */
     for (i = 0; i < 400; i++) {
-        R.now += MPP_SECOND / 100;
+        R.now += MP__SECOND / 100;
         if (i >= 300 && i < 305) /* one alone says nothing */
             rig_status(&R, i, 429);
         else

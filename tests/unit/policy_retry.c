@@ -281,7 +281,7 @@ static void retried_parts_go_before_new_ones(void **state)
 static void server_delay_pauses_the_whole_endpoint(void **state)
 {
     struct rig_call c, d;
-    mpp_time until;
+    mp__time until;
     uint32_t i;
 
     (void)state;
@@ -289,7 +289,7 @@ static void server_delay_pauses_the_whole_endpoint(void **state)
     rig_open(&R);
     rig_call(&R, &c, 10, 1);
     rig_run(&R);
-    until = R.now + 5 * MPP_SECOND;
+    until = R.now + 5 * MP__SECOND;
     rig_delay(&R, 0, 429, 5);
     rig_ok(&R, 1);
     rig_ok(&R, 2);
@@ -367,7 +367,7 @@ static void a_retry_that_would_miss_the_deadline_is_not_waited_for(void **state)
     rig_init(&R, 1, 4);
     rig_open(&R);
     cfg = rig_cfg(&R, &c, 1, 1);
-    cfg.deadline = R.now + 4 * MPP_SECOND;
+    cfg.deadline = R.now + 4 * MP__SECOND;
     c.call = mpp_call_new(&cfg, R.now);
     rig_run(&R);
     rig_delay(&R, 0, 429, 5);
@@ -468,7 +468,7 @@ static void half_broken_server_keeps_its_backlog_moving(void **state)
 {
     struct rig_call c;
     uint32_t i, turn = 0;
-    mpp_time start;
+    mp__time start;
 
     (void)state;
     rig_init(&R, 1, 64);
@@ -478,7 +478,7 @@ static void half_broken_server_keeps_its_backlog_moving(void **state)
     rig_call(&R, &c, 300, 1);
     rig_run(&R);
     start = R.now;
-    while (!c.done && R.now - start < 300 * MPP_SECOND) {
+    while (!c.done && R.now - start < 300 * MP__SECOND) {
         for (i = 0; i < R.na; i++)
             if (R.a[i].live && turn++ % 3 == 2)
                 rig_ok(&R, i);
@@ -487,8 +487,8 @@ static void half_broken_server_keeps_its_backlog_moving(void **state)
         rig_wait(&R, 0.02);
     }
     assert_int_equal(R.parts_ok, 300);
-    print_message("300 parts after %.1f s\n", (double)(R.now - start) / MPP_SECOND);
-    assert_true(R.now - start < 60 * MPP_SECOND);
+    print_message("300 parts after %.1f s\n", (double)(R.now - start) / MP__SECOND);
+    assert_true(R.now - start < 60 * MP__SECOND);
     rig_fini(&R);
 }
 

@@ -33,7 +33,7 @@ struct rig_attempt {
     struct mpp_part *part;
     uint32_t endpoint;
     int is_hedge, fresh, live;
-    mpp_time at;
+    mp__time at;
     uint64_t first;
     uint32_t count, n; /* n: which attempt of the part */
     double tokens;
@@ -46,7 +46,7 @@ struct rig {
     struct mp_policy policy;
     struct mpp_endpoint_cfg eps[8];
     uint32_t n;
-    mpp_time now;
+    mp__time now;
     struct rig_attempt a[RIG_MAX]; /* in order of start */
     uint32_t na;
     uint32_t running, most_running, aborts, parts_ok, parts_failed, calls_done, splits, probes;
@@ -63,7 +63,7 @@ static inline void rig_init(struct rig *r, uint32_t endpoints, uint32_t pool)
     memset(r, 0, sizeof(*r));
     mp_policy_init(&r->policy, MP_PRESET_JOB);
     r->n = endpoints;
-    r->now = 1000 * MPP_SECOND;
+    r->now = 1000 * MP__SECOND;
     for (i = 0; i < endpoints; i++)
         r->eps[i] = (struct mpp_endpoint_cfg){.weight = 1, .idempotent = 1};
     r->core = mpp_new(&(struct mpp_config){.seed = 42});
@@ -104,7 +104,7 @@ static inline struct mpp_call_cfg rig_cfg(struct rig *r, struct rig_call *c, uin
     c->left = parts;
     c->rows = rows;
     return (struct mpp_call_cfg){.client = r->client,
-                                 .deadline = MPP_NEVER,
+                                 .deadline = MP__NEVER,
                                  .pool_timeout = 10,
                                  .idempotent = 1,
                                  .pinned_endpoint = -1,
@@ -204,7 +204,7 @@ static inline void rig_run(struct rig *r)
 /* Lets the clock go on, stopping at every alarm. */
 static inline void rig_wait(struct rig *r, double seconds)
 {
-    mpp_time end = r->now + (mpp_time)(seconds * 1e9);
+    mp__time end = r->now + (mp__time)(seconds * 1e9);
     int guard = 0;
 
     rig_run(r);

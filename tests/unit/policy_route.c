@@ -296,16 +296,16 @@ static void ordinary_luck_does_not_open_it(void **state)
     struct mpp_breaker b = {0};
     struct mp_policy p;
     uint64_t rng = 5;
-    mpp_time t = 1000 * MPP_SECOND;
+    mp__time t = 1000 * MP__SECOND;
     int i;
 
     (void)state;
     mp_policy_init(&p, MP_PRESET_JOB);
-    for (i = 0; i < 40; i++, t += MPP_SECOND / 100)
+    for (i = 0; i < 40; i++, t += MP__SECOND / 100)
         mpp_breaker_record(&b, &p.breaker, MPP_VOTE_ALIVE, 0, 1, t, &rng);
-    for (i = 0; i < 10; i++, t += MPP_SECOND / 100)
+    for (i = 0; i < 10; i++, t += MP__SECOND / 100)
         assert_int_equal(mpp_breaker_record(&b, &p.breaker, MPP_VOTE_GATEWAY, 0, 1, t, &rng), 0);
-    for (i = 0; i < 31; i++, t += MPP_SECOND / 100)
+    for (i = 0; i < 31; i++, t += MP__SECOND / 100)
         if (mpp_breaker_record(&b, &p.breaker, MPP_VOTE_GATEWAY, 0, 1, t, &rng))
             break;
     assert_int_equal(i, 29); /* half of 80 */

@@ -2,7 +2,7 @@
 local endpoint = require "moonpool.cli.endpoint"
 local filter = require "moonpool.cli.filter"
 local parser = require "moonpool.cli.parser"
-local rowjob = require "moonpool.rowjob"
+local rowjob = require "moonpool.job.rows"
 
 local classify = {
   name = "classify",

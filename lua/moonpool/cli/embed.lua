@@ -1,11 +1,11 @@
 -- moonpool embed: texts in, a directory of vectors out.
 local core = require "moonpool.core"
-local embedjob = require "moonpool.embedjob"
+local embedjob = require "moonpool.job.vectors"
 local endpoint = require "moonpool.cli.endpoint"
 local parser = require "moonpool.cli.parser"
 local progress = require "moonpool.progress"
 local summary = require "moonpool.cli.summary"
-local vectordir = require "moonpool.vectordir"
+local vectordir = require "moonpool.job.store"
 
 local embed = {
   name = "embed",

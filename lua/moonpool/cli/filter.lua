@@ -4,7 +4,7 @@ local core = require "moonpool.core"
 local endpoint = require "moonpool.cli.endpoint"
 local parser = require "moonpool.cli.parser"
 local progress = require "moonpool.progress"
-local rowjob = require "moonpool.rowjob"
+local rowjob = require "moonpool.job.rows"
 local summary = require "moonpool.cli.summary"
 
 local filter = {}

@@ -2,7 +2,7 @@
 local endpoint = require "moonpool.cli.endpoint"
 local filter = require "moonpool.cli.filter"
 local json = require "moonpool.json"
-local rowjob = require "moonpool.rowjob"
+local rowjob = require "moonpool.job.rows"
 
 local methods = { "GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS" }
 

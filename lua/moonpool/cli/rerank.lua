@@ -3,7 +3,7 @@ local core = require "moonpool.core"
 local endpoint = require "moonpool.cli.endpoint"
 local filter = require "moonpool.cli.filter"
 local parser = require "moonpool.cli.parser"
-local rowjob = require "moonpool.rowjob"
+local rowjob = require "moonpool.job.rows"
 local task = require "moonpool.task"
 
 local rerank = {

@@ -1,5 +1,5 @@
 -- moonpool run SCRIPT.lua [ARG...]: everything after the script's name is the script's.
-local run = require "moonpool.run"
+local run = require "moonpool.cli.script"
 
 return {
   name = "run",

@@ -55,7 +55,7 @@ end
 
 local function result_of(script, args)
   local module = require "moonpool.simulate"
-  local report = require "moonpool.simulate_report"
+  local report = require "moonpool.simulate.report"
   local chunk, err = loadfile(script ~= "-" and script or nil)
   if not chunk then
     fail(1, err)

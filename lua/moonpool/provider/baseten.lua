@@ -3,8 +3,8 @@
 --
 -- A base URL is taken as it is, for embed as the performance client takes it (".../sync"). What lies
 -- beside or above it is reached by "/..", which curl resolves before anything is sent (RFC 3986, 5.2.4).
-local call = require "moonpool.call"
-local client = require "moonpool.client"
+local call = require "moonpool.client.call"
+local client = require "moonpool.client.client"
 local common = require "moonpool.provider.common"
 local jobs = require "moonpool.provider.baseten_jobs"
 local openai = require "moonpool.provider.openai"

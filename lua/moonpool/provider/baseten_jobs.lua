@@ -1,7 +1,7 @@
 -- provider.baseten_jobs - asynchronous predictions: submit, status, wait, cancel, all within Baseten's
 -- rates. A job's output is never stored by the service: it goes to the webhook or is lost.
-local call = require "moonpool.call"
-local client = require "moonpool.client"
+local call = require "moonpool.client.call"
+local client = require "moonpool.client.client"
 local core = require "moonpool.core"
 local json = require "moonpool.json"
 local options = require "moonpool.options"

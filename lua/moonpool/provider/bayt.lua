@@ -1,7 +1,7 @@
 -- Bayt claro: prompts by package name, their context files. It serves prompts only; there is nothing to
 -- embed or to generate.
-local call = require "moonpool.call"
-local client = require "moonpool.client"
+local call = require "moonpool.client.call"
+local client = require "moonpool.client.client"
 local common = require "moonpool.provider.common"
 local core = require "moonpool.core"
 local options = require "moonpool.options"

@@ -1,0 +1,174 @@
+-- embed.lua - client:embed and its result.
+local core = require "moonpool.core"
+local call = require "moonpool.client.call"
+local client = require "moonpool.client.client"
+local options = require "moonpool.options"
+local R = options.rule
+
+local M = {}
+
+local rules = call.rules {
+  input = R.either(R.string, R.table),
+  dimensions = function(v)
+    if math.type(v) ~= "integer" or v < 1 or v > 1000000 then
+      return "must be a whole number from 1 to 1,000,000"
+    end
+  end,
+  encoding_format = R.one_of("float", "base64"),
+  user = function(v)
+    if type(v) ~= "string" then return "string expected" end
+    if #v > 1000 then return "must not be longer than 1000 bytes" end
+  end,
+}
+
+-- ---- result -------------------------------------------------------------------------------------------
+
+local lazy = {}
+
+function lazy.requests(res)
+  return call.requests(res._raw, res._info)
+end
+
+function lazy.individual_request_times(res)
+  local t = {}
+  for k, r in ipairs(res.requests) do t[k] = r.time end
+  return t
+end
+
+lazy.individual_batch_request_times = lazy.individual_request_times -- the name in a seed's README
+
+function lazy.response_headers(res)
+  local t = {}
+  for k, r in ipairs(res.requests) do t[k] = r.headers end
+  return t
+end
+
+-- The seeds' list of {index (0-based there), embedding, object}.
+function lazy.data(res)
+  local t = {}
+  for i = 1, res._info.rows do
+    t[i] = { object = "embedding", index = i - 1, embedding = res[i] and res[i]:totable() }
+  end
+  return t
+end
+
+function lazy.object() return "list" end
+
+local meta = { __name = "moonpool.embeddings" }
+
+function meta.__index(res, name)
+  if math.type(name) == "integer" then
+    local m = rawget(res, "matrix")
+    if m and name >= 1 and name <= #m then return m:row(name) end
+    return nil
+  end
+  local make = lazy[name]
+  if not make then return nil end
+  local value = make(res)
+  rawset(res, name, value)
+  return value
+end
+
+function meta.__len(res) return res._info.rows end
+
+function meta.__tostring(res)
+  return ("embeddings: %d rows x %d, %d failed"):format(res._info.rows, res._info.dimensions, #res.errors)
+end
+
+function M.result(state, r)
+  local info = call.info(state, r)
+  local errors, first = {}, nil
+  if info.rows_ok < info.rows then errors, first = call.errors(state, r, info) end
+  local res = setmetatable({
+    ok = #errors == 0, errors = errors, matrix = core.result_matrix(r), model = info.model,
+    total_time = info.total_time, _raw = r, _info = info,
+  }, meta)
+  if info.prompt_tokens or info.total_tokens then
+    res.usage = {
+      prompt_tokens = info.prompt_tokens or info.total_tokens,
+      total_tokens = info.total_tokens or info.prompt_tokens,
+    }
+  end
+  if info.rows_ok == 0 or info.kind == "cancelled" or info.kind == "closed" then
+    return call.failure(info, errors, first, info.rows_ok > 0 and res or nil)
+  end
+  return res
+end
+
+-- ---- call ----------------------------------------------------------------------------------------------
+
+local function texts_of(input, level)
+  if type(input) == "string" then return { input } end
+  if type(input) ~= "table" then error("embed: input: a string or a list of strings is needed", level + 1) end
+  if #input == 0 then error("embed: input: must not be empty", level + 1) end
+  if type(input[1]) == "number" then return { input } end -- one input of token ids
+  return input
+end
+
+-- Inputs that must stay together and are too many: refused, for splitting would change the vectors.
+local function check_whole(rows, limits, where)
+  if limits.inputs and #rows > limits.inputs then
+    return call.error("too_large", ("%s: %d inputs must stay in one request, which takes %d")
+      :format(where, #rows, limits.inputs))
+  end
+  local bytes = 0
+  for i = 1, #rows do bytes = bytes + #rows[i] end
+  -- A token has 4 bytes on average; at 8 it is beyond doubt too much, the rest the server decides.
+  if limits.tokens and bytes > 8 * limits.tokens then
+    return call.error("too_large", ("%s: %d bytes of input must stay in one request of %d tokens")
+      :format(where, bytes, limits.tokens))
+  end
+end
+
+--- Raises for options that no embed call can take; returns the provider's description.
+function M.check(self, opts, where, level)
+  level = (level or 2) + 1
+  local prov = client.state(self, level).provider
+  if not prov.embed then
+    error(("%s: provider '%s' has no embed call"):format(where, prov.name), level)
+  end
+  options.check(where, opts, call.with_provider(rules, prov.embed), level, call.secrets)
+  return prov.embed
+end
+
+--- The spec of an embed call; also used by embed_each. spec.refused: why it must not be sent.
+function M.spec(self, opts, level)
+  level = (level or 2) + 1
+  local state = client.state(self, level)
+  local desc = M.check(self, opts, "embed", level)
+  local rows, style = call.rows(texts_of(opts.input, level), desc, "embed: input", level)
+  local model = opts.model or state.options.model
+  local limits = call.limits(state, self, desc, setmetatable({ model = model }, { __index = opts }))
+  local spec, o = call.spec(state, opts, limits, "embed", level)
+  if o.model == nil and model then o = setmetatable({ model = model }, { __index = o }) end
+  local fields = call.fields(desc, o)
+  if desc.encoding and fields[desc.encoding] == nil then
+    fields[desc.encoding] = o.encoding_format or "base64"
+  end
+  if desc.prepare then desc.prepare(fields, o, state.options) end
+  spec.path = call.path(desc, o, state)
+  spec.rows, spec.row_style = rows, style
+  spec.prefix, spec.suffix = call.frame(desc.rows, fields)
+  local shape = desc.shape and desc.shape(fields, o) or desc.reply
+  spec.vectors = {
+    list = shape.list, vector = shape.vector, index = shape.index, dtype = shape.dtype,
+    dimensions = o.dimensions,
+  }
+  local split = desc.split
+  if type(split) == "function" then split = split(fields, o) end
+  if split == false then
+    spec.one_request, spec.no_split = true, true
+    spec.refused = check_whole(rows, limits, "embed")
+  end
+  return spec, state
+end
+
+function client.methods.embed(self, opts)
+  local spec, state = M.spec(self, opts, 2)
+  if spec.refused then return nil, spec.refused end
+  local r, err = call.run(state, spec)
+  if not r then return nil, err end
+  return M.result(state, r)
+end
+
+return M

@@ -1,0 +1,280 @@
+-- ranking.lua - client:rerank and client:classify: split like embed, merged as one list.
+local core = require "moonpool.core"
+local call = require "moonpool.client.call"
+local client = require "moonpool.client.client"
+local json = require "moonpool.json"
+local options = require "moonpool.options"
+local R = options.rule
+
+local M = {}
+
+local shared = {
+  raw_scores = R.boolean, truncate = R.any, truncation_direction = R.one_of("Left", "Right", "left", "right"),
+}
+
+local function rules(own)
+  for k, v in pairs(shared) do own[k] = v end
+  return call.rules(own)
+end
+
+local rerank_rules = rules {
+  query = R.string, texts = R.table, documents = R.table, top_n = R.count, return_text = R.boolean,
+}
+local classify_rules = rules { inputs = R.either(R.string, R.table) }
+
+-- ---- replies ------------------------------------------------------------------------------------------
+
+local function at_path(doc, path)
+  for name in path:gmatch("[^.]+") do
+    if type(doc) ~= "table" then return nil end
+    doc = doc[name]
+  end
+  return doc
+end
+
+local function bad(message, ...)
+  return nil, call.error("decode", message:format(...))
+end
+
+local function list_of(body, desc)
+  local doc, err = json.decode(body)
+  if doc == nil then return bad("the reply is not JSON: %s", tostring(err)) end
+  local list = at_path(doc, desc.reply.list or "")
+  if type(list) ~= "table" then
+    return bad("the reply has no list%s", desc.reply.list ~= "" and " '" .. desc.reply.list .. "'" or "")
+  end
+  return list, doc
+end
+
+-- The scores of a reply for `count` texts: every index once, or the best `wanted` of them.
+local function scores(body, count, wanted, desc)
+  local list, doc = list_of(body, desc)
+  if not list then return nil, doc end
+  if #list ~= wanted then
+    return bad("the reply has %d scores, %d were asked for", #list, wanted)
+  end
+  local seen, out = {}, {}
+  for k, item in ipairs(list) do
+    if type(item) ~= "table" then return bad("item %d is no score", k) end
+    local index, score = item[desc.reply.index], item[desc.reply.score]
+    if math.type(index) ~= "integer" or index < 0 or index >= count then
+      return bad("index %s of item %d is out of range", tostring(index), k)
+    end
+    if seen[index] then return bad("duplicate index %d", index) end
+    if type(score) ~= "number" or score ~= score then return bad("item %d has no score", k) end
+    seen[index] = true
+    out[k] = { index = index, score = score }
+  end
+  return out, doc
+end
+
+local function labels(body, count, desc)
+  local list, doc = list_of(body, desc)
+  if not list then return nil, doc end
+  -- One input alone may be answered without the outer list.
+  if count == 1 and type(list[1]) == "table" and list[1][desc.reply.label] ~= nil then list = { list } end
+  if #list ~= count then return bad("the reply has %d results, %d were sent", #list, count) end
+  local out = {}
+  for i, item in ipairs(list) do
+    if type(item) ~= "table" then return bad("result %d is no list of labels", i) end
+    local row = {}
+    for k, one in ipairs(item) do
+      if type(one) ~= "table" then return bad("result %d is no list of labels", i) end
+      local label, score = one[desc.reply.label], one[desc.reply.score]
+      if label == nil or type(score) ~= "number" then return bad("result %d has no label or score", i) end
+      row[k] = { label = label, score = score }
+    end
+    out[i] = row
+  end
+  return out, doc
+end
+
+-- ---- results ---------------------------------------------------------------------------------------------
+
+local lazy = {}
+function lazy.requests(res) return call.requests(res._raw, res._info) end
+function lazy.data(res) return res.results end
+function lazy.object() return "list" end
+function lazy.individual_request_times(res)
+  local t = {}
+  for k, r in ipairs(res.requests) do t[k] = r.time end
+  return t
+end
+function lazy.response_headers(res)
+  local t = {}
+  for k, r in ipairs(res.requests) do t[k] = r.headers end
+  return t
+end
+
+local function result_meta(name)
+  local meta = { __name = name }
+  function meta.__index(res, field)
+    if math.type(field) == "integer" then return rawget(res, "results")[field] end
+    local make = lazy[field]
+    if not make then return nil end
+    local value = make(res)
+    rawset(res, field, value)
+    return value
+  end
+  function meta.__len(res) return #res.results end
+  return meta
+end
+
+local rerank_meta, classify_meta = result_meta "moonpool.rerank", result_meta "moonpool.classification"
+
+local function add_usage(usage, doc)
+  if type(doc) ~= "table" then return usage end
+  local u = doc.usage or type(doc.meta) == "table" and doc.meta.billed_units -- Cohere's place
+  if type(u) ~= "table" then return usage end
+  for _, name in ipairs { "prompt_tokens", "total_tokens", "search_units" } do
+    if type(u[name]) == "number" then
+      usage = usage or {}
+      usage[name] = (usage[name] or 0) + u[name]
+    end
+  end
+  return usage
+end
+
+-- Runs the spec; `take(body, first, count)` is called for each good exchange and returns the parsed
+-- reply's document, or nil, err. Returns a half-made result, or nil, err.
+local function collect(state, spec, take)
+  local r, err = call.run(state, spec, 3)
+  if not r then return nil, err end
+  local info = call.info(state, r)
+  local errors, first = {}, nil
+  if info.rows_ok < info.rows then errors, first = call.errors(state, r, info) end
+  local good, usage = 0, nil
+  for k = 1, info.exchanges do
+    local x = core.result_exchange(r, k)
+    if not x.error then
+      local doc, why = take(core.result_body(r, k), x.first, x.count)
+      if doc then
+        good = good + x.count
+        usage = add_usage(usage, doc)
+      else
+        why.status, why.attempts, why.request_id = x.status, x.attempts, x.request_id
+        why.endpoint, why.retryable = state.urls[x.endpoint], true
+        for i = x.first, x.first + x.count - 1 do errors[#errors + 1] = { index = i, error = why } end
+        first = first or why
+      end
+    end
+  end
+  table.sort(errors, function(a, b) return a.index < b.index end)
+  if good == 0 or info.kind == "cancelled" or info.kind == "closed" then
+    return call.failure(info, errors, first)
+  end
+  return {
+    ok = #errors == 0, errors = errors, usage = usage, total_time = info.total_time,
+    _raw = r, _info = info,
+  }
+end
+
+local function describe(self, name, level)
+  local state = client.state(self, level + 1)
+  local desc = state.provider[name]
+  if not desc then
+    error(("%s: provider '%s' has no %s call"):format(name, state.provider.name, name), level + 1)
+  end
+  return state, desc
+end
+
+local function with_model(state, o)
+  if o.model or not state.options.model then return o end
+  return setmetatable({ model = state.options.model }, { __index = o })
+end
+
+-- ---- rerank ---------------------------------------------------------------------------------------------
+
+function client.methods.rerank(self, opts)
+  local state, desc = describe(self, "rerank", 2)
+  options.check("rerank", opts, call.with_provider(rerank_rules, desc), 2, call.secrets)
+  local texts = opts.texts or opts.documents
+  if opts.query == nil then error("rerank: query: missing", 2) end
+  if texts == nil or #texts == 0 then error("rerank: texts: must not be empty", 2) end
+  local rows, style = call.rows(texts, desc, "rerank: texts", 2)
+  local limits = call.limits(state, self, desc, opts)
+  local spec, o = call.spec(state, opts, limits, "rerank", 2)
+  local extra = { [desc.query] = opts.query }
+  local batch = opts.batch_size or state.batch_size or 128
+  local alone = #texts <= math.min(batch, limits.inputs or batch)
+    and not (opts.max_chars_per_request or opts.max_tokens_per_request or opts.max_bytes_per_request)
+  local wanted = alone and desc.top_n and opts.top_n or nil
+  if wanted then
+    extra[desc.top_n] = opts.top_n
+    spec.one_request, spec.no_split = true, true -- it would be answered as two lists
+  end
+  spec.path = call.path(desc, o, state)
+  spec.rows, spec.row_style = rows, style
+  spec.prefix, spec.suffix = call.frame(desc.rows, call.fields(desc, with_model(state, o), extra))
+  local all = {}
+  local res, err = collect(state, spec, function(body, first, count)
+    local list, doc = scores(body, count, math.min(wanted or count, count), desc)
+    if not list then return nil, doc end
+    for _, item in ipairs(list) do
+      item.index = first + item.index
+      if opts.return_text then item.text = texts[item.index] end
+      all[#all + 1] = item
+    end
+    return doc
+  end)
+  if not res then return nil, err end
+  table.sort(all, function(a, b)
+    if a.score ~= b.score then return a.score > b.score end
+    return a.index < b.index
+  end)
+  for i = #all, (opts.top_n or #all) + 1, -1 do all[i] = nil end
+  res.results = all
+  return setmetatable(res, rerank_meta)
+end
+
+-- ---- classify ---------------------------------------------------------------------------------------------
+
+-- Texts, or pairs of texts {a, b}; a list with a pair in it is sent as JSON rows.
+local function rows_of(inputs, desc, level)
+  if type(inputs) == "string" then inputs = { inputs } end
+  if inputs == nil or #inputs == 0 then error("classify: inputs: must not be empty", level + 1) end
+  local any = false
+  for i, v in ipairs(inputs) do
+    if type(v) == "table" then
+      any = true
+      local fine = #v == 1 or #v == 2 and desc.pairs
+      for _, part in ipairs(v) do fine = fine and type(part) == "string" end
+      if not fine then
+        error(("classify: inputs[%d]: a text or a pair of texts expected"):format(i), level + 1)
+      end
+    elseif type(v) ~= "string" then
+      error(("classify: inputs[%d]: a text or a pair of texts expected, got a %s"):format(i, type(v)),
+        level + 1)
+    end
+  end
+  if not any then return inputs, desc.style end
+  local rows = {}
+  for i, v in ipairs(inputs) do
+    local text, why = json.encode(type(v) == "table" and v or { v })
+    if not text then error(("classify: inputs[%d]: %s"):format(i, tostring(why)), level + 1) end
+    rows[i] = text
+  end
+  return rows, "json"
+end
+
+function client.methods.classify(self, opts)
+  local state, desc = describe(self, "classify", 2)
+  options.check("classify", opts, call.with_provider(classify_rules, desc), 2, call.secrets)
+  local rows, style = rows_of(opts.inputs, desc, 2)
+  local spec, o = call.spec(state, opts, call.limits(state, self, desc, opts), "classify", 2)
+  spec.path = call.path(desc, o, state)
+  spec.rows, spec.row_style = rows, style
+  spec.prefix, spec.suffix = call.frame(desc.rows, call.fields(desc, with_model(state, o)))
+  local out = {}
+  local res, err = collect(state, spec, function(body, first, count)
+    local list, doc = labels(body, count, desc)
+    if not list then return nil, doc end
+    for i, row in ipairs(list) do out[first + i - 1] = row end
+    return doc
+  end)
+  if not res then return nil, err end
+  res.results = out
+  return setmetatable(res, classify_meta)
+end
+
+return M

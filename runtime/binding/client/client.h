@@ -1,0 +1,77 @@
+/* client.h - shared by the files of the client binding. */
+#ifndef MP_BINDING_CLIENT_CLIENT_H
+#define MP_BINDING_CLIENT_CLIENT_H
+
+#include "task/task.h"
+#include "base/buf.h"
+
+#define MP_CLIENT_TYPE "moonpool.core.client"
+#define MP_POOL_TYPE   "moonpool.core.pool"
+#define MP_POLICY_TYPE "moonpool.core.policy"
+#define MP_RESULT_TYPE "moonpool.core.result"
+
+struct mp__client_box {
+    struct mp__rt *rt;
+    mp_client *client;              /* NULL once closed */
+    struct mp__hook_counts *counts; /* NULL: none yet */
+};
+
+struct mp__pool_box {
+    mp_pool *pool;
+};
+
+struct mp__result_box {
+    struct mp_result *result;
+};
+
+/* One call: counted, a reference is the userdata's, another the engine's while it runs. */
+struct mp__op {
+    struct mp_wait wait; /* first: mp_wait's cancel finds the op by it */
+    struct mp__watch watch;
+    struct mp__rt *rt;
+    mp_engine *engine;
+    int refs;
+    int done;
+    int taken;
+    uint64_t ticket;
+    struct mp_result *result;
+    struct mp__buf body;       /* of the row being sent */
+    struct mp_header *headers; /* of the row being sent */
+    size_t nheaders, cap_headers;
+    /* a streamed reply */
+    struct mp__buf in, head;
+    int status;
+    int waiting; /* somebody waits for the head or for bytes */
+    int held;    /* the engine was told to stop until mp_resume */
+};
+
+#define MP_OP_TYPE "moonpool.core.op"
+
+struct mp__op_box {
+    struct mp__op *op;
+};
+
+int mp__op_result(lua_State *L, int status, lua_KContext op); /* pushes it */
+void mp__stream_into(struct mp_request *q);
+void mp__open_stream(lua_State *L);
+
+/* The runtime's engine, made on first use; raises when it cannot be. */
+mp_engine *mp__engine_of(lua_State *L);
+
+void mp__open_policy(lua_State *L);
+void mp__open_sim(lua_State *L);
+void mp__open_result(lua_State *L);
+void mp__open_call(lua_State *L);
+void mp__open_hooks(lua_State *L);
+
+/* Fields of an options table; raise naming the field. Absent: the fallback. */
+double mp__opt_number(lua_State *L, int t, const char *field, double fallback);
+const char *mp__opt_string(lua_State *L, int t, const char *field);
+int mp__opt_bool(lua_State *L, int t, const char *field, int fallback);
+void mp__opt_timeouts(lua_State *L, int t, struct mp_timeouts *out);
+
+/* The list {name, value, name, value...} at idx as headers, in a userdata that is pushed; false as
+ * value removes. *n headers; the strings stay the list's. */
+const struct mp_header *mp__opt_headers(lua_State *L, int idx, size_t *n);
+
+#endif

@@ -1,0 +1,58 @@
+/*
+ * server.h - the HTTP server seen from Lua, shared by the server_*.c files.
+ *
+ * A loop callback only queues the request and wakes an idle worker task; workers take requests with
+ * core.server_next and answer them. A request that a task holds cancels that task when its client
+ * leaves. The C parts outlive their userdata as long as libuv or a request needs them.
+ */
+#ifndef MP_BINDING_SERVER_SERVER_H
+#define MP_BINDING_SERVER_SERVER_H
+
+#include "task/internal.h"
+#include "http/http.h"
+
+#define MP__SERVER  "moonpool.server"
+#define MP__REQUEST "moonpool.request"
+
+struct mp__srv {
+    struct mp__rt *rt;
+    struct mp__http_server *http; /* NULL once closing */
+    struct mp__http_request *
+        *queue; /* ring of those that no worker has yet; NULL: left meanwhile */
+    size_t head, queued, cap;
+    struct mp__tlink idle;  /* mp__node.link of workers that wait */
+    struct mp__tlink taken; /* mp__req.link of requests that workers hold */
+    unsigned nidle;
+    unsigned streak; /* requests taken since a worker last waited */
+    int closing, closed, collected;
+    struct mp__http_stats last; /* of a server that is no more */
+};
+
+struct mp__req {
+    struct mp__http_request *http; /* NULL: over */
+    struct mp__srv *srv;
+    struct mp__tlink link; /* in srv->taken */
+    struct mp__task *task; /* NULL: taken outside any task */
+    struct mp_wait *drain; /* waits for the client to read */
+    int gone, started;
+};
+
+enum { REQ_UV_SERVER = 1, REQ_UV_FIELDS, REQ_UVS = REQ_UV_FIELDS };
+
+/* server.c */
+struct mp__srv *mp__check_server(lua_State *L, int idx);
+
+/* server_request.c */
+int mp__push_request(lua_State *L, int server, struct mp__http_request *http);
+struct mp__req *mp__check_request(lua_State *L, int idx); /* raises when it is over */
+void mp__request_over(struct mp__req *r);                 /* before the call that ends http */
+void mp__request_again(struct mp__req *r, struct mp__http_request *http); /* it did not end it */
+void mp__open_request(lua_State *L);
+
+/* server_reply.c */
+void mp__open_reply(lua_State *L);
+
+/* server_mock.c */
+void mp__open_mock(lua_State *L);
+
+#endif

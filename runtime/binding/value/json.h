@@ -1,0 +1,40 @@
+/*
+ * json.h - JSON between Lua values and text, for the files of the binding.
+ *
+ * Both ways are strict RFC 8259: UTF-8 checked, nothing after the document, no NaN. Neither calls
+ * metamethods or anything else of the script, and neither raises but for Lua's own lack of memory.
+ */
+#ifndef MP_BINDING_VALUE_JSON_H
+#define MP_BINDING_VALUE_JSON_H
+
+#include <lua.h>
+
+#include "base/buf.h"
+#include "moonpool.h"
+
+#define MP_JSON_ENCODE_DEPTH 128
+#define MP_JSON_DECODE_DEPTH 512
+
+struct mp__json_options {
+    const char *root; /* what messages call the value; NULL: "value" */
+    int sort_keys;    /* keys in byte order, so equal values give equal text */
+};
+
+/*
+ * Appends the value at idx. 0; or -1 with the reason in err ("value.items[3].name: invalid UTF-8
+ * at byte 5"), and out is as it was. opt may be NULL.
+ */
+int mp__json_encode_with(lua_State *L, int idx, struct mp__buf *out,
+                         const struct mp__json_options *opt, char *err, size_t errcap);
+int mp__json_encode(lua_State *L, int idx, struct mp__buf *out, char *err, size_t errcap);
+
+/*
+ * Pushes the value of the document p[0..n) and returns 1; or pushes nothing and returns -1 with
+ * the reason and the place in err. null becomes moonpool.json.null; integers that fit stay
+ * integers; of equal keys the last wins; an empty array keeps its kind by a metatable.
+ */
+int mp__json_decode(lua_State *L, const char *p, size_t n, char *err, size_t errcap);
+
+void mp__json_push_marker(lua_State *L, int object); /* metatable of json.array or json.object */
+
+#endif

@@ -1,0 +1,156 @@
+/*
+ * internal.h - the decoder's inside, shared by its three files.
+ *
+ *   decode.c         the public calls, the JSON structure, which value is what
+ *   decode_string.c  strings and keys: escapes, UTF-8
+ *   decode_vec.c     the vectors: numbers, base64, where they go
+ *
+ * Every eater takes the chunk's rest and returns how far it got, NULL after fail(). All state is
+ * here, so a chunk may end anywhere.
+ */
+#ifndef MP_CODEC_INTERNAL_H
+#define MP_CODEC_INTERNAL_H
+
+#include "codec/base64.h"
+#include "base/buf.h"
+#include "codec/decode.h"
+#include "codec/number.h"
+
+_Static_assert(MP__ENOMEM == MP_ENOMEM, "base and the public header agree");
+
+#define MAX_PATHS 4 /* alternatives in shape.list */
+#define MAX_SEGS  6
+#define MAX_KEY   64
+
+enum state {
+    VALUE, /* a value must come */
+    VALUE_OR_END,
+    KEY,
+    KEY_OR_END,
+    COLON,
+    AFTER, /* a comma or the container's end */
+    STRING,
+    NUMBER,
+    LITERAL,
+    ELEMENT, /* in a vector of numbers */
+    ELEMENT_NUMBER,
+    ELEMENT_AFTER,
+    END /* the document is complete */
+};
+
+/* What a container, or a string or number, is for. */
+enum role {
+    REST, /* outside the list: kept */
+    LIST,
+    ITEM,
+    SKIP,   /* inside an item: checked, not kept */
+    VECTOR, /* a string of base64 */
+    INDEX,
+    NAME /* a key */
+};
+
+enum text { TEXT, UTF8, ESCAPE, HEX, LOW_SLASH, LOW_U };
+
+struct frame {
+    uint8_t object;
+    uint8_t role;
+    uint8_t paths; /* bits of the alternatives that lead through here */
+};
+
+struct path {
+    uint32_t n;
+    struct {
+        const char *p;
+        size_t n;
+    } seg[MAX_SEGS];
+};
+
+struct str {
+    uint8_t role;
+    uint8_t text; /* enum text */
+    uint8_t need; /* UTF-8 bytes still to come */
+    uint8_t lo;   /* range of the next one */
+    uint8_t hi;
+    uint8_t hex;   /* digits read */
+    uint16_t unit; /* \uXXXX */
+    uint16_t high; /* a high surrogate waiting for its low one */
+};
+
+struct item {
+    uint32_t index; /* in the reply; valid when placed */
+    uint8_t placed; /* index is known and counted */
+    uint8_t vector; /* the vector is complete */
+    uint8_t waits;  /* ... and waits in the scratch for its index */
+};
+
+struct vec {
+    uint8_t *p;   /* the row itself or the scratch */
+    size_t n;     /* elements (numbers), or bytes (base64) */
+    size_t cap;   /* the same */
+    size_t limit; /* cap may not grow past this */
+    uint8_t direct;
+    uint8_t bytes; /* base64 */
+    struct mp__b64 b64;
+};
+
+struct mp__decoder {
+    struct mp__decoder_cfg cfg;
+    struct path path[MAX_PATHS];
+    uint32_t paths;
+
+    /* kept over a reset */
+    uint8_t *scratch;
+    size_t scratch_cap;
+    uint64_t *seen; /* a bit an item */
+    size_t seen_cap;
+    struct mp__buf rest;
+
+    /* cleared by a reset, from here to the end */
+    int failed;
+    uint8_t state;
+    uint8_t listed;  /* the list was met */
+    uint8_t key_odd; /* the key had an escape or was too long: equal to no name */
+    uint8_t role;    /* of the number or literal being read */
+    uint32_t depth;
+    uint32_t key_n;
+    uint32_t position; /* of the item in the list */
+    uint32_t done;     /* vectors complete */
+    uint32_t dim;
+    uint64_t base; /* bytes fed before this chunk */
+    const char *chunk;
+    const char *literal; /* what of it is still to come */
+    struct str str;
+    struct item item;
+    struct vec vec;
+    struct frame frame[MP__MAX_NESTING];
+    char key[MAX_KEY];
+    char error[192];
+    struct mp__num num; /* last: its digits need no clearing */
+};
+
+__attribute__((format(printf, 2, 3))) const char *mp__dec_fail(struct mp__decoder *d,
+                                                               const char *fmt, ...);
+const char *mp__dec_oom(struct mp__decoder *d);
+unsigned long long mp__dec_at(const struct mp__decoder *d, const char *p);
+int mp__dec_keep(struct mp__decoder *d, const char *p, size_t n); /* into the rest; 0 failed */
+void mp__dec_value_end(struct mp__decoder *d);
+
+void mp__dec_string_start(struct mp__decoder *d, int role);
+const char *mp__dec_string(struct mp__decoder *d, const char *p, const char *end);
+
+/* The item's number in messages. */
+uint32_t mp__dec_row(const struct mp__decoder *d);
+int mp__dec_place(struct mp__decoder *d, uint64_t index); /* the item's index is known; 0 failed */
+int mp__dec_vec_start(struct mp__decoder *d, char c);     /* c is '[' or '"' */
+int mp__dec_vec_char(struct mp__decoder *d, char c);      /* one unescaped base64 character */
+const char *mp__dec_vec_base64(struct mp__decoder *d, const char *p, const char *end);
+const char *mp__dec_vec_numbers(struct mp__decoder *d, const char *p, const char *end);
+int mp__dec_vec_end(struct mp__decoder *d);
+int mp__dec_item_end(struct mp__decoder *d);
+
+static inline int mp__dec_space(char c)
+{
+    return c == ' ' || c == '\n' || c == '\r' || c == '\t';
+}
+
+#endif

@@ -1,0 +1,88 @@
+/* internal.h - between the simulator's files: the run (sim.c), the servers (sim_server.c), what it
+ * came to (sim_report.c). */
+#ifndef MP_SIM_INTERNAL_H
+#define MP_SIM_INTERNAL_H
+
+#include "base/heap.h"
+#include "base/list.h"
+#include "sim/sim.h"
+#include "base/slab.h"
+
+struct sim_request {         /* an attempt as its server sees it */
+    struct mp__link link;    /* in server->waiting */
+    struct mp__link running; /* all that are on their way */
+    struct mp__timer timer;  /* its end, by answer or by time-out */
+    uint64_t id;
+    uint32_t endpoint;
+    uint32_t rows;
+    uint64_t first;
+    double tokens;
+    mp__time sent, limit; /* limit: the client's patience */
+    uint8_t serving, quota_ok, is_hedge;
+    struct mpp_outcome outcome;
+};
+
+struct sim_server {
+    const struct mpp_sim_server *cfg;
+    uint32_t busy, queued;
+    struct mp__link waiting;
+    int64_t window;
+    double used_requests, used_tokens;
+};
+
+#define SIM_START (1000 * MP__SECOND) /* the clock does not begin at 0 */
+
+struct sim_call {
+    struct mpp_call *call;
+    struct mp__timer cancel;
+    struct sim_run *run;
+    uint32_t left; /* open load: parts still to give */
+    uint8_t done;
+};
+
+struct sim_part {
+    mp__time born;
+    uint32_t ends; /* times it was told to have ended */
+};
+
+struct sim_run {
+    const struct mpp_sim *sim;
+    struct mpp_sim_result *out;
+    struct mpp_core *core;
+    struct mpp_pool *pool;
+    struct mpp_client *client;
+    mp__time now;
+    uint64_t rng;
+    struct mp__heap heap;
+    struct mp__slab requests, calls, parts;
+    struct sim_server servers[MPP_SIM_SERVERS];
+    mp__time not_before[MPP_SIM_SERVERS];
+    uint32_t running[MPP_SIM_SERVERS];
+    uint32_t on_the_way, calls_open;
+    struct mp__link running_list;
+    struct mp__timer arrival;
+    uint64_t arrivals, born, rows_born, ended;
+    double *latency; /* of ok parts */
+    uint64_t nlatency, cap;
+    int nomem;
+};
+
+uint64_t *sim_rng(struct sim_run *run);
+struct sim_server *sim_server_at(struct sim_run *run, uint32_t i);
+mp__time sim_now(const struct sim_run *run);
+double sim_elapsed(const struct sim_run *run);
+int sim_poisoned(const struct sim_run *run, uint64_t first, uint32_t rows);
+void sim_end_at(struct sim_run *run, struct sim_request *q, double seconds);
+
+/* A request arrives: decides its fate or queues it. */
+void sim_server_take(struct sim_run *run, struct sim_request *q);
+/* It left, answered or not: the next in the queue is served. */
+void sim_server_leave(struct sim_run *run, struct sim_request *q);
+
+/* Counts a promise that the core broke; the first is named. */
+void sim_violated(struct sim_run *run, const char *what);
+void sim_keep_latency(struct sim_run *run, double t); /* in the order of the clock */
+void sim_check_budgets(struct sim_run *run);
+void sim_summarise(struct sim_run *run);
+
+#endif

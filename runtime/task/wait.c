@@ -1,0 +1,260 @@
+/*
+ * wait.c - the one way to wait: a sentinel yield inside a task, the loop itself outside.
+ */
+#include "task/internal.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { IDLE, WAITING, WOKEN, CANCELLED };
+
+/* A task that goes on waiting after so many cancellations will never end by itself. */
+#define MAX_RAISED 1000
+
+const char mp__wait_mark;
+const char mp__kill_mark;
+
+int mp__is_mark(lua_State *L, int idx, const char *mark)
+{
+    return lua_islightuserdata(L, idx) && lua_touserdata(L, idx) == (const void *)mark;
+}
+
+/* A task waits for one thing at a time, so one node a task will do; likewise outside. */
+struct mp__node *mp__node(struct mp__rt *rt, void (*cancel)(struct mp_wait *w))
+{
+    struct mp__sched *s = rt->sched;
+    struct mp__node *node = s->current ? &s->current->node : &s->outer_node;
+    memset(node, 0, sizeof(*node));
+    node->rt = rt;
+    node->w.cancel = cancel;
+    mp__tlink_init(&node->link);
+    return node;
+}
+
+/* ---- cancellation ---- */
+
+void mp__push_cancelled(lua_State *L, int why)
+{
+    static const char *const words[] = {
+        [WHY_NONE] = "the task was cancelled",
+        [WHY_CANCEL] = "the task was cancelled",
+        [WHY_SIBLING] = "another task of the scope failed",
+        [WHY_DEADLINE] = "the deadline of the scope has passed",
+        [WHY_TOKEN] = "the cancel token was cancelled",
+        [WHY_OUTER] = "an outer scope was cancelled",
+        [WHY_INTERRUPT] = "interrupted",
+        [WHY_DEADLOCK] = "deadlock: every task waits and nothing is left that could wake one",
+        [WHY_EXIT] = "the program ends",
+    };
+    mp__push_error(L, "cancelled", words[why]);
+}
+
+/* pcall can catch a cancellation, so the next wait raises it again. A task that does nothing else
+ * is closed from outside in the end. */
+int mp__raise_cancelled(lua_State *L, struct mp__task *t)
+{
+    if (++t->raised > MAX_RAISED && lua_isyieldable(L) && t->state != TASK_CLOSING) {
+        lua_pushlightuserdata(L, (void *)&mp__kill_mark);
+        return lua_yield(L, 1);
+    }
+    mp__push_cancelled(L, t->why);
+    return lua_error(L);
+}
+
+/* ---- in a task ---- */
+
+static int wait_k(lua_State *L, int status, lua_KContext ctx)
+{
+    struct mp_wait *w = (struct mp_wait *)ctx;
+    unsigned char state = w->state;
+    w->state = IDLE;
+    if (state == WOKEN)
+        return w->k(L, status, w->ctx);
+    struct mp__task *t = mp__rt(L)->sched->current;
+    if (state == CANCELLED && t)
+        return mp__raise_cancelled(L, t);
+    /* A coroutine library that does not know our mark resumed it. */
+    if (state == WAITING && w->cancel)
+        w->cancel(w);
+    return luaL_error(L, "a waiting coroutine was resumed from outside its task");
+}
+
+static int park(lua_State *L, struct mp_wait *w)
+{
+    lua_pushlightuserdata(L, (void *)&mp__wait_mark);
+    return lua_yieldk(L, 1, (lua_KContext)w, wait_k);
+}
+
+static void enter(struct mp__task *t, struct mp_wait *w)
+{
+    w->state = WAITING;
+    w->task = t;
+    t->wait = w;
+    t->state = TASK_WAITING;
+}
+
+int mp__wait_pause(lua_State *L, struct mp_wait *w, lua_KFunction k)
+{
+    struct mp__rt *rt = mp__rt(L);
+    w->k = k;
+    enter(rt->sched->current, w);
+    mp__wait_wake(rt, w);
+    return park(L, w);
+}
+
+/* ---- outside any task: run the loop here ---- */
+
+static int outer_error(lua_State *L, struct mp_wait *w, int why)
+{
+    if (w->cancel)
+        w->cancel(w);
+    w->state = IDLE;
+    mp__push_cancelled(L, why);
+    return lua_error(L);
+}
+
+/* Nothing runnable and no live handle: the loop would return at once for ever. */
+static int stuck(struct mp__sched *s, struct mp_wait *w, int alive)
+{
+    return !alive && w->state == WAITING && mp__tlink_alone(&s->queue);
+}
+
+static void run_until_woken(struct mp__rt *rt, struct mp_wait *w)
+{
+    struct mp__sched *s = rt->sched;
+    while (w->state == WAITING) {
+        s->in_run = 1;
+        int alive = uv_run(rt->loop, UV_RUN_ONCE);
+        s->in_run = 0;
+        if (s->interrupted && !w->hold)
+            return;
+        if (!stuck(s, w, alive))
+            continue;
+        if (!w->hold || s->root.why)
+            return;
+        mp__scope_cancel(&s->root, WHY_DEADLOCK);
+    }
+}
+
+/* Ends the process where a script under stock Lua asked for it: no task runs any more. */
+static void leave_process(struct mp__rt *rt)
+{
+    int code = rt->sched->exit_code;
+    lua_close(rt->L);
+    exit(code);
+}
+
+static int run_outside(lua_State *L, struct mp_wait *w)
+{
+    struct mp__rt *rt = mp__rt(L);
+    struct mp__sched *s = rt->sched;
+    lua_State *from = s->from;
+    s->from = L;
+    w->state = WAITING;
+    w->task = NULL;
+    s->outer = w;
+    mp__signal_take(rt);
+    run_until_woken(rt, w);
+    mp__signal_release(rt);
+    s->outer = NULL;
+    s->from = from;
+    if (s->exit_code >= 0 && !s->hosted)
+        leave_process(rt);
+    int why = s->interrupted ? WHY_INTERRUPT : s->root.why;
+    if (!s->hosted) {
+        s->interrupted = 0;
+        s->root.why = WHY_NONE;
+    }
+    if (w->state == WAITING)
+        return outer_error(L, w, why ? why : WHY_DEADLOCK);
+    w->state = IDLE;
+    /* Whatever was waited for, Ctrl+C under stock Lua must reach the main chunk. */
+    if (why == WHY_INTERRUPT && !s->hosted) {
+        mp__push_cancelled(L, why);
+        return lua_error(L);
+    }
+    return w->k(L, LUA_OK, w->ctx);
+}
+
+/* ---- the contract ---- */
+
+static const char *wait_obstacle(lua_State *L)
+{
+    const struct mp__sched *s = mp__rt(L)->sched;
+    const struct mp__task *t = s->current;
+    if (s->closing)
+        return "cannot wait: the runtime is closing";
+    if (s->rt->in_hook)
+        return "cannot wait inside a policy hook: it decides at once";
+    if (t && t->state == TASK_CLOSING)
+        return "cannot wait while a task is being closed (use moonpool.shield before it ends)";
+    if (t && (s->blocked || !lua_isyieldable(L)))
+        return "cannot wait here: a C function is in between (table.sort, string.gsub, require, "
+               "a metamethod or a hook)";
+    if (!t && s->in_run)
+        return "cannot wait here: inside a callback of the event loop; use a task";
+    return lua_checkstack(L, 20) ? NULL : "no room to run the loop";
+}
+
+void mp__wait_possible(lua_State *L)
+{
+    const char *obstacle = wait_obstacle(L);
+    if (obstacle)
+        luaL_error(L, "%s", obstacle);
+}
+
+void mp__wait_check(lua_State *L)
+{
+    struct mp__task *t = mp__rt(L)->sched->current;
+    mp__wait_possible(L);
+    if (t && t->why)
+        mp__raise_cancelled(L, t);
+}
+
+int mp__wait_begin(lua_State *L, struct mp_wait *w, lua_KContext ctx, lua_KFunction k)
+{
+    struct mp__task *t = mp__rt(L)->sched->current;
+    w->k = k;
+    w->ctx = ctx;
+    if (w->state == WOKEN) {
+        w->state = IDLE;
+        return k(L, LUA_OK, ctx);
+    }
+    const char *obstacle = wait_obstacle(L);
+    int cancelled = t && t->why && !w->hold;
+    if ((obstacle || cancelled) && w->cancel)
+        w->cancel(w);
+    if (obstacle)
+        return luaL_error(L, "%s", obstacle);
+    if (cancelled)
+        return mp__raise_cancelled(L, t);
+    if (!t)
+        return run_outside(L, w);
+    enter(t, w);
+    return park(L, w);
+}
+
+void mp__wait_wake(struct mp__rt *rt, struct mp_wait *w)
+{
+    (void)rt;
+    if (w->state != WAITING) {
+        if (w->state == IDLE)
+            w->state = WOKEN;
+        return;
+    }
+    w->state = WOKEN;
+    if (w->task) {
+        w->task->wait = NULL;
+        mp__sched_ready(w->task);
+    }
+}
+
+double mp__task_deadline(lua_State *L)
+{
+    struct mp__task *t = mp__rt(L)->sched->current;
+    if (!t || !t->scope || t->scope->deadline == HUGE_VAL)
+        return -1;
+    double left = t->scope->deadline - mp__now_s();
+    return left > 0 ? left : 0;
+}
