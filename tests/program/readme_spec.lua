@@ -1,7 +1,7 @@
 -- The examples of the READMEs are run: every fenced block of Lua, shell or C, unless the line above it
 -- is <!-- not run -->. The local model server of the examples is a mock on a free port.
 --
--- In lua/README.md each block goes on from the first, as the text there says. Where a block has
+-- In lua/docs each block goes on from the one of lua/README.md, as the text there says. Where a block has
 -- comments of the form "--> 3", these are its output, line by line.
 
 local binary = assert(os.getenv "MOONPOOL", "run by scripts/test")
@@ -162,10 +162,11 @@ describe("the examples of", function()
     assert.is_true(named > 4)
   end)
 
-  for _, path in ipairs { "README.md", "lua/README.md" } do
-    local blocks = blocks_of(path)
-    for i, block in ipairs(blocks) do
-      local first = path == "lua/README.md" and i > 1 and preamble(blocks) or nil
+  local chapters = assert(io.popen "ls lua/docs/*.md"):read "a"
+  local first_block = preamble(blocks_of "lua/README.md")
+  for path in ("README.md\nlua/README.md\n" .. chapters):gmatch "[^\n]+" do
+    for _, block in ipairs(blocks_of(path)) do
+      local first = path:find("lua/docs/", 1, true) and first_block or nil
       local runner = run[block.language]
       if runner and not block.skip then
         it(("%s work: line %d, %s"):format(path, block.line, block.language), function()

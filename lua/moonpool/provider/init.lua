@@ -21,7 +21,7 @@
 --   methods = {name = function(client, ...)}   more methods of the client
 -- A kind is "string", "number", "boolean", "table", "any", a list of allowed values, or a function
 -- (value) -> what is wrong. A path may be a function (options, client options), limits a function
--- (options). See lua/README.md for writing your own.
+-- (options). See lua/docs/providers.md for writing your own.
 local options = require "moonpool.options"
 local R = options.rule
 
