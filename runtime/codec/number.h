@@ -56,6 +56,7 @@ const char *mp__num_fast(const char *p, float *out);
  * array's last element, errors and the chunk's edge are left to the careful path.
  */
 size_t mp__num_list(const char **at, const char *end, float *out, size_t cap);
+size_t mp__num_list_avx2(const char **at, const char *end, float *out, size_t cap); /* x86 only */
 
 /* (neg ? -1 : 1) * w * 10^e to float32: 0; 1 when these bits leave two floats open; MP__ERANGE. */
 int mp__num_scale(uint64_t w, int64_t e, int neg, float *out);

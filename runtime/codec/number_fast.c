@@ -6,6 +6,8 @@
  */
 #include "codec/number.h"
 
+#include "codec/cpu.h"
+
 #include <string.h>
 
 static const uint64_t pow10u[] = {
@@ -175,7 +177,7 @@ static inline int is_space(char c)
     return c == ' ' || c == '\n' || c == '\r' || c == '\t';
 }
 
-size_t mp__num_list(const char **at, const char *end, float *out, size_t cap)
+static size_t list_by_one(const char **at, const char *end, float *out, size_t cap)
 {
     const char *p = *at, *limit = end - MP__NUM_AHEAD, *q;
     size_t i;
@@ -196,4 +198,15 @@ size_t mp__num_list(const char **at, const char *end, float *out, size_t cap)
         *at = p;
     }
     return i;
+}
+
+size_t mp__num_list(const char **at, const char *end, float *out, size_t cap)
+{
+    size_t n = 0;
+
+#if MP__X86
+    if (mp__simd() >= MP__SIMD_AVX2)
+        n = mp__num_list_avx2(at, end, out, cap);
+#endif
+    return n + list_by_one(at, end, out + n, cap - n);
 }
