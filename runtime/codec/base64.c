@@ -28,9 +28,15 @@ size_t mp__base64_encode(char *out, const void *in, size_t n)
     const uint8_t *p = in;
     char *o = out;
     uint32_t v;
-    size_t i;
+    size_t i = 0;
 
-    for (i = 0; i + 3 <= n; i += 3, o += 4) {
+#if MP__X86
+    if (n >= 16 && mp__simd() >= MP__SIMD_SSE) {
+        i = mp__b64_encode_ssse3(o, p, n);
+        o += i / 3 * 4;
+    }
+#endif
+    for (; i + 3 <= n; i += 3, o += 4) {
         v = (uint32_t)p[i] << 16 | (uint32_t)p[i + 1] << 8 | p[i + 2];
         o[0] = alphabet[v >> 18];
         o[1] = alphabet[v >> 12 & 63];

@@ -95,6 +95,38 @@ MP_API float *mp_matrix_data(mp_matrix *m);
 MP_API size_t mp_matrix_rows(const mp_matrix *m);
 MP_API size_t mp_matrix_cols(const mp_matrix *m);
 
+/* ---- replies: rows of a matrix as the body that a service would answer ------------------- */
+
+enum mp_reply_style {
+    MP_REPLY_OPENAI = 0, /* {"object":"list","data":[{"index":0,"embedding":...}],"model","usage"} */
+    MP_REPLY_TEI,        /* [[...],[...]] */
+    MP_REPLY_COHERE,     /* {"id","embeddings":{"float":[...]},"meta"} */
+    MP_REPLY_OLLAMA      /* {"model","embeddings":[...],"prompt_eval_count"} */
+};
+
+enum mp_reply_format {
+    MP_FORMAT_FLOAT = 0, /* the shortest decimal text that reads back as the same float32 */
+    MP_FORMAT_BASE64,    /* of the row's little-endian bytes; styles openai and cohere */
+    MP_FORMAT_BYTES      /* the rows' bytes and nothing else, whatever the style */
+};
+
+struct mp_reply {
+    size_t size;
+    mp_matrix *matrix;
+    const size_t *rows; /* 0-based, in the order of the reply; NULL: all of the matrix */
+    size_t nrows;       /* of `rows` */
+    uint32_t style;     /* enum mp_reply_style */
+    uint32_t format;    /* enum mp_reply_format */
+    const char *model, *id;
+    int64_t prompt_tokens, total_tokens; /* < 0: not known */
+    double total_time;                   /* s, for styles that say it */
+};
+
+/* Writes the body into memory that mp_free gives back. MP_EINVAL: mp_last_error() names the field,
+ * or the row that holds NaN or infinity (a failed row), which no style can express. */
+MP_API int mp_reply_write(const struct mp_reply *reply, char **out, size_t *n);
+MP_API void mp_free(void *p);
+
 /* ---- policy: data, compiled from declarations -------------------------------------------- */
 
 #define MP_STATUS_WORDS 20 /* bits for statuses 0..639 */

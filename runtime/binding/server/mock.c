@@ -10,7 +10,7 @@
 
 #include "binding/server/server.h"
 #include "codec/base64.h"
-#include "mock/float_text.h"
+#include "codec/float_text.h"
 #include "mock/hashmodel.h"
 #include "codec/vec.h"
 

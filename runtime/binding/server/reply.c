@@ -1,7 +1,7 @@
 /*
  * reply.c - what a handler returns, on its way to the client.
  *
- * A reply is a table {status=, headers=, json= or body= or stream=}, or a string (a plain text).
+ * A reply is a table {status=, headers=, json= or body= or stream= or vectors=}, or a string (a plain text).
  * Everything is read and checked while nothing is sent, so a wrong reply can still become a 500.
  */
 #include "binding/server/server.h"
@@ -142,6 +142,18 @@ static int answer_body(lua_State *L, struct mp__req *q, struct reply *r, int val
     return sent(L, try_send(q, r, NULL));
 }
 
+static int answer_vectors(lua_State *L, struct mp__req *q, struct reply *r)
+{
+    struct mp__srv *s = q->srv;
+    lua_rotate(L, 8, -1); /* what the headers point into lies above */
+    add_type(r, mp__reply_vectors(L, 2, lua_gettop(L), &s->out));
+    r->body = s->out.p;
+    r->len = s->out.n;
+    int err = try_send(q, r, NULL);
+    mp__reply_vectors_over(&s->out);
+    return sent(L, err);
+}
+
 static int start_stream(lua_State *L, struct mp__req *q, struct reply *r)
 {
     if (!lua_isfunction(L, 7) && luaL_getmetafield(L, 7, "__call") == LUA_TNIL)
@@ -172,13 +184,15 @@ static int l_server_answer(lua_State *L)
         return answer_body(L, q, &r, 2);
     if (!lua_istable(L, 2))
         return luaL_error(L, "reply: a table or a string expected, got %s", luaL_typename(L, 2));
-    static const char *const fields[] = {"status", "headers", "json", "body", "stream"};
-    for (int i = 0; i < 5; i++)
+    static const char *const fields[] = {"status", "headers", "json", "body", "stream", "vectors"};
+    for (int i = 0; i < 6; i++)
         lua_getfield(L, 2, fields[i]);
     r.status = opt_status(L, 3);
     read_headers(L, 4, &r);
-    if (!lua_isnil(L, 5) + !lua_isnil(L, 6) + !lua_isnil(L, 7) > 1)
-        return luaL_error(L, "reply: only one of json, body and stream");
+    if (!lua_isnil(L, 5) + !lua_isnil(L, 6) + !lua_isnil(L, 7) + !lua_isnil(L, 8) > 1)
+        return luaL_error(L, "reply: only one of json, body, stream and vectors");
+    if (!lua_isnil(L, 8))
+        return answer_vectors(L, q, &r);
     if (!lua_isnil(L, 5))
         return answer_json(L, q, &r, 5);
     if (!lua_isnil(L, 7))

@@ -78,6 +78,7 @@ static void maybe_free(struct mp__srv *s)
     if (!s->closed || !s->collected)
         return;
     free(s->queue);
+    mp__buf_free(&s->out);
     free(s);
 }
 

@@ -8,8 +8,9 @@
 #ifndef MP_BINDING_SERVER_SERVER_H
 #define MP_BINDING_SERVER_SERVER_H
 
-#include "task/internal.h"
+#include "base/buf.h"
 #include "http/http.h"
+#include "task/internal.h"
 
 #define MP__SERVER  "moonpool.server"
 #define MP__REQUEST "moonpool.request"
@@ -25,6 +26,7 @@ struct mp__srv {
     unsigned nidle;
     unsigned streak; /* requests taken since a worker last waited */
     int closing, closed, collected;
+    struct mp__buf out;         /* the body of a reply of vectors */
     struct mp__http_stats last; /* of a server that is no more */
 };
 
@@ -51,6 +53,12 @@ void mp__open_request(lua_State *L);
 
 /* server_reply.c */
 void mp__open_reply(lua_State *L);
+
+/* vectors.c */
+/* Writes the body that the reply table at t describes, from the matrix or result at `vectors` (the
+ * top), into out; returns its content type. Raises for what makes no sense. */
+const char *mp__reply_vectors(lua_State *L, int t, int vectors, struct mp__buf *out);
+void mp__reply_vectors_over(struct mp__buf *out); /* the body was sent */
 
 /* server_mock.c */
 void mp__open_mock(lua_State *L);

@@ -10,7 +10,7 @@
 
 #include <cmocka.h>
 
-#include "mock/float_text.h"
+#include "codec/float_text.h"
 
 static float from_bits(uint32_t u)
 {
@@ -119,6 +119,8 @@ static void short_numbers_stay_short(void **state)
         {1e-6f, "1e-6"},
         {0.3333333f, "0.3333333"},
         {16777216, "16777216"},
+        {8.589973e9f, "8.589974e9"}, /* both read back: the nearer one */
+        {1e-45f, "1e-45"},
         {9.99999f, "9.99999"},
         {1e10f, "1e10"},
         {3.4028235e38f, "3.4028235e38"},
@@ -131,12 +133,66 @@ static void short_numbers_stay_short(void **state)
     }
 }
 
+static int digits_of(const char *text)
+{
+    int n = 0, zeros = 0, begun = 0;
+    for (const char *s = text; *s != '\0' && *s != 'e'; s++) {
+        if (*s < '0' || *s > '9')
+            continue;
+        begun |= *s != '0';
+        n += begun;
+        zeros = *s == '0' ? zeros + begun : 0;
+    }
+    return n - zeros;
+}
+
+/* printf's correctly rounded text with one digit fewer never reads back, nor does its neighbour on
+ * the other side; with as many digits it is the text itself, unless only a neighbour reads back. */
+static void check_shortest(uint32_t bits)
+{
+    char text[MP__FLOAT_TEXT + 1], other[40];
+    float v = from_bits(bits & 0x7fffffff);
+    text[mp__float_text(text, v)] = '\0';
+    if (!isfinite(v) || v == 0)
+        return;
+    int n = digits_of(text);
+    for (int fewer = 1; fewer < n; fewer++) {
+        snprintf(other, sizeof(other), "%.*e", fewer - 1, (double)v);
+        double unit = pow(10, strtol(strchr(other, 'e') + 1, NULL, 10) - fewer + 1);
+        for (int step = -1; step <= 1; step++) {
+            char moved[40];
+            snprintf(moved, sizeof(moved), "%.*e", fewer - 1, strtod(other, NULL) + step * unit);
+            if (to_bits(strtof(moved, NULL)) == to_bits(v))
+                fail_msg("bits %08x became %s, but %s reads back too", bits, text, moved);
+        }
+    }
+    snprintf(other, sizeof(other), "%.*e", n - 1, (double)v);
+    if (to_bits(strtof(other, NULL)) == to_bits(v))
+        assert_true(strtod(other, NULL) == strtod(text, NULL));
+}
+
+static void no_text_is_shorter(void **state)
+{
+    (void)state;
+    uint64_t x = 7; /* the seed */
+    for (int i = 0; i < 60000; i++) {
+        x = x * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
+        check_shortest((uint32_t)(x >> 32));
+        check_shortest((uint32_t)(x >> 34) & 0x3fffffff);
+        check_shortest((uint32_t)(x >> 32) & 0xff800000u); /* powers of two */
+        check_shortest((uint32_t)(x >> 41));               /* subnormals */
+    }
+    for (uint32_t bits = 1; bits < 3000; bits++)
+        check_shortest(bits);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(all_kinds_come_back),
         cmocka_unit_test(random_bits_come_back),
         cmocka_unit_test(short_numbers_stay_short),
+        cmocka_unit_test(no_text_is_shorter),
     };
     return cmocka_run_group_tests_name("codec_float_text", tests, NULL, NULL);
 }
