@@ -147,11 +147,23 @@ describe("the pool", function()
     assert.matches("refused", err.message)
     assert.matches("is the server running", err.message)
     assert.equal(2, dead:stats().pool.refused)
-    local server = rig.serve(function() return { body = "x", fault = { raw = true, ends = "reset" } } end)
+    local begun = "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nx"
+    local server = rig.serve(function() return { body = begun, fault = { raw = true, ends = "reset" } } end)
     local c = rig.client(server, { retry = { max_attempts = 3, base = 0.001 } })
     _, err = c:request { method = "GET", path = "/" }
     assert.equal("connect", err.kind)
     assert.equal(3, c:stats().pool.dropped)
+  end)
+
+  it("reads the reply that came ahead of a reset", function()
+    local server = rig.serve(function()
+      return { status = 413, body = '{"error":{"message":"at most 900 bytes"}}', fault = { ends = "reset" } }
+    end)
+    local c = rig.client(server, { retry = { max_attempts = 3, base = 0.001 } })
+    local _, err = c:request { method = "POST", path = "/", json = { text = ("x"):rep(1 << 16) } }
+    assert.equal(413, err.status)
+    assert.matches("at most 900 bytes", err.message, 1, true)
+    assert.equal(0, c:stats().pool.dropped)
   end)
 end)
 

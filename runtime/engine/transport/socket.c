@@ -71,8 +71,10 @@ static void on_poll(uv_poll_t *poll, int status, int events)
     int flags = 0;
 
     if (status < 0) {
-        s->armed = 0; /* libuv stopped the watcher */
-        flags = CURL_CSELECT_ERR;
+        /* libuv stopped the watcher. Told of an error, curl before 8 drops the reply that came ahead
+         * of it (a 413 and a reset); told that it may read, it meets both in their order. */
+        s->armed = 0;
+        flags = CURL_CSELECT_IN | CURL_CSELECT_OUT;
     }
     if (s->want == 0) {
         mp__idle_event(s);

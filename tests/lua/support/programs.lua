@@ -289,13 +289,23 @@ local function authority(dir, name)
     .. "-out %s/%s.pem -subj '/CN=moonpool test %s'"):format(dir, name, dir, name, name))
 end
 
-local function issue(dir, ca, name, subject, alt, days)
+-- OpenSSL 3.5 refuses an end before the start; older ones cannot be told the start.
+local function validity(expired)
+  if not expired then
+    return "-days 2"
+  elseif M.must("openssl x509 -help 2>&1"):find("-not_before", 1, true) then
+    return "-not_before 20200101000000Z -not_after 20200102000000Z"
+  end
+  return "-days -1"
+end
+
+local function issue(dir, ca, name, subject, alt, expired)
   local base = dir .. "/" .. name
   M.must(("openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout %s.key -out %s.csr "
     .. "-subj '/CN=%s'"):format(base, base, subject))
   M.write(base .. ".ext", alt and "subjectAltName=" .. alt .. "\n" or "extendedKeyUsage=clientAuth\n")
-  M.must(("openssl x509 -req -in %s.csr -CA %s/%s.pem -CAkey %s/%s.key -CAcreateserial -days %d "
-    .. "-extfile %s.ext -out %s.pem"):format(base, dir, ca, dir, ca, days or 2, base, base))
+  M.must(("openssl x509 -req -in %s.csr -CA %s/%s.pem -CAkey %s/%s.key -CAcreateserial %s "
+    .. "-extfile %s.ext -out %s.pem"):format(base, dir, ca, dir, ca, validity(expired), base, base))
   return { cert = base .. ".pem", key = base .. ".key" }
 end
 
@@ -310,7 +320,7 @@ function M.certificates()
     dir = dir, ca = dir .. "/ca.pem", foreign = dir .. "/foreign.pem",
     server = issue(dir, "ca", "server", "localhost", here),
     other = issue(dir, "ca", "other", "elsewhere.example", "DNS:elsewhere.example"),
-    expired = issue(dir, "ca", "expired", "localhost", here, -1),
+    expired = issue(dir, "ca", "expired", "localhost", here, true),
     client = issue(dir, "ca", "client", "a client"),
     stranger = issue(dir, "foreign", "stranger", "a stranger"),
     remove = function() M.must("rm -rf " .. word(dir)) end,
