@@ -147,7 +147,7 @@ $(foreach l,base policy sim codec mock engine http binding,$(eval $(call unit_ru
 unit: $(UNIT_BIN)
 
 # Programs of tests/bench, one a C file; each may use the engine.
-$(BUILD)/bench/%: tests/bench/%.c $(BUILD)/libmoonpool.a
+$(BUILD)/bench/%: tests/bench/%.c $(BUILD)/mock.a $(BUILD)/libmoonpool.a
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS_ALL) -o $@ $^ $(DEPS_LIBS) $(LDFLAGS)
 
