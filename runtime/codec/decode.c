@@ -12,6 +12,8 @@
 #define DEFAULT_MAX_DIM  (1u << 20)
 #define DEFAULT_MAX_REST ((size_t)1 << 20)
 
+#define MAX_COUNT ((uint64_t)1 << 40) /* of tokens; more is no count */
+
 /* A pooled decoder does not sit on what one odd reply needed. */
 #define KEEP_REST    ((size_t)64 << 10)
 #define KEEP_SCRATCH ((size_t)256 << 10)
@@ -56,6 +58,19 @@ int mp__dec_keep(struct mp__decoder *d, const char *p, size_t n)
 
 /* ---- the shape ----------------------------------------------------------------------------- */
 
+static int64_t place_of(const char *p, size_t n)
+{
+    int64_t v = 0;
+    size_t i;
+
+    for (i = 0; i < n && n < 10; i++) {
+        if (p[i] < '0' || p[i] > '9')
+            return -1;
+        v = v * 10 + (p[i] - '0');
+    }
+    return n == 0 || n >= 10 ? -1 : v;
+}
+
 static int parse_path(struct path *path, const char *p, size_t n)
 {
     const char *end = p + n, *dot;
@@ -68,10 +83,28 @@ static int parse_path(struct path *path, const char *p, size_t n)
         if (dot == NULL)
             dot = end;
         path->seg[path->n].p = p;
+        path->seg[path->n].place = place_of(p, (size_t)(dot - p));
         path->seg[path->n++].n = (size_t)(dot - p);
         p = dot + 1;
     }
     return 1;
+}
+
+static int parse_fields(struct mp__decoder *d)
+{
+    const struct mp__shape *s = d->cfg.shape;
+    const char *const names[FIELDS] = {s->vector, s->index, s->tokens, s->cut};
+    int i;
+
+    d->fields = 0;
+    for (i = 0; i < FIELDS; i++) {
+        if (names[i] == NULL)
+            continue;
+        if (!parse_path(&d->field[i], names[i], strlen(names[i])) || d->field[i].n == 0)
+            return MP_EINVAL;
+        d->fields |= (uint8_t)(1u << i);
+    }
+    return 0;
 }
 
 static int parse_shape(struct mp__decoder *d)
@@ -79,6 +112,8 @@ static int parse_shape(struct mp__decoder *d)
     const char *p = d->cfg.shape->list;
     size_t n;
 
+    if (parse_fields(d) != 0)
+        return MP_EINVAL;
     d->paths = 0;
     for (;;) {
         n = strcspn(p, "|");
@@ -90,6 +125,16 @@ static int parse_shape(struct mp__decoder *d)
     }
 }
 
+/* Does segment `level` of the path name the value about to come in this frame? */
+static int leads(const struct mp__decoder *d, const struct frame *top, const struct path *path,
+                 uint32_t level)
+{
+    if (!top->object)
+        return path->seg[level].place == (int64_t)top->at - 1;
+    return !d->key_odd && path->seg[level].n == d->key_n &&
+           memcmp(path->seg[level].p, d->key, d->key_n) == 0;
+}
+
 /* Bits of the alternatives that lead to, or through, the value about to come. */
 static unsigned leading(const struct mp__decoder *d)
 {
@@ -99,17 +144,35 @@ static unsigned leading(const struct mp__decoder *d)
     if (d->depth == 0)
         return (1u << d->paths) - 1;
     top = &d->frame[d->depth - 1];
-    if (!top->object || top->paths == 0 || d->key_odd)
-        return 0;
-    for (i = 0; i < d->paths; i++) {
-        const struct path *path = &d->path[i];
-
-        if ((top->paths & 1u << i) && path->n >= d->depth &&
-            path->seg[d->depth - 1].n == d->key_n &&
-            memcmp(path->seg[d->depth - 1].p, d->key, d->key_n) == 0)
+    for (i = 0; i < d->paths && top->paths != 0; i++)
+        if ((top->paths & 1u << i) && d->path[i].n >= d->depth &&
+            leads(d, top, &d->path[i], d->depth - 1))
             bits |= 1u << i;
-    }
     return bits;
+}
+
+/* The fields of the item that are, or lie in, the value about to come. */
+static unsigned fields(const struct mp__decoder *d)
+{
+    const struct frame *top = &d->frame[d->depth - 1];
+    uint32_t level = d->depth - d->item_depth;
+    unsigned bits = 0, i;
+
+    for (i = 0; i < FIELDS; i++)
+        if ((top->paths & 1u << i) && d->field[i].n > level && leads(d, top, &d->field[i], level))
+            bits |= 1u << i;
+    return bits;
+}
+
+/* Of these, the one that ends here; FIELDS: none. */
+static unsigned field_here(const struct mp__decoder *d, unsigned bits)
+{
+    uint32_t level = d->depth - d->item_depth;
+    unsigned i = 0;
+
+    while (i < FIELDS && !((bits & 1u << i) && d->field[i].n == level + 1))
+        i++;
+    return i;
 }
 
 static int is_list(const struct mp__decoder *d, unsigned bits)
@@ -120,12 +183,6 @@ static int is_list(const struct mp__decoder *d, unsigned bits)
         if ((bits & 1u << i) && d->path[i].n == d->depth)
             return 1;
     return 0;
-}
-
-static int key_is(const struct mp__decoder *d, const char *name)
-{
-    return name != NULL && !d->key_odd && strlen(name) == d->key_n &&
-           memcmp(name, d->key, d->key_n) == 0;
 }
 
 /* ---- containers ---------------------------------------------------------------------------- */
@@ -140,7 +197,8 @@ static const char *open_frame(struct mp__decoder *d, const char *p, int role, un
     f = &d->frame[d->depth++];
     f->object = *p == '{';
     f->role = (uint8_t)role;
-    f->paths = (uint8_t)(f->object ? paths : 0);
+    f->paths = (uint8_t)paths;
+    f->at = 0;
     d->state = f->object ? KEY_OR_END : VALUE_OR_END;
     if ((role == REST && !mp__dec_keep(d, p, 1)) || (role == LIST && !mp__dec_keep(d, "[]", 2)))
         return NULL;
@@ -228,6 +286,9 @@ static const char *vector_value(struct mp__decoder *d, const char *p)
 
 static const char *list_value(struct mp__decoder *d, const char *p)
 {
+    if (d->cfg.shape->layout == MP__TENSOR && d->position == 0 && d->done == 0 &&
+        (*p == '-' || (*p >= '0' && *p <= '9')))
+        return mp__dec_flat_start(d) ? p : NULL;
     if (d->position == d->cfg.items)
         return mp__dec_fail(d, "reply has more vectors than the %u that were sent", d->cfg.items);
     if (d->cfg.shape->vector == NULL)
@@ -235,15 +296,12 @@ static const char *list_value(struct mp__decoder *d, const char *p)
     if (*p != '{')
         return mp__dec_fail(d, "item %u is not an object (byte %llu)", d->position,
                             mp__dec_at(d, p));
-    return open_frame(d, p, ITEM, 0);
+    d->item_depth = d->depth + 1;
+    return open_frame(d, p, ITEM, d->fields);
 }
 
-static const char *item_value(struct mp__decoder *d, const char *p)
+static const char *index_value(struct mp__decoder *d, const char *p)
 {
-    if (key_is(d, d->cfg.shape->vector))
-        return vector_value(d, p);
-    if (!key_is(d, d->cfg.shape->index))
-        return plain_value(d, p, SKIP, 0);
     if (d->item.placed)
         return mp__dec_fail(d, "item %u has two indices", d->position);
     if (*p < '0' || *p > '9')
@@ -252,15 +310,49 @@ static const char *item_value(struct mp__decoder *d, const char *p)
     return plain_value(d, p, INDEX, 0);
 }
 
+static const char *item_value(struct mp__decoder *d, const char *p)
+{
+    unsigned bits = fields(d);
+
+    switch (field_here(d, bits)) {
+    case IN_VECTOR:
+        return vector_value(d, p);
+    case IN_INDEX:
+        return index_value(d, p);
+    case IN_TOKENS:
+        return plain_value(d, p, *p >= '0' && *p <= '9' ? COUNT : SKIP, 0);
+    case IN_CUT:
+        d->cuts += *p == 't';
+        return plain_value(d, p, SKIP, 0);
+    default:
+        return plain_value(d, p, bits != 0 && *p == '{' ? INSIDE : SKIP, bits);
+    }
+}
+
+/* The list, or the one vector that stands in its place. */
+static const char *list_start(struct mp__decoder *d, const char *p)
+{
+    if (d->listed)
+        return mp__dec_fail(d, "the list of vectors comes twice (byte %llu)", mp__dec_at(d, p));
+    d->listed = 1;
+    if (d->cfg.shape->layout != MP__ONE)
+        return open_frame(d, p, LIST, 0);
+    if (!mp__dec_keep(d, "[]", 2))
+        return NULL;
+    return vector_value(d, p);
+}
+
 static const char *value(struct mp__decoder *d, const char *p)
 {
     unsigned paths;
 
     if (d->depth != 0) {
+        d->frame[d->depth - 1].at++;
         switch (d->frame[d->depth - 1].role) {
         case LIST:
             return list_value(d, p);
         case ITEM:
+        case INSIDE:
             return item_value(d, p);
         case SKIP:
             return plain_value(d, p, SKIP, 0);
@@ -269,12 +361,9 @@ static const char *value(struct mp__decoder *d, const char *p)
         }
     }
     paths = leading(d);
-    if (*p != '[' || !is_list(d, paths))
-        return plain_value(d, p, REST, paths);
-    if (d->listed)
-        return mp__dec_fail(d, "the list of vectors comes twice (byte %llu)", mp__dec_at(d, p));
-    d->listed = 1;
-    return open_frame(d, p, LIST, 0);
+    if (is_list(d, paths) && (*p == '[' || (*p == '"' && d->cfg.shape->layout == MP__ONE)))
+        return list_start(d, p);
+    return plain_value(d, p, REST, paths);
 }
 
 /* ---- numbers and literals outside the vectors ------------------------------------------------ */
@@ -291,6 +380,10 @@ static int number_done(struct mp__decoder *d, const char *p)
         return 0;
     }
     mp__dec_value_end(d);
+    if (d->role == COUNT && mp__num_uint(&d->num, &index) == 0 && index < MAX_COUNT) {
+        d->tokens += (int64_t)index;
+        d->counted = 1;
+    }
     if (d->role != INDEX)
         return 1;
     if (mp__num_uint(&d->num, &index) != 0) {
@@ -392,13 +485,10 @@ static const char *eat(struct mp__decoder *d, const char *p, const char *end)
     }
 }
 
-int mp__decoder_feed(struct mp__decoder *d, const char *p, size_t n)
+static int feed_text(struct mp__decoder *d, const char *p, size_t n)
 {
-    const char *end;
+    const char *end = p + n;
 
-    if (d->failed != 0 || n == 0)
-        return d->failed;
-    end = p + n;
     d->chunk = p;
     while (p != NULL && p < end)
         p = eat(d, p, end);
@@ -407,10 +497,61 @@ int mp__decoder_feed(struct mp__decoder *d, const char *p, size_t n)
     return d->failed;
 }
 
+/* A body that begins with JSON and goes on in bytes. */
+static int feed_head(struct mp__decoder *d, const char *p, size_t n)
+{
+    size_t head = n < d->raw.head ? n : (size_t)d->raw.head;
+
+    d->raw.head -= head;
+    if (feed_text(d, p, head) != 0 || d->raw.head != 0 || !mp__dec_raw_start(d))
+        return d->failed;
+    return n > head ? mp__dec_raw(d, p + head, n - head) : 0;
+}
+
+int mp__decoder_feed(struct mp__decoder *d, const char *p, size_t n)
+{
+    if (d->failed != 0 || n == 0)
+        return d->failed;
+    if (d->raw.on)
+        return mp__dec_raw(d, p, n);
+    return d->raw.head != 0 ? feed_head(d, p, n) : feed_text(d, p, n);
+}
+
+int mp__decoder_header(struct mp__decoder *d, const char *value, size_t n)
+{
+    int64_t head;
+
+    if (d->cfg.shape->layout == MP__PACKED)
+        return mp__dec_raw_layout(d, value, n);
+    if (d->cfg.shape->layout != MP__TENSOR)
+        return 0;
+    head = place_of(value, n);
+    if (head <= 0)
+        mp__dec_fail(d, "the header that tells where the vectors begin is not a length");
+    else
+        d->raw.head = (uint64_t)head;
+    return d->failed;
+}
+
+/* What the tensor itself says of its size must be what came: the first size is the rows' number. */
+static void check_sizes(struct mp__decoder *d)
+{
+    int64_t n;
+    char path[96];
+
+    snprintf(path, sizeof(path), "%s.0", d->cfg.shape->dims);
+    n = mp__json_find_int(d->rest.p, d->rest.n, path);
+    if (n >= 0 && n != (int64_t)d->cfg.items)
+        mp__dec_fail(d, "reply has a tensor of %lld rows, %u were sent", (long long)n,
+                     d->cfg.items);
+}
+
 int mp__decoder_finish(struct mp__decoder *d)
 {
     if (d->failed != 0)
         return d->failed;
+    if (d->raw.on || d->raw.head != 0)
+        return mp__dec_raw_finish(d);
     if (d->state == NUMBER && d->depth == 0 && d->role == REST)
         mp__dec_value_end(d); /* a bare number is ended by the end alone; the list is missing */
     if (d->state != END)
@@ -419,6 +560,8 @@ int mp__decoder_finish(struct mp__decoder *d)
         mp__dec_fail(d, "reply has no list \"%s\"", d->cfg.shape->list);
     else if (d->done != d->cfg.items)
         mp__dec_fail(d, "reply has %u vectors, %u were sent", d->done, d->cfg.items);
+    else if (d->cfg.shape->dims != NULL)
+        check_sizes(d);
     return d->failed;
 }
 
@@ -443,6 +586,7 @@ void mp__decoder_free(struct mp__decoder *d)
         return;
     free(d->scratch);
     free(d->seen);
+    free(d->segments);
     mp__buf_free(&d->rest);
     free(d);
 }
@@ -501,6 +645,11 @@ uint32_t mp__decoder_items(const struct mp__decoder *d)
     return d->done;
 }
 
+uint32_t mp__decoder_cuts(const struct mp__decoder *d)
+{
+    return d->cuts;
+}
+
 const char *mp__decoder_rest(const struct mp__decoder *d, size_t *n)
 {
     *n = d->rest.n;
@@ -523,8 +672,14 @@ void mp__decoder_usage(const struct mp__decoder *d, int64_t *prompt, int64_t *to
     static const char *const totals[] = {"usage.total_tokens", "usage.tokens", NULL};
 
     *prompt = *total = -1;
+    if (d->counted)
+        *prompt = d->tokens;
     if (d->rest.n == 0 || d->state != END)
         return; /* the look-up trusts the document */
+    if (d->cfg.shape->usage != NULL && *prompt < 0)
+        *prompt = mp__json_find_int(d->rest.p, d->rest.n, d->cfg.shape->usage);
+    if (*prompt >= 0)
+        return;
     *prompt = first_int(d, prompts);
     *total = first_int(d, totals);
 }

@@ -21,12 +21,29 @@ enum mp__dtype {
     MP__BITS_I8  /* the same less 128 ("binary" of Cohere and Voyage) */
 };
 
-/* Where the vectors are in a reply. The strings must outlive the decoder's use of them. */
+enum mp__layout {
+    MP__LIST = 0, /* a list of vectors, or of objects that hold them */
+    MP__ONE,      /* what stands at the list's path is itself the one vector */
+    MP__TENSOR, /* a list of vectors, or of all their numbers in a row; or, with a header that says
+                     how long the JSON is, the numbers as bytes behind it (KServe's binary tensors) */
+    MP__PACKED  /* vectors as bytes, their places in a header (vLLM); without it as MP__LIST */
+};
+
+/*
+ * Where the vectors are in a reply. Paths are dotted; a number in one is a place in an array. The
+ * strings must outlive the decoder's use of them.
+ */
 struct mp__shape {
-    const char *list;   /* dotted path of the list: "data", "" (the root), "a.b|a.c" alternatives */
-    const char *vector; /* key of the vector in an item object; NULL: the item is the vector */
-    const char *index;  /* key of the item's 0-based position; NULL: positional */
+    const char *list;   /* path of the list: "data", "" (the root), "a.b|a.c" alternatives */
+    const char *vector; /* path of the vector in an item object; NULL: the item is the vector */
+    const char *index;  /* the same of the item's 0-based position; NULL: positional */
     int dtype;          /* enum mp__dtype */
+    int layout;         /* enum mp__layout */
+    const char *tokens; /* path of an item's count of tokens in its object; NULL: none */
+    const char *cut;    /* path of an item's "was truncated": true; NULL: none */
+    const char *dims;   /* MP__TENSOR: path of the list of its sizes, checked where it is there */
+    const char *kind;   /* MP__TENSOR: path of the name of its type ("FP32"), of bytes */
+    const char *usage;  /* path of the request's count of tokens; NULL: the well-known places */
 };
 
 struct mp__decoder_cfg {
@@ -51,6 +68,10 @@ struct mp__decoder *mp__decoder_new(const struct mp__decoder_cfg *cfg); /* NULL:
 void mp__decoder_free(struct mp__decoder *d);                           /* NULL is fine */
 int mp__decoder_reset(struct mp__decoder *d, const struct mp__decoder_cfg *cfg); /* or MP_ENOMEM */
 
+/* Before the first feed: the value of the header that tells how the body is laid out, as the shape's
+ * layout has it. 0, MP__EDECODE or MP_ENOMEM. */
+int mp__decoder_header(struct mp__decoder *d, const char *value, size_t n);
+
 /* 0, MP__EDECODE or MP_ENOMEM; an error stays. cfg.row is called from here. */
 int mp__decoder_feed(struct mp__decoder *d, const char *p, size_t n);
 int mp__decoder_finish(struct mp__decoder *d); /* the body has ended: is everything there? */
@@ -58,11 +79,13 @@ int mp__decoder_finish(struct mp__decoder *d); /* the body has ended: is everyth
 const char *mp__decoder_error(const struct mp__decoder *d); /* "" while there is none */
 uint32_t mp__decoder_dim(const struct mp__decoder *d);      /* 0 until known */
 uint32_t mp__decoder_items(const struct mp__decoder *d);    /* vectors complete so far */
+uint32_t mp__decoder_cuts(const struct mp__decoder *d);     /* items said to have been truncated */
 
 /* The document with the list as [], compact; valid JSON after a good finish. Not NUL-ended. */
 const char *mp__decoder_rest(const struct mp__decoder *d, size_t *n);
 
-/* From the rest, after finish: -1 where absent. Reads OpenAI's, Cohere's and Jina's names. */
+/* After finish: -1 where absent. The items' own counts, else what the rest says: at shape.usage, or
+ * by OpenAI's, Cohere's and Jina's names. */
 void mp__decoder_usage(const struct mp__decoder *d, int64_t *prompt, int64_t *total);
 const char *mp__decoder_model(const struct mp__decoder *d, size_t *n); /* NULL when absent */
 

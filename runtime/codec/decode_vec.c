@@ -107,6 +107,28 @@ int mp__dec_vec_start(struct mp__decoder *d, char c)
     return 1;
 }
 
+/* The list holds numbers: all rows in one vector, cut when their end is known. */
+int mp__dec_flat_start(struct mp__decoder *d)
+{
+    struct vec *v = &d->vec;
+    uint64_t dims = d->dim != 0 ? d->dim : d->cfg.max_dim;
+
+    if (packed(d)) {
+        mp__dec_fail(d, "packed bits in one list of all rows");
+        return 0;
+    }
+    memset(v, 0, sizeof(*v));
+    v->limit = (size_t)(dims * d->cfg.items);
+    d->depth--; /* the list's frame: its bracket ends the vector */
+    d->flat = 1;
+    d->state = ELEMENT;
+    if (d->scratch == NULL)
+        return grow(d);
+    v->p = d->scratch;
+    v->cap = d->scratch_cap / width(v) < v->limit ? d->scratch_cap / width(v) : v->limit;
+    return 1;
+}
+
 /* ---- base64 -------------------------------------------------------------------------------- */
 
 const char *mp__dec_vec_base64(struct mp__decoder *d, const char *p, const char *end)
@@ -235,10 +257,42 @@ static int deliver(struct mp__decoder *d)
     return 1;
 }
 
+static int flat_end(struct mp__decoder *d)
+{
+    const float *all = (const float *)(const void *)d->vec.p;
+    size_t dims = d->cfg.items != 0 ? d->vec.n / d->cfg.items : 0;
+    float *row;
+
+    if (dims == 0 || d->vec.n % d->cfg.items != 0) {
+        mp__dec_fail(d, "reply has %zu numbers, which are not %u vectors of one dimension",
+                     d->vec.n, d->cfg.items);
+        return 0;
+    }
+    if (d->dim != 0 && dims != d->dim) {
+        mp__dec_fail(d, "the vectors have dimension %zu, expected %u", dims, d->dim);
+        return 0;
+    }
+    d->dim = (uint32_t)dims;
+    if (!check_elements(d))
+        return 0;
+    for (; d->done < d->cfg.items; d->done++) {
+        if (!mp__dec_place(d, d->done) || (row = row_of(d)) == NULL)
+            return 0;
+        memcpy(row, all + d->done * dims, dims * sizeof(float));
+    }
+    d->position = d->done;
+    memset(&d->item, 0, sizeof(d->item));
+    d->flat = 0;
+    mp__dec_value_end(d);
+    return 1;
+}
+
 int mp__dec_vec_end(struct mp__decoder *d)
 {
     size_t dims;
 
+    if (d->flat)
+        return flat_end(d);
     if (d->vec.bytes && !base64_end(d))
         return 0;
     dims = packed(d) ? d->vec.n * 8 : d->vec.n;

@@ -1,9 +1,10 @@
 /*
- * internal.h - the decoder's inside, shared by its three files.
+ * internal.h - the decoder's inside, shared by its files.
  *
  *   decode.c         the public calls, the JSON structure, which value is what
  *   decode_string.c  strings and keys: escapes, UTF-8
  *   decode_vec.c     the vectors: numbers, base64, where they go
+ *   decode_raw.c     vectors as bytes, laid out by a header
  *
  * Every eater takes the chunk's rest and returns how far it got, NULL after fail(). All state is
  * here, so a chunk may end anywhere.
@@ -43,18 +44,23 @@ enum role {
     REST, /* outside the list: kept */
     LIST,
     ITEM,
+    INSIDE, /* an object in an item, on the way to one of its fields */
     SKIP,   /* inside an item: checked, not kept */
     VECTOR, /* a string of base64 */
     INDEX,
-    NAME /* a key */
+    COUNT, /* an item's tokens */
+    NAME   /* a key */
 };
+
+enum field { IN_VECTOR, IN_INDEX, IN_TOKENS, IN_CUT, FIELDS }; /* what is looked for in an item */
 
 enum text { TEXT, UTF8, ESCAPE, HEX, LOW_SLASH, LOW_U };
 
 struct frame {
     uint8_t object;
     uint8_t role;
-    uint8_t paths; /* bits of the alternatives that lead through here */
+    uint8_t paths; /* bits of the alternatives, or of an item's fields, that lead through here */
+    uint32_t at;   /* of an array outside the list: values begun */
 };
 
 struct path {
@@ -62,6 +68,7 @@ struct path {
     struct {
         const char *p;
         size_t n;
+        int64_t place; /* the same as a place in an array; -1: it is no number */
     } seg[MAX_SEGS];
 };
 
@@ -93,16 +100,40 @@ struct vec {
     struct mp__b64 b64;
 };
 
+struct segment { /* of a body of bytes: one vector */
+    uint64_t start;
+    uint64_t end;
+    uint32_t item;
+};
+
+enum raw_kind { RAW_F32 = 1, RAW_F64, RAW_F16, RAW_BF16 };
+
+struct raw {
+    uint64_t head;      /* bytes of JSON before the vectors that are still to come */
+    uint8_t on;         /* the bytes that come are vectors */
+    uint8_t kind;       /* enum raw_kind */
+    uint8_t swap;       /* big-endian */
+    uint32_t at;        /* vectors finished */
+    uint32_t nsegments; /* 0: item after item, `bytes` each */
+    size_t bytes;       /* of the vector being read */
+    size_t n;           /* of these, read so far */
+    uint8_t *to;        /* the row, or the scratch */
+};
+
 struct mp__decoder {
     struct mp__decoder_cfg cfg;
     struct path path[MAX_PATHS];
     uint32_t paths;
+    struct path field[FIELDS];
+    uint8_t fields; /* bits of those that the shape names */
 
     /* kept over a reset */
     uint8_t *scratch;
     size_t scratch_cap;
     uint64_t *seen; /* a bit an item */
     size_t seen_cap;
+    struct segment *segments;
+    size_t segments_cap;
     struct mp__buf rest;
 
     /* cleared by a reset, from here to the end */
@@ -116,12 +147,18 @@ struct mp__decoder {
     uint32_t position; /* of the item in the list */
     uint32_t done;     /* vectors complete */
     uint32_t dim;
+    uint32_t item_depth; /* of the item's object */
+    uint32_t cuts;       /* items that were truncated */
+    uint8_t counted;     /* items told their tokens */
+    uint8_t flat;        /* the vector being read is the whole tensor */
+    int64_t tokens;
     uint64_t base; /* bytes fed before this chunk */
     const char *chunk;
     const char *literal; /* what of it is still to come */
     struct str str;
     struct item item;
     struct vec vec;
+    struct raw raw;
     struct frame frame[MP__MAX_NESTING];
     char key[MAX_KEY];
     char error[192];
@@ -146,7 +183,13 @@ int mp__dec_vec_char(struct mp__decoder *d, char c);      /* one unescaped base6
 const char *mp__dec_vec_base64(struct mp__decoder *d, const char *p, const char *end);
 const char *mp__dec_vec_numbers(struct mp__decoder *d, const char *p, const char *end);
 int mp__dec_vec_end(struct mp__decoder *d);
+int mp__dec_flat_start(struct mp__decoder *d); /* the list turned out to hold numbers; 0 failed */
 int mp__dec_item_end(struct mp__decoder *d);
+
+int mp__dec_raw_layout(struct mp__decoder *d, const char *json, size_t n); /* or MP_ENOMEM */
+int mp__dec_raw_start(struct mp__decoder *d); /* the JSON head is complete; 0 failed */
+int mp__dec_raw(struct mp__decoder *d, const char *p, size_t n);
+int mp__dec_raw_finish(struct mp__decoder *d);
 
 static inline int mp__dec_space(char c)
 {

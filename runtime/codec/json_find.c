@@ -56,12 +56,36 @@ static void skip_value(struct cursor *c)
     }
 }
 
+/* Stands c on the element of that number, written in digits; 0 when the array has none. */
+static int enter_array(struct cursor *c, const char *digits, size_t n)
+{
+    size_t place = 0, i;
+
+    for (i = 0; i < n; i++) {
+        if (digits[i] < '0' || digits[i] > '9' || place > SIZE_MAX / 10 - 1)
+            return 0;
+        place = place * 10 + (size_t)(digits[i] - '0');
+    }
+    c->p++;
+    for (skip_space(c); n != 0 && c->p < c->end && *c->p != ']'; skip_space(c)) {
+        if (place-- == 0)
+            return 1;
+        skip_value(c);
+        skip_space(c);
+        if (c->p < c->end && *c->p == ',')
+            c->p++;
+    }
+    return 0;
+}
+
 /* Stands c on the value of the key; 0 when the object has none. */
 static int enter(struct cursor *c, const char *key, size_t n)
 {
     const char *name;
     int hit;
 
+    if (c->p < c->end && *c->p == '[')
+        return enter_array(c, key, n);
     if (c->p >= c->end || *c->p != '{')
         return 0;
     c->p++;
@@ -83,20 +107,36 @@ static int enter(struct cursor *c, const char *key, size_t n)
     return 0;
 }
 
+/* Stands c on the value at the path; 0: it is not there. */
+static int walk(struct cursor *c, const char *path)
+{
+    size_t seg;
+
+    skip_space(c);
+    while (*path != '\0') {
+        seg = strcspn(path, ".");
+        if (!enter(c, path, seg))
+            return 0;
+        path += seg;
+        path += *path == '.';
+    }
+    return c->p < c->end;
+}
+
+const char *mp__json_at(const char *doc, size_t n, const char *path)
+{
+    struct cursor c = {doc, doc + n};
+
+    return walk(&c, path) ? c.p : NULL;
+}
+
 const char *mp__json_find(const char *doc, size_t n, const char *path, size_t *len)
 {
     struct cursor c = {doc, doc + n};
     const char *start;
-    size_t seg;
 
-    skip_space(&c);
-    while (*path != '\0') {
-        seg = strcspn(path, ".");
-        if (!enter(&c, path, seg))
-            return NULL;
-        path += seg;
-        path += *path == '.';
-    }
+    if (!walk(&c, path))
+        return NULL;
     start = c.p;
     skip_value(&c);
     *len = (size_t)(c.p - start);

@@ -9,8 +9,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <time.h>
 
+#include "codec/json_find.h"
 #include "engine/internal.h"
 #include "engine/message.h"
 #include "policy/retry.h"
@@ -152,10 +154,47 @@ static float *on_row(void *arg, uint32_t item, uint32_t dim)
     return to;
 }
 
+/* The value of a header of the reply, not NUL-ended; NULL: it has none of that name. */
+static const char *reply_header(const struct mp__attempt *a, const char *name, size_t *n)
+{
+    size_t name_n = strlen(name);
+    const char *end = a->head.p + a->head.n;
+    for (const char *p = a->head.p, *nl = NULL; p != NULL && p < end; p = nl + 1) {
+        nl = memchr(p, '\n', (size_t)(end - p));
+        if (nl == NULL)
+            return NULL;
+        if ((size_t)(nl - p) >= name_n + 2 && p[name_n] == ':' &&
+            strncasecmp(p, name, name_n) == 0) {
+            *n = (size_t)(nl - p) - name_n - 2;
+            return p + name_n + 2;
+        }
+    }
+    return NULL;
+}
+
+static int ready_decoder(struct mp__attempt *a, const struct mp__decoder_cfg *cfg)
+{
+    const char *header = a->call->vectors.header;
+    const char *value = NULL;
+    size_t n = 0;
+    if (a->decoder == NULL)
+        a->decoder = mp__decoder_new(cfg);
+    else if (mp__decoder_reset(a->decoder, cfg) != 0)
+        return MP_ENOMEM;
+    if (a->decoder == NULL)
+        return MP_ENOMEM;
+    if (header != NULL)
+        value = reply_header(a, header, &n);
+    if (value != NULL) /* an error stays in the decoder, which says it at the first byte */
+        mp__decoder_header(a->decoder, value, n);
+    return 0;
+}
+
 static int open_decoder(struct mp__attempt *a)
 {
     const struct mp_vectors *v = &a->call->vectors;
-    struct mp__shape shape = {v->list, v->vector, v->index, (int)v->dtype};
+    struct mp__shape shape = {v->list,   v->vector, v->index, (int)v->dtype, (int)v->layout,
+                              v->tokens, v->cut,    v->dims,  v->kind,       v->usage};
     struct mp__decoder_cfg cfg = {0};
     a->shape = shape;
     cfg.shape = &a->shape;
@@ -164,10 +203,7 @@ static int open_decoder(struct mp__attempt *a)
     cfg.row = on_row;
     cfg.arg = a;
     a->decoding = 1;
-    if (a->decoder != NULL)
-        return mp__decoder_reset(a->decoder, &cfg);
-    a->decoder = mp__decoder_new(&cfg);
-    return a->decoder != NULL ? 0 : MP_ENOMEM;
+    return ready_decoder(a, &cfg);
 }
 
 static int keep_error_body(struct mp__attempt *a, const char *p, size_t n)
@@ -444,12 +480,22 @@ static void judge(struct mp__attempt *a, const struct mp__xfer *x)
         snprintf(a->message, sizeof(a->message), "%s", mp__decoder_error(a->decoder));
 }
 
+void mp__attempt_usage(const struct mp__attempt *a, int64_t *prompt, int64_t *total)
+{
+    const char *name = a->call != NULL ? a->call->vectors.tokens_header : NULL;
+    size_t n = 0;
+    const char *value = name != NULL ? reply_header(a, name, &n) : NULL;
+    mp__decoder_usage(a->decoder, prompt, total);
+    if (value != NULL && *prompt < 0)
+        *prompt = mp__json_find_int(value, n, "");
+}
+
 static int64_t used_tokens(const struct mp__attempt *a)
 {
     int64_t prompt = -1;
     int64_t total = -1;
     if (a->kind == MP_KIND_NONE && a->call->has_vectors)
-        mp__decoder_usage(a->decoder, &prompt, &total);
+        mp__attempt_usage(a, &prompt, &total);
     return total >= 0 ? total : prompt;
 }
 

@@ -14,16 +14,24 @@
 static int encode_row(struct mp__call *call, uint64_t row, struct mp__buf *b)
 {
     const struct mp_str *s = &call->rows[row];
-    int rc = 0;
-    if (call->row_style == MP_ROW_JSON)
-        return mp__buf_add(b, s->p, s->n);
-    if (call->row_style == MP_ROW_WRAPPED)
+    int rc = mp__buf_add(b, call->row_prefix.p, call->row_prefix.n);
+    if (rc == 0 && call->row_style == MP_ROW_WRAPPED)
         rc = mp__buf_addc(b, '[');
-    if (rc == 0)
+    if (rc == 0 && call->row_style == MP_ROW_JSON)
+        rc = mp__buf_add(b, s->p, s->n);
+    else if (rc == 0)
         rc = mp__json_string(b, s->p, s->n, NULL);
     if (rc == 0 && call->row_style == MP_ROW_WRAPPED)
         rc = mp__buf_addc(b, ']');
-    return rc;
+    return rc == 0 ? mp__buf_add(b, call->row_suffix.p, call->row_suffix.n) : rc;
+}
+
+static int add_count(struct mp__buf *b, uint32_t rows, const struct mp_str *tail)
+{
+    char text[16];
+    snprintf(text, sizeof(text), "%u", rows);
+    int rc = mp__buf_adds(b, text);
+    return rc == 0 ? mp__buf_add(b, tail->p, tail->n) : rc;
 }
 
 static int build_joined(struct mp__attempt *a)
@@ -40,6 +48,8 @@ static int build_joined(struct mp__attempt *a)
     }
     if (rc == 0)
         rc = mp__buf_add(b, call->suffix.p, call->suffix.n);
+    if (rc == 0 && call->tail.p != NULL)
+        rc = add_count(b, a->part->count, &call->tail);
     a->xfer.body = b->p;
     a->xfer.body_len = b->n;
     return rc;

@@ -116,7 +116,7 @@ static size_t block_size(const struct mp_request *q)
     size_t n = strlen(q->method ? q->method : "POST") + 1 + strlen(q->path ? q->path : "/") + 1;
     if (q->flags & MP_BORROW)
         return n;
-    n += q->prefix.n + q->suffix.n + 16;
+    n += q->prefix.n + q->suffix.n + q->row_prefix.n + q->row_suffix.n + q->tail.n + 16;
     if (q->rows != NULL) {
         n += q->nrows * sizeof(struct mp_str);
         for (size_t i = 0; i < q->nrows; i++)
@@ -139,6 +139,9 @@ static void copy_inputs(struct mp__call *call, const struct mp_request *q, char 
     call->rows = q->rows;
     call->prefix = q->prefix;
     call->suffix = q->suffix;
+    call->row_prefix = q->row_prefix;
+    call->row_suffix = q->row_suffix;
+    call->tail = q->tail;
     if (!(q->flags & MP_BORROW) && q->rows != NULL) {
         struct mp_str *rows = (struct mp_str *)at; /* first in the block: aligned */
         at += q->nrows * sizeof(*rows);
@@ -151,6 +154,10 @@ static void copy_inputs(struct mp__call *call, const struct mp_request *q, char 
     if (!(q->flags & MP_BORROW)) {
         call->prefix.p = put(&at, q->prefix.p, q->prefix.n);
         call->suffix.p = put(&at, q->suffix.p, q->suffix.n);
+        call->row_prefix.p = put(&at, q->row_prefix.p, q->row_prefix.n);
+        call->row_suffix.p = put(&at, q->row_suffix.p, q->row_suffix.n);
+        if (q->tail.p != NULL)
+            call->tail.p = put(&at, q->tail.p, q->tail.n);
     }
     const char *method = q->method != NULL ? q->method : "POST";
     const char *path = q->path != NULL ? q->path : "/";
@@ -334,7 +341,7 @@ static int row_cost(void *arg, uint64_t row, struct mpp_cost *out)
         return -1;
     }
     out->chars = ctx->call->policy->batch.chars > 0 ? mp__utf8_chars(s->p, s->n) : 0;
-    out->bytes = s->n + 3;
+    out->bytes = s->n + 3 + ctx->call->row_prefix.n + ctx->call->row_suffix.n;
     out->tokens = row_tokens(ctx->call, row, s->n);
     return 0;
 }
@@ -398,7 +405,7 @@ static int next_joined(struct mp__call *call, struct mpp_part_info *out)
     if (call->flags & MP_ONE_REQUEST)
         limits = (struct mp_batch_policy){.size = UINT32_MAX};
     if (limits.bytes > 0) {
-        size_t frame = call->prefix.n + call->suffix.n;
+        size_t frame = call->prefix.n + call->suffix.n + call->tail.n;
         limits.bytes = limits.bytes > frame ? limits.bytes - frame : 1;
     }
     while (call->cursor < call->nrows) {
@@ -537,7 +544,8 @@ static void add_usage(struct mp_result *r, struct mp__attempt *a)
     size_t n = 0;
     if (a->decoder == NULL)
         return;
-    mp__decoder_usage(a->decoder, &prompt, &total);
+    mp__attempt_usage(a, &prompt, &total);
+    r->rows_cut += mp__decoder_cuts(a->decoder);
     if (prompt >= 0)
         r->prompt_tokens = (r->prompt_tokens > 0 ? r->prompt_tokens : 0) + prompt;
     if (total < 0)

@@ -30,7 +30,7 @@ static void reply_facts(const struct mp__attempt *a, struct mp__attempt_facts *o
     out->tokens = -1;
     if (a->call != NULL && a->call->has_vectors && a->kind == MP_KIND_NONE && a->decoder != NULL) {
         int64_t prompt = -1;
-        mp__decoder_usage(a->decoder, &prompt, &out->tokens);
+        mp__attempt_usage(a, &prompt, &out->tokens);
         if (out->tokens < 0)
             out->tokens = prompt;
     }

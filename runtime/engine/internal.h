@@ -149,7 +149,7 @@ struct mp__call {
     const char *method, *path;
     const struct mp_str *rows;
     size_t nrows, cursor;
-    struct mp_str prefix, suffix;
+    struct mp_str prefix, suffix, row_prefix, row_suffix, tail;
     struct mp_vectors vectors;
     struct mp__header_set *headers; /* NULL: none of its own */
     struct mp__hdr **chains;        /* per endpoint and with/without body, made on first use */
@@ -239,6 +239,8 @@ struct mp__hdr *mp__call_chain(struct mp__call *call, uint32_t endpoint, int wit
 void mp__attempt_start(struct mp__part *part, const struct mpp_action *act);
 /* Body, URL and headers of `a`; 0 or a negative error with the message in `a`. */
 int mp__attempt_build(struct mp__attempt *a, const struct mpp_part_facts *facts, mp__time now);
+/* What a good reply with vectors says it used: by its body, or by a header; -1: nothing. */
+void mp__attempt_usage(const struct mp__attempt *a, int64_t *prompt, int64_t *total);
 int mp__attempt_url(struct mp__attempt *a, const char *path);
 /* Its own list of headers: the endpoint's, the call's, the row's and those of a hook. */
 int mp__attempt_headers(struct mp__attempt *a, const struct mp_header *more, size_t n);

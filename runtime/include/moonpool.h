@@ -355,12 +355,28 @@ enum mp_row_style {
 
 enum mp_dtype { MP_F32 = 0, MP_I8, MP_U8, MP_BITS };
 
+enum mp_layout {
+    MP_LAYOUT_LIST = 0, /* a list of vectors, or of objects that hold them */
+    MP_LAYOUT_ONE,      /* one vector, at the list's path */
+    MP_LAYOUT_TENSOR,   /* a list of vectors, or of all their numbers; or, if `header` is there and says
+                           how long the JSON is, bytes behind it */
+    MP_LAYOUT_PACKED    /* bytes, their places in `header`; without it as MP_LAYOUT_LIST */
+};
+
 struct mp_vectors {     /* where a reply carries its vectors; the strings must outlive the call */
-    const char *list;   /* dotted path from the root, "a|b" for alternatives, "" for the root */
-    const char *vector; /* key in an item; NULL: the item is the vector */
-    const char *index;  /* key of the item's 0-based position; NULL: positional */
+    const char *list;   /* dotted path from the root, "a|b" for alternatives, "" for the root; a
+                           number in a path is a place in an array */
+    const char *vector; /* path in an item; NULL: the item is the vector */
+    const char *index;  /* path of the item's 0-based position; NULL: positional */
     uint32_t dtype;
     uint32_t dimensions; /* expected, 0: learn */
+    uint32_t layout;     /* enum mp_layout */
+    const char *header;  /* of the reply, that a layout of bytes needs */
+    const char *tokens;  /* path in an item of its count of tokens */
+    const char *cut;     /* path in an item of "was truncated" */
+    const char *dims, *kind;   /* of a tensor: paths of its sizes and of its type's name */
+    const char *usage;         /* path of the request's count of tokens, where it is not usual */
+    const char *tokens_header; /* the same as a header of the reply */
 };
 
 struct mp_exchange { /* how one part ended */
@@ -398,6 +414,7 @@ struct mp_result {
     struct mp_exchange *exchanges; /* sorted by first */
     size_t nexchanges;
     int64_t prompt_tokens, total_tokens; /* sums; -1: never said */
+    uint64_t rows_cut;                   /* rows that the server says it truncated */
     const char *model;                   /* as the first reply says, or NULL */
     double total_time;
     int kept; /* private */
@@ -436,6 +453,8 @@ struct mp_request {
     /* MP_BODY_WHOLE: headers of single rows, nrows entries or NULL; read before each attempt */
     const struct mp_header *(*row_headers)(void *arg, uint64_t row, size_t *n);
     struct mp_str prefix, suffix;
+    struct mp_str row_prefix, row_suffix; /* around each row */
+    struct mp_str tail; /* p set: the number of the request's rows, then this, follow the suffix */
     const struct mp_vectors *vectors;   /* NULL: replies are kept as bytes */
     const struct mp_policy *policy;     /* NULL: the client's; must outlive the call */
     const struct mp_timeouts *timeouts; /* NULL: the client's; zero fields: the client's */

@@ -212,6 +212,7 @@ static struct mp_str text_field(lua_State *L, int spec, const char *field)
 static void read_vectors(lua_State *L, int spec, struct mp_request *q, struct mp_vectors *v)
 {
     static const char *const dtypes[] = {"f32", "i8", "u8", "bits", "bits_i8", NULL};
+    static const char *const layouts[] = {"list", "one", "tensor", "packed", NULL};
     memset(v, 0, sizeof(*v));
     if (lua_getfield(L, spec, "vectors") == LUA_TTABLE) {
         int t = lua_gettop(L);
@@ -221,6 +222,14 @@ static void read_vectors(lua_State *L, int spec, struct mp_request *q, struct mp
         v->index = mp__opt_string(L, t, "index");
         v->dtype = choice(L, t, "dtype", dtypes);
         v->dimensions = (uint32_t)mp__opt_number(L, t, "dimensions", 0);
+        v->layout = choice(L, t, "layout", layouts);
+        v->header = mp__opt_string(L, t, "header");
+        v->tokens = mp__opt_string(L, t, "tokens");
+        v->cut = mp__opt_string(L, t, "cut");
+        v->dims = mp__opt_string(L, t, "dims");
+        v->kind = mp__opt_string(L, t, "kind");
+        v->usage = mp__opt_string(L, t, "usage");
+        v->tokens_header = mp__opt_string(L, t, "tokens_header");
         q->vectors = v;
     }
     lua_pop(L, 1);
@@ -268,6 +277,11 @@ static void read_spec(lua_State *L, int spec, int anchor, struct mp_request *q,
     q->path = mp__opt_string(L, spec, "path");
     q->prefix = text_field(L, spec, "prefix");
     q->suffix = text_field(L, spec, "suffix");
+    q->row_prefix = text_field(L, spec, "row_prefix");
+    q->row_suffix = text_field(L, spec, "row_suffix");
+    q->tail = text_field(L, spec, "tail");
+    if (q->tail.n == 0)
+        q->tail.p = NULL;
     q->flags = read_flags(L, spec);
     q->max_concurrent = (uint32_t)mp__opt_number(L, spec, "max_concurrent", 0);
     read_body(L, spec, anchor, q);
@@ -282,6 +296,9 @@ static void read_spec(lua_State *L, int spec, int anchor, struct mp_request *q,
     lua_pop(L, 1);
     anchor_field(L, spec, anchor, "prefix");
     anchor_field(L, spec, anchor, "suffix");
+    anchor_field(L, spec, anchor, "row_prefix");
+    anchor_field(L, spec, anchor, "row_suffix");
+    anchor_field(L, spec, anchor, "tail");
     anchor_field(L, spec, anchor, "policy");
     anchor_field(L, spec, anchor, "vectors");
     anchor_field(L, spec, anchor, "tag"); /* views show it */

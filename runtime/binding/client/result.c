@@ -69,6 +69,8 @@ static int l_result_info(lua_State *L)
         put_int(L, "prompt_tokens", r->prompt_tokens);
     if (r->total_tokens >= 0)
         put_int(L, "total_tokens", r->total_tokens);
+    if (r->rows_cut > 0)
+        put_int(L, "rows_cut", (lua_Integer)r->rows_cut);
     return 1;
 }
 
