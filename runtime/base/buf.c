@@ -19,6 +19,13 @@ void mp__buf_free(struct mp__buf *b)
     mp__buf_init(b, b->max);
 }
 
+void mp__buf_trim(struct mp__buf *b, size_t keep)
+{
+    b->n = 0;
+    if (b->cap > keep)
+        mp__buf_free(b);
+}
+
 int mp__buf_reserve(struct mp__buf *b, size_t more)
 {
     size_t want, cap;

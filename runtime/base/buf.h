@@ -21,6 +21,7 @@ struct mp__buf {
 
 void mp__buf_init(struct mp__buf *b, size_t max);
 void mp__buf_free(struct mp__buf *b);                /* may be used again */
+void mp__buf_trim(struct mp__buf *b, size_t keep);   /* empties; frees more memory than `keep` */
 int mp__buf_reserve(struct mp__buf *b, size_t more); /* room for `more` bytes after n */
 int mp__buf_add(struct mp__buf *b, const void *p, size_t n);
 int mp__buf_addc(struct mp__buf *b, char c);

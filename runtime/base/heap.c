@@ -1,73 +1,57 @@
 #include "base/heap.h"
 
-#include <stdlib.h>
+#include <stddef.h>
 
 static int before(const struct mp__timer *a, const struct mp__timer *b)
 {
     return a->at != b->at ? a->at < b->at : a->seq < b->seq;
 }
 
-static void place(struct mp__heap *heap, uint32_t i, struct mp__timer *timer)
+/* Two trees without siblings. */
+static struct mp__timer *meld(struct mp__timer *a, struct mp__timer *b)
 {
-    heap->v[i] = timer;
-    timer->pos = i + 1;
-}
+    if (a == NULL || b == NULL)
+        return a != NULL ? a : b;
+    if (before(b, a)) {
+        struct mp__timer *t = a;
 
-static void sift_up(struct mp__heap *heap, uint32_t i, struct mp__timer *timer)
-{
-    while (i > 0) {
-        uint32_t parent = (i - 1) / 2;
-
-        if (!before(timer, heap->v[parent]))
-            break;
-        place(heap, i, heap->v[parent]);
-        i = parent;
+        a = b;
+        b = t;
     }
-    place(heap, i, timer);
+    b->next = a->child;
+    b->prev = a;
+    if (a->child != NULL)
+        a->child->prev = b;
+    a->child = b;
+    a->next = NULL;
+    a->prev = NULL;
+    return a;
 }
 
-static void sift_down(struct mp__heap *heap, uint32_t i, struct mp__timer *timer)
+/* Joins a list of siblings: pairs from the left, then the pairs from the right. */
+static struct mp__timer *meld_siblings(struct mp__timer *list)
 {
-    for (;;) {
-        uint32_t child = 2 * i + 1;
+    struct mp__timer *pairs = NULL;
+    struct mp__timer *root = NULL;
 
-        if (child >= heap->n)
-            break;
-        if (child + 1 < heap->n && before(heap->v[child + 1], heap->v[child]))
-            child++;
-        if (!before(heap->v[child], timer))
-            break;
-        place(heap, i, heap->v[child]);
-        i = child;
+    while (list != NULL) {
+        struct mp__timer *a = list;
+        struct mp__timer *b = a->next;
+
+        list = b != NULL ? b->next : NULL;
+        a = meld(a, b);
+        a->next = pairs;
+        a->prev = NULL;
+        pairs = a;
     }
-    place(heap, i, timer);
-}
+    while (pairs != NULL) {
+        struct mp__timer *a = pairs;
 
-void mp__heap_fini(struct mp__heap *heap)
-{
-    free(heap->v);
-    heap->v = NULL;
-    heap->n = heap->cap = 0;
-}
-
-int mp__heap_promise(struct mp__heap *heap)
-{
-    if (heap->promised == heap->cap) {
-        uint32_t cap = heap->cap ? heap->cap * 2 : 64;
-        struct mp__timer **v = realloc(heap->v, cap * sizeof(*v));
-
-        if (!v)
-            return -1;
-        heap->v = v;
-        heap->cap = cap;
+        pairs = a->next;
+        a->next = NULL;
+        root = meld(root, a);
     }
-    heap->promised++;
-    return 0;
-}
-
-void mp__heap_yield(struct mp__heap *heap)
-{
-    heap->promised--;
+    return root;
 }
 
 void mp__heap_set(struct mp__heap *heap, struct mp__timer *timer, int64_t at)
@@ -75,22 +59,31 @@ void mp__heap_set(struct mp__heap *heap, struct mp__timer *timer, int64_t at)
     mp__heap_clear(heap, timer);
     timer->at = at;
     timer->seq = heap->seq++;
-    sift_up(heap, heap->n++, timer);
+    timer->armed = 1;
+    heap->first = meld(heap->first, timer);
 }
 
 void mp__heap_clear(struct mp__heap *heap, struct mp__timer *timer)
 {
-    uint32_t i = timer->pos - 1;
-    struct mp__timer *last;
+    struct mp__timer *below = timer->child;
 
-    if (timer->pos == 0)
+    if (!timer->armed)
         return;
-    timer->pos = 0;
-    last = heap->v[--heap->n];
-    if (last == timer)
-        return;
-    if (i > 0 && before(last, heap->v[(i - 1) / 2]))
-        sift_up(heap, i, last);
-    else
-        sift_down(heap, i, last);
+    if (below != NULL && below->next != NULL)
+        below = meld_siblings(below);
+    else if (below != NULL)
+        below->prev = NULL;
+    if (timer == heap->first) {
+        heap->first = below;
+    } else {
+        if (timer->prev->child == timer)
+            timer->prev->child = timer->next;
+        else
+            timer->prev->next = timer->next;
+        if (timer->next != NULL)
+            timer->next->prev = timer->prev;
+        heap->first = meld(heap->first, below);
+    }
+    timer->child = timer->next = timer->prev = NULL;
+    timer->armed = 0;
 }

@@ -63,4 +63,16 @@ static inline struct mp__link *mp__list_shift(struct mp__link *head)
     return link;
 }
 
+/* All of `from` goes to the end of `to`. */
+static inline void mp__list_move(struct mp__link *from, struct mp__link *to)
+{
+    if (mp__list_empty(from))
+        return;
+    from->next->prev = to->prev;
+    to->prev->next = from->next;
+    from->prev->next = to;
+    to->prev = from->prev;
+    mp__list_init(from);
+}
+
 #endif

@@ -4,6 +4,9 @@
 
 #include <stdint.h>
 
+/* 2^64 over the golden ratio: the stream's step, and a spreader of small numbers. */
+#define MP__GOLDEN UINT64_C(0x9e3779b97f4a7c15)
+
 static inline uint64_t mp__mix64(uint64_t x)
 {
     x ^= x >> 30;
@@ -15,14 +18,14 @@ static inline uint64_t mp__mix64(uint64_t x)
 
 static inline uint64_t mp__random(uint64_t *state)
 {
-    *state += UINT64_C(0x9e3779b97f4a7c15);
+    *state += MP__GOLDEN;
     return mp__mix64(*state);
 }
 
 /* The n-th number of the stream with seed 0: a ticket's fixed point. */
 static inline uint64_t mp__ticket_hash(uint64_t n)
 {
-    return mp__mix64((n + 1) * UINT64_C(0x9e3779b97f4a7c15));
+    return mp__mix64((n + 1) * MP__GOLDEN);
 }
 
 static inline double mp__unit(uint64_t x)

@@ -4,8 +4,9 @@
  * The Lua files are inside the module, so that neither half can shadow the other on the module
  * paths. MOONPOOL_PATH=dir reads dir/moonpool/x.lua instead, for work on the library.
  */
+#include "binding/binding.h"
 #include "binding/embedded.h"
-#include "task/internal.h"
+#include "task/task.h"
 #include "moonpool_lua.h"
 
 #include <lualib.h>
@@ -122,6 +123,8 @@ MP_API int luaopen_moonpool_core(lua_State *L)
     mp__open_server(L);
     mp__open_client(L);
     mp__open_hmac(L);
+    mp__open_hooks(L);
+    mp__open_sim(L);
     add_searcher(L);
     return 1;
 }

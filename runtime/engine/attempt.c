@@ -17,6 +17,8 @@
 #include "engine/message.h"
 #include "policy/retry.h"
 
+#define KEEP ((size_t)64 * 1024) /* larger buffers are not kept between attempts */
+
 static void settle(struct mp__attempt *a);
 static void on_end(struct mp__xfer *x);
 
@@ -29,32 +31,22 @@ static struct mp__attempt *attempt_take(struct mp_engine *e)
         e->free_attempts = a->next;
     else
         a = calloc(1, sizeof(*a));
-    if (a == NULL || mp__heap_promise(&e->timers) != 0) {
-        free(a);
+    if (a == NULL)
         return NULL;
-    }
     e->attempts_open++;
     return a;
-}
-
-static void drop_big(struct mp__buf *b)
-{
-    if (b->cap > 64 * 1024)
-        mp__buf_free(b);
-    b->n = 0;
 }
 
 void mp__attempt_free(struct mp__attempt *a)
 {
     struct mp_engine *e = a->engine;
     mp__heap_clear(&e->timers, &a->timer);
-    mp__heap_yield(&e->timers);
-    mp__waiter_unlink(&a->waiter);
+    mp__list_remove(&a->waiter.link);
     mp__hdr_free(a->row_chain);
     free(a->scratch);
-    drop_big(&a->body);
-    drop_big(&a->head);
-    drop_big(&a->reply);
+    mp__buf_trim(&a->body, KEEP);
+    mp__buf_trim(&a->head, KEEP);
+    mp__buf_trim(&a->reply, KEEP);
     memset(a, 0, offsetof(struct mp__attempt, decoder));
     a->message[0] = '\0';
     a->next = e->free_attempts;
@@ -341,7 +333,7 @@ void mp__attempt_timer(struct mp__attempt *a)
     else
         a->kind = a->xfer.sent || a->xfer.replied ? MP_KIND_READ_TIMEOUT : MP_KIND_WRITE_TIMEOUT;
     snprintf(a->message, sizeof(a->message), "%s", limit_message(a->kind));
-    mp__waiter_unlink(&a->waiter);
+    mp__list_remove(&a->waiter.link);
     mp__transport_cancel(a->pool->transport, &a->xfer);
     settle(a);
 }
@@ -377,8 +369,7 @@ static void send_now(struct mp__attempt *a)
 
 static void on_name(struct mp__waiter *w)
 {
-    struct mp__attempt *a =
-        (struct mp__attempt *)((char *)w - offsetof(struct mp__attempt, waiter));
+    struct mp__attempt *a = MP__ENTRY(w, struct mp__attempt, waiter);
     struct mp__endpoint *ep = &a->client->endpoints[a->endpoint];
     if (ep->name->addresses == NULL) {
         char text[256];
@@ -536,7 +527,7 @@ static void settle(struct mp__attempt *a)
     unlink_running(a);
     mp__hdr_free(a->row_chain);
     a->row_chain = NULL;
-    drop_big(&a->body);
+    mp__buf_trim(&a->body, KEEP);
     mpp_judge(&a->call->policy->retry, &o, 0, &verdict);
     a->retryable = verdict.retry;
     /* A good reply stays the part's last word even if its rival ends in the same turn. */
@@ -579,7 +570,7 @@ static void halt(struct mp__attempt *a)
 {
     struct mp_client *client = a->part == NULL ? a->client : NULL; /* a draining one holds it */
     uncount(a);
-    mp__waiter_unlink(&a->waiter);
+    mp__list_remove(&a->waiter.link);
     mp__transport_cancel(a->pool->transport, &a->xfer);
     unlink_running(a);
     mp__attempt_free(a);

@@ -206,7 +206,7 @@ static void make_request_id(struct mp__attempt *a, const struct mpp_part_facts *
 static void make_ids(struct mp__attempt *a, const struct mpp_part_facts *facts)
 {
     char key[96];
-    uint64_t salt = a->call->ticket * UINT64_C(0x9e3779b97f4a7c15) ^ a->engine->id_salt;
+    uint64_t salt = a->call->ticket * MP__GOLDEN ^ a->engine->id_salt;
     make_request_id(a, facts, salt);
     if (a->client->idempotency_header != NULL) {
         snprintf(key, sizeof(key), "%016llx-%u", (unsigned long long)salt, a->part->serial);

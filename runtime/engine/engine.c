@@ -19,14 +19,6 @@
 
 /* ---- small services ---- */
 
-uint64_t mp__engine_random(struct mp_engine *e)
-{
-    uint64_t z = (e->rng += UINT64_C(0x9e3779b97f4a7c15)); /* splitmix64 */
-    z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
-    z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
-    return z ^ (z >> 31);
-}
-
 void mp__log(struct mp_engine *e, enum mp_log_level level, const char *fmt, ...)
 {
     char text[512];
@@ -108,7 +100,7 @@ static void expire(struct mp_engine *e, mp__time now)
     for (struct mp__timer *t = mp__heap_first(&e->timers); t != NULL && t->at <= now;
          t = mp__heap_first(&e->timers)) {
         mp__heap_clear(&e->timers, t);
-        mp__attempt_timer((struct mp__attempt *)((char *)t - offsetof(struct mp__attempt, timer)));
+        mp__attempt_timer(MP__ENTRY(t, struct mp__attempt, timer));
     }
 }
 
@@ -250,8 +242,7 @@ mp_engine *mp_engine_new_on_loop(uv_loop_t *loop, const struct mp_config *config
         .seed = e->cfg.seed, .max_calls = e->cfg.max_calls, .drain_losers = 1};
     e->loop = loop;
     e->pid = getpid();
-    e->rng = e->cfg.seed;
-    e->id_salt = mp__engine_random(e);
+    e->id_salt = mp__mix64(e->cfg.seed + MP__GOLDEN);
     e->free_slot = UINT32_MAX;
     e->finished_tail = &e->finished;
     e->polled_tail = &e->polled;
@@ -337,7 +328,6 @@ static void engine_free(struct mp_engine *e)
         mp__decoder_free(a->decoder);
         free(a);
     }
-    mp__heap_fini(&e->timers);
     mpp_free(e->core);
     free(e->slots);
     free(e);

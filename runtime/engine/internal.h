@@ -15,13 +15,16 @@
 #include <uv.h>
 
 #include "base/buf.h"
+#include "base/clock.h"
+#include "base/heap.h"
+#include "base/hist.h"
+#include "base/list.h"
+#include "base/prng.h"
 #include "codec/decode.h"
 #include "engine/hooks.h"
 #include "engine/transport/transport.h"
 #include "moonpool.h"
 #include "policy/core.h"
-#include "base/heap.h"
-#include "base/hist.h"
 
 #define MP__MAX_HEAD       (64 * 1024)
 #define MP__MAX_ERROR_BODY (16 * 1024)
@@ -31,7 +34,7 @@
 /* ---- names ---- */
 
 struct mp__waiter {
-    struct mp__waiter *next, *prev;
+    struct mp__link link;
     void (*ready)(struct mp__waiter *w);
 };
 
@@ -44,8 +47,8 @@ struct mp__name {
     uint64_t version;    /* grows with every change of addresses */
     mp__time fresh_until;
     unsigned looking : 1;
-    unsigned missing : 1;      /* failure: there is no such name, asking again is no use */
-    struct mp__waiter waiters; /* ring head */
+    unsigned missing : 1; /* failure: there is no such name, asking again is no use */
+    struct mp__link waiters;
 };
 
 struct mp__names;
@@ -54,7 +57,6 @@ void mp__names_close(struct mp__names *n, void (*closed)(void *arg), void *arg);
 struct mp__name *mp__name_get(struct mp_engine *e, const char *host); /* lives with the engine */
 /* 1: addresses or failure are known now; 0: `w` is linked and called when they are. */
 int mp__name_wait(struct mp__name *name, struct mp__waiter *w, mp__time now);
-void mp__waiter_unlink(struct mp__waiter *w);
 
 /* ---- pools and clients ---- */
 
@@ -294,7 +296,6 @@ struct mp_engine {
     uint32_t attempts_open;
     uint64_t queued_bytes;
     mp__time now; /* of the action being performed, as the core was told */
-    uint64_t rng;
     uint64_t id_salt;
     uint64_t target_ids;
     mp__time next_hint; /* not in the log before */
@@ -314,11 +315,6 @@ void mp__engine_part_closed(struct mp_engine *e);
 void mp__engine_live(struct mp_engine *e);
 void mp__log(struct mp_engine *e, enum mp_log_level level, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
-uint64_t mp__engine_random(struct mp_engine *e);
-static inline mp__time mp__now(void)
-{
-    return (mp__time)uv_hrtime();
-}
 static inline mp__time mp__limit_at(mp__time from, double seconds)
 {
     return seconds <= 0 || seconds > 1e9 ? MP__NEVER : from + (mp__time)(seconds * 1e9);

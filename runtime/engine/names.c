@@ -8,72 +8,51 @@
  */
 #include <arpa/inet.h>
 #include <netdb.h>
-#include <pthread.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 
+#include "base/mailbox.h"
+#include "base/thread.h"
 #include "engine/internal.h"
 
 #define FRESH_SECONDS 60
 #define RETRY_SECONDS 1 /* a failure is believed for so long */
 #define MAX_ADDRESSES 16
 
-struct answer {
-    struct answer *next;
-    char *host;
-    char *addresses;
-    const char *failure; /* gai_strerror's, static */
-    int missing;         /* the name servers say that there is no such name */
-};
-
-struct shared { /* outlives the engine while a thread still hangs */
-    pthread_mutex_t lock;
-    int refs;
-    int listening;
-    uv_async_t *bell;
-    struct answer *answers;
-};
-
 struct mp__names {
     struct mp_engine *engine;
-    uv_async_t bell;
-    struct shared *shared;
+    struct mp__mailbox *box;
     void (*closed)(void *arg);
     void *closed_arg;
 };
 
-struct job {
-    struct shared *shared;
+/* A thread's job, and then its answer. */
+struct lookup {
+    struct mp__link letter;
+    struct mp__mailbox *box;
+    struct mp__name *name; /* lives as long as the box is open; not the thread's to look at */
     char host[256];
+    char *addresses;
+    const char *failure; /* static */
+    int missing;         /* the name servers say that there is no such name */
 };
 
-static void shared_unref(struct shared *s)
+static void lookup_free(struct lookup *l)
 {
-    pthread_mutex_lock(&s->lock);
-    int left = --s->refs;
-    pthread_mutex_unlock(&s->lock);
-    if (left > 0)
-        return;
-    struct answer *next = NULL;
-    for (struct answer *a = s->answers; a != NULL; a = next) {
-        next = a->next;
-        free(a->host);
-        free(a->addresses);
-        free(a);
-    }
-    pthread_mutex_destroy(&s->lock);
-    free(s);
+    mp__mailbox_unref(l->box);
+    free(l->addresses);
+    free(l);
 }
 
-static char *join_addresses(const struct addrinfo *list)
+static char *join_addresses(const struct addrinfo *list, const char **failure)
 {
     size_t cap = MAX_ADDRESSES * (INET6_ADDRSTRLEN + 3);
     size_t n = 0;
     int count = 0;
     char *out = malloc(cap);
+    *failure = out == NULL ? "out of memory" : NULL;
     if (out == NULL)
         return NULL;
     out[0] = '\0';
@@ -88,82 +67,50 @@ static char *join_addresses(const struct addrinfo *list)
         count++;
     }
     if (count == 0) {
+        *failure = "no usable address";
         free(out);
         return NULL;
     }
     return out;
 }
 
-static struct answer *look_up(const char *host)
+static void *look_up(void *arg)
 {
+    struct lookup *l = arg;
     struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM};
     struct addrinfo *list = NULL;
-    struct answer *a = calloc(1, sizeof(*a));
-    if (a == NULL)
-        return NULL;
-    a->host = strdup(host);
-    int rc = getaddrinfo(host, NULL, &hints, &list);
-    a->missing = rc == EAI_NONAME || rc == EAI_NODATA;
+    int rc = getaddrinfo(l->host, NULL, &hints, &list);
+    l->missing = rc == EAI_NONAME || rc == EAI_NODATA;
     if (rc != 0)
-        a->failure = gai_strerror(rc);
+        l->failure = gai_strerror(rc);
     else
-        a->addresses = join_addresses(list);
-    if (a->failure == NULL && a->addresses == NULL)
-        a->failure = "no usable address";
+        l->addresses = join_addresses(list, &l->failure);
     if (list != NULL)
         freeaddrinfo(list);
-    return a;
-}
-
-static void *thread_main(void *jobp)
-{
-    struct job *job = jobp;
-    struct shared *s = job->shared;
-    struct answer *a = look_up(job->host);
-    free(job);
-    pthread_mutex_lock(&s->lock);
-    if (a != NULL) {
-        a->next = s->answers;
-        s->answers = a;
-    }
-    if (s->listening)
-        uv_async_send(s->bell);
-    pthread_mutex_unlock(&s->lock);
-    shared_unref(s);
+    struct mp__mailbox *box = mp__mailbox_ref(l->box); /* the loop may free l before we are back */
+    if (!mp__mailbox_post(box, &l->letter))
+        lookup_free(l);
+    mp__mailbox_unref(box);
     return NULL;
 }
 
-static int thread_start(struct mp__names *n, const char *host)
+static int thread_start(struct mp__name *name)
 {
-    pthread_attr_t attr;
-    pthread_t id;
-    sigset_t all, old;
-    struct job *job = calloc(1, sizeof(*job));
-    if (job == NULL)
+    struct lookup *l = calloc(1, sizeof(*l));
+    if (l == NULL)
         return MP_ENOMEM;
-    job->shared = n->shared;
-    snprintf(job->host, sizeof(job->host), "%s", host);
-    pthread_mutex_lock(&n->shared->lock);
-    n->shared->refs++;
-    pthread_mutex_unlock(&n->shared->lock);
-    pthread_attr_init(&attr);
-    pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
-    pthread_attr_setstacksize(&attr, 256 * 1024);
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &old); /* signals are the host's */
-    int rc = pthread_create(&id, &attr, thread_main, job);
-    pthread_sigmask(SIG_SETMASK, &old, NULL);
-    pthread_attr_destroy(&attr);
-    if (rc != 0) {
-        shared_unref(n->shared);
-        free(job);
-        return MP_ESYS;
-    }
-    return 0;
+    l->box = mp__mailbox_ref(name->engine->names->box);
+    l->name = name;
+    snprintf(l->host, sizeof(l->host), "%s", name->host);
+    if (mp__thread_start(NULL, look_up, l) == 0)
+        return 0;
+    lookup_free(l);
+    return MP_ESYS;
 }
 
-static void take_answer(struct mp__name *name, struct answer *a, mp__time now)
+static void take_answer(struct lookup *a, mp__time now)
 {
+    struct mp__name *name = a->name;
     name->looking = 0;
     if (a->addresses != NULL) {
         if (name->addresses == NULL || strcmp(name->addresses, a->addresses) != 0)
@@ -179,29 +126,19 @@ static void take_answer(struct mp__name *name, struct answer *a, mp__time now)
         name->missing = name->failure != NULL && a->missing;
         name->fresh_until = now + RETRY_SECONDS * MP__SECOND;
     }
-    while (name->waiters.next != &name->waiters) {
-        struct mp__waiter *w = name->waiters.next;
-        mp__waiter_unlink(w);
+    while (!mp__list_empty(&name->waiters)) {
+        struct mp__waiter *w = MP__ENTRY(mp__list_shift(&name->waiters), struct mp__waiter, link);
         w->ready(w);
     }
 }
 
-static void on_bell(uv_async_t *bell)
+static void on_answers(void *arg, struct mp__link *letters)
 {
-    struct mp__names *n = bell->data;
-    pthread_mutex_lock(&n->shared->lock);
-    struct answer *list = n->shared->answers;
-    n->shared->answers = NULL;
-    pthread_mutex_unlock(&n->shared->lock);
-    struct answer *next = NULL;
-    for (struct answer *a = list; a != NULL; a = next) {
-        next = a->next;
-        for (struct mp__name *name = n->engine->name_list; name != NULL; name = name->next)
-            if (a->host != NULL && strcmp(name->host, a->host) == 0)
-                take_answer(name, a, mp__now());
-        free(a->host);
-        free(a->addresses);
-        free(a);
+    struct mp__names *n = arg;
+    while (!mp__list_empty(letters)) {
+        struct lookup *l = MP__ENTRY(mp__list_shift(letters), struct lookup, letter);
+        take_answer(l, mp__now());
+        lookup_free(l);
     }
     mp__wake(n->engine);
 }
@@ -209,40 +146,34 @@ static void on_bell(uv_async_t *bell)
 struct mp__names *mp__names_new(struct mp_engine *e)
 {
     struct mp__names *n = calloc(1, sizeof(*n));
-    struct shared *s = calloc(1, sizeof(*s));
-    if (n == NULL || s == NULL || uv_async_init(e->loop, &n->bell, on_bell) != 0) {
+    if (n == NULL)
+        return NULL;
+    n->engine = e;
+    n->box = mp__mailbox_new(e->loop, on_answers, n);
+    if (n->box == NULL) {
         free(n);
-        free(s);
         return NULL;
     }
-    pthread_mutex_init(&s->lock, NULL);
-    s->refs = 1;
-    s->listening = 1;
-    s->bell = &n->bell;
-    n->shared = s;
-    n->engine = e;
-    n->bell.data = n;
-    uv_unref((uv_handle_t *)&n->bell);
     return n;
 }
 
-static void bell_closed(uv_handle_t *handle)
+static void box_closed(void *arg)
 {
-    struct mp__names *n = handle->data;
+    struct mp__names *n = arg;
     void (*closed)(void *) = n->closed;
-    void *arg = n->closed_arg;
-    shared_unref(n->shared);
+    void *closed_arg = n->closed_arg;
     free(n);
-    closed(arg);
+    closed(closed_arg);
 }
 
 void mp__names_close(struct mp__names *n, void (*closed)(void *arg), void *arg)
 {
+    struct mp__link left;
     n->closed = closed;
     n->closed_arg = arg;
-    pthread_mutex_lock(&n->shared->lock);
-    n->shared->listening = 0;
-    pthread_mutex_unlock(&n->shared->lock);
+    mp__mailbox_close(n->box, &left, box_closed, n);
+    while (!mp__list_empty(&left))
+        lookup_free(MP__ENTRY(mp__list_shift(&left), struct lookup, letter));
     struct mp__name *next = NULL;
     for (struct mp__name *name = n->engine->name_list; name != NULL; name = next) {
         next = name->next;
@@ -251,7 +182,6 @@ void mp__names_close(struct mp__names *n, void (*closed)(void *arg), void *arg)
         free(name);
     }
     n->engine->name_list = NULL;
-    uv_close((uv_handle_t *)&n->bell, bell_closed);
 }
 
 struct mp__name *mp__name_get(struct mp_engine *e, const char *host)
@@ -268,7 +198,7 @@ struct mp__name *mp__name_get(struct mp_engine *e, const char *host)
         return NULL;
     }
     name->engine = e;
-    name->waiters.next = name->waiters.prev = &name->waiters;
+    mp__list_init(&name->waiters);
     name->next = e->name_list;
     e->name_list = name;
     return name;
@@ -277,7 +207,7 @@ struct mp__name *mp__name_get(struct mp_engine *e, const char *host)
 int mp__name_wait(struct mp__name *name, struct mp__waiter *w, mp__time now)
 {
     if (now >= name->fresh_until && !name->looking) {
-        if (thread_start(name->engine->names, name->host) == 0) {
+        if (thread_start(name) == 0) {
             name->looking = 1;
         } else if (name->addresses == NULL) {
             name->failure = "no thread for the look-up";
@@ -288,18 +218,6 @@ int mp__name_wait(struct mp__name *name, struct mp__waiter *w, mp__time now)
     /* Stale addresses serve while the new ones are looked up. */
     if (name->addresses != NULL || (name->failure != NULL && !name->looking))
         return 1;
-    w->next = &name->waiters;
-    w->prev = name->waiters.prev;
-    w->prev->next = w;
-    w->next->prev = w;
+    mp__list_push(&name->waiters, &w->link);
     return 0;
-}
-
-void mp__waiter_unlink(struct mp__waiter *w)
-{
-    if (w->next == NULL)
-        return;
-    w->prev->next = w->next;
-    w->next->prev = w->prev;
-    w->next = w->prev = NULL;
 }

@@ -19,13 +19,12 @@ static void next_request(struct mp__conn *c);
 
 struct mp__conn *mp__conn_new(struct mp__http_server *s)
 {
-    struct mp__conn *c = s->spare;
-    if (c != NULL) {
-        s->spare = (struct mp__conn *)(void *)c->all.next;
+    struct mp__link *spare = mp__list_shift(&s->spare);
+    if (spare != NULL) {
         s->nspare--;
-        return c;
+        return MP__ENTRY(spare, struct mp__conn, all);
     }
-    c = calloc(1, sizeof(*c));
+    struct mp__conn *c = calloc(1, sizeof(*c));
     if (c == NULL)
         return NULL;
     c->headers = calloc(s->config.max_headers, sizeof(*c->headers));
@@ -40,9 +39,9 @@ struct mp__conn *mp__conn_new(struct mp__http_server *s)
 
 void mp__conn_free(struct mp__conn *c)
 {
-    mp__bytes_trim(&c->head, 0);
-    mp__bytes_trim(&c->body, 0);
-    mp__bytes_trim(&c->held, 0);
+    mp__buf_trim(&c->head, 0);
+    mp__buf_trim(&c->body, 0);
+    mp__buf_trim(&c->held, 0);
     free(c->headers);
     free(c->offsets);
     free(c);
@@ -53,14 +52,13 @@ static void release(struct mp__conn *c)
     struct mp__http_server *s = c->server;
     if (c->handle_open || c->req_out)
         return;
-    mp__bytes_trim(&c->head, MP__KEEP_HEAD);
-    mp__bytes_trim(&c->body, 0);
-    mp__bytes_trim(&c->held, 0);
+    mp__buf_trim(&c->head, MP__KEEP_HEAD);
+    mp__buf_trim(&c->body, 0);
+    mp__buf_trim(&c->held, 0);
     if (s->closing || s->nspare >= MP__SPARE_CONNS) {
         mp__conn_free(c);
     } else {
-        c->all.next = (struct mp__hlink *)(void *)s->spare;
-        s->spare = c;
+        mp__list_unshift(&s->spare, &c->all);
         s->nspare++;
     }
     mp__server_released(s);
@@ -71,7 +69,7 @@ static void release(struct mp__conn *c)
 static void closed_cb(uv_handle_t *h)
 {
     struct mp__conn *c = h->data;
-    mp__hlink_remove(&c->all);
+    mp__list_remove(&c->all);
     c->handle_open = 0;
     c->server->handles--;
     c->server->stats.open--;
@@ -116,7 +114,7 @@ void mp__conn_linger(struct mp__conn *c)
     if (c->state == MP__S_CLOSED || c->state == MP__S_LINGER)
         return;
     c->state = MP__S_LINGER;
-    mp__bytes_trim(&c->held, 0);
+    mp__buf_trim(&c->held, 0);
     mp__server_clock(c, MP__C_LINGER);
     if (c->gone || uv_shutdown(&c->shutdown, &c->uv.stream, shutdown_cb) != 0) {
         mp__conn_close(c);
@@ -350,8 +348,8 @@ static void read_on(struct mp__conn *c)
 
 static void feed_held(struct mp__conn *c)
 {
-    struct mp__bytes held = c->held;
-    c->held = (struct mp__bytes){0};
+    struct mp__buf held = c->held;
+    c->held = (struct mp__buf){0};
     feed(c, held.p, held.n);
     free(held.p);
 }
@@ -406,8 +404,6 @@ static void reset_fields(struct mp__conn *c)
     c->keep_alive = 1;
     c->pending = 0;
     c->job = NULL;
-    mp__hlink_init(&c->all);
-    mp__hlink_init(&c->clock);
 }
 
 void mp__conn_accept(struct mp__http_server *s)
@@ -427,7 +423,7 @@ void mp__conn_accept(struct mp__http_server *s)
     s->handles++;
     s->stats.open++;
     s->stats.accepted++;
-    mp__hlink_append(&s->conns, &c->all);
+    mp__list_push(&s->conns, &c->all);
     if (uv_accept(&s->uv.stream, &c->uv.stream) != 0) {
         mp__conn_close(c);
         return;

@@ -15,7 +15,7 @@ struct mp__fault_job {
     uv_timer_t timer;
     struct mp__http_server *server;
     struct mp__conn *c; /* NULL once cancelled */
-    struct mp__bytes wire;
+    struct mp__buf wire;
     size_t at;
     size_t step;
     uint64_t gap_ms;
@@ -26,7 +26,7 @@ static void job_closed(uv_handle_t *h)
 {
     struct mp__fault_job *j = h->data;
     struct mp__http_server *s = j->server;
-    mp__bytes_trim(&j->wire, 0);
+    mp__buf_trim(&j->wire, 0);
     free(j);
     s->handles--;
     mp__server_released(s);
@@ -80,7 +80,7 @@ static void play(uv_timer_t *t)
         uv_timer_start(t, play, c->pending > 0 ? 1 : j->gap_ms, 0);
 }
 
-static int add_chunk(struct mp__bytes *b, const char *p, size_t n)
+static int add_chunk(struct mp__buf *b, const char *p, size_t n)
 {
     char size[24];
     int len = snprintf(size, sizeof(size), "%zx\r\n", n);
@@ -90,7 +90,7 @@ static int add_chunk(struct mp__bytes *b, const char *p, size_t n)
 }
 
 /* The body's bytes as they go over the wire, up to the cut. */
-static int lay_body(struct mp__bytes *b, const char *p, size_t len, const struct mp__http_fault *f)
+static int lay_body(struct mp__buf *b, const char *p, size_t len, const struct mp__http_fault *f)
 {
     size_t n = f->cut < len ? f->cut : len;
     if (f->chunk == 0 || f->raw)
@@ -133,7 +133,7 @@ int mp__http_reply_fault(struct mp__http_request *req, int status,
         err = UV_ECANCELED;
     if (err != 0) {
         if (j != NULL)
-            mp__bytes_trim(&j->wire, 0);
+            mp__buf_trim(&j->wire, 0);
         free(j);
         if (err != UV_EINVAL)
             mp__http_abort(req);

@@ -9,6 +9,8 @@
 
 #include <llhttp.h>
 
+#include "base/buf.h"
+#include "base/list.h"
 #include "http/http.h"
 
 #define MP__READ_SIZE   65536
@@ -32,15 +34,6 @@ enum mp__conn_state {
     MP__S_CLOSED
 };
 
-struct mp__hlink {
-    struct mp__hlink *prev, *next;
-};
-
-struct mp__bytes {
-    char *p;
-    size_t n, cap;
-};
-
 struct mp__fault_job;
 
 struct mp__conn {
@@ -53,12 +46,12 @@ struct mp__conn {
         uv_pipe_t pipe;
     } uv;
     uv_shutdown_t shutdown;
-    struct mp__hlink all;   /* in server->conns */
-    struct mp__hlink clock; /* in server->clocks[clock_kind] */
-    uint64_t since;         /* ms of the loop, when the clock was set */
-    size_t queue_then;      /* uv's write queue when the write clock was set */
-    uint8_t clock_kind;     /* enum mp__clock */
-    uint8_t state;          /* enum mp__conn_state */
+    struct mp__link all;   /* in server->conns */
+    struct mp__link clock; /* in server->clocks[clock_kind] */
+    uint64_t since;        /* ms of the loop, when the clock was set */
+    size_t queue_then;     /* uv's write queue when the write clock was set */
+    uint8_t clock_kind;    /* enum mp__clock */
+    uint8_t state;         /* enum mp__conn_state */
     uint8_t reading;
     uint8_t feeding; /* inside the parse loop: who finishes a request must not start another */
     uint8_t keep_alive;
@@ -76,15 +69,15 @@ struct mp__conn {
     llhttp_t parser;
     int fail;              /* status to answer instead of handing out, 0: none */
     size_t raw;            /* bytes fed in this state, framing included */
-    struct mp__bytes head; /* url, then name NUL value NUL ... */
+    struct mp__buf head;   /* url, then name NUL value NUL ... */
     const char *piece;     /* start of the bytes being parsed */
     const char *value_end; /* of the last value span; NULL: the end of the piece before */
     size_t nheaders;
     uint32_t *offsets; /* nheaders pairs into head, which may move while it grows */
     struct mp__http_header *headers;
-    struct mp__bytes body;
-    struct mp__bytes held; /* bytes of later requests */
-    size_t pending;        /* reply bytes in our uv_write requests */
+    struct mp__buf body;
+    struct mp__buf held; /* bytes of later requests */
+    size_t pending;      /* reply bytes in our uv_write requests */
     struct mp__fault_job *job;
 };
 
@@ -101,14 +94,14 @@ struct mp__http_server {
     uint64_t timer_at; /* ms of the loop, 0: not running */
     int listening, stopping, closing, is_tcp;
     size_t handles; /* open: timer, listener, connections, faults' timers */
-    struct mp__hlink conns;
-    struct mp__hlink clocks[MP__C_COUNT];
+    struct mp__link conns;
+    struct mp__link clocks[MP__C_COUNT];
     uint64_t clock_ms[MP__C_COUNT];
-    struct mp__conn *spare;
+    struct mp__link spare; /* mp__conn.all */
     size_t nspare;
     llhttp_settings_t settings;
     struct mp__http_stats stats;
-    struct mp__bytes scratch; /* the head of the reply being written */
+    struct mp__buf scratch; /* the head of the reply being written */
     int64_t date_at;
     char date[40];
     int port;
@@ -118,34 +111,11 @@ struct mp__http_server {
     char read_buf[MP__READ_SIZE];
 };
 
-#define MP__CONN_OF(link, field)                                                                   \
-    ((struct mp__conn *)(void *)((char *)(link)-offsetof(struct mp__conn, field)))
-
-static inline void mp__hlink_init(struct mp__hlink *l)
+/* 0 or UV_ENOMEM */
+static inline int mp__bytes_add(struct mp__buf *b, const void *p, size_t n)
 {
-    l->prev = l;
-    l->next = l;
+    return mp__buf_add(b, p, n) != 0 ? UV_ENOMEM : 0;
 }
-
-static inline void mp__hlink_remove(struct mp__hlink *l)
-{
-    l->prev->next = l->next;
-    l->next->prev = l->prev;
-    mp__hlink_init(l);
-}
-
-static inline void mp__hlink_append(struct mp__hlink *list, struct mp__hlink *l)
-{
-    l->prev = list->prev;
-    l->next = list;
-    list->prev->next = l;
-    list->prev = l;
-}
-
-/* bytes: 0 or UV_ENOMEM */
-int mp__bytes_reserve(struct mp__bytes *b, size_t more);
-int mp__bytes_add(struct mp__bytes *b, const void *p, size_t n);
-void mp__bytes_trim(struct mp__bytes *b, size_t keep); /* empties; frees what is larger than keep */
 
 /* server.c */
 void mp__server_clock(struct mp__conn *c, enum mp__clock kind); /* MP__C_NONE: off */

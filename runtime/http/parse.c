@@ -183,7 +183,7 @@ static int on_headers_complete(llhttp_t *parser)
     c->wants_continue = seen.expect != NULL && parser->http_minor == 1;
     c->state = MP__S_BODY;
     size_t first = parser->content_length < (1 << 20) ? (size_t)parser->content_length : 1 << 20;
-    if (mp__bytes_reserve(&c->body, first + 1) != 0)
+    if (mp__buf_reserve(&c->body, first + 1) != 0)
         return fail(c, 503);
     return 0;
 }
@@ -231,8 +231,8 @@ void mp__parse_start(struct mp__conn *c)
 {
     llhttp_init(&c->parser, HTTP_REQUEST, &c->server->settings);
     c->parser.data = c;
-    mp__bytes_trim(&c->head, MP__KEEP_HEAD);
-    mp__bytes_trim(&c->body, MP__KEEP_BODY);
+    mp__buf_trim(&c->head, MP__KEEP_HEAD);
+    mp__buf_trim(&c->body, MP__KEEP_BODY);
     c->state = MP__S_IDLE;
     c->fail = 0;
     c->raw = 0;

@@ -62,7 +62,7 @@ const char *mp__http_reason(int status)
 
 /* ---- head ---- */
 
-static int add(struct mp__bytes *b, const char *s)
+static int add(struct mp__buf *b, const char *s)
 {
     return mp__bytes_add(b, s, strlen(s));
 }
@@ -114,7 +114,7 @@ static int is_framing(const char *name)
 
 static int add_headers(struct mp__conn *c, const struct mp__http_header *headers, size_t n)
 {
-    struct mp__bytes *b = &c->server->scratch;
+    struct mp__buf *b = &c->server->scratch;
     for (size_t i = 0; i < n; i++) {
         if (!is_token(headers[i].name) || !is_value(headers[i].value))
             return UV_EINVAL;
@@ -131,7 +131,7 @@ static int add_headers(struct mp__conn *c, const struct mp__http_header *headers
 
 static int add_framing(struct mp__conn *c, int status, int64_t length)
 {
-    struct mp__bytes *b = &c->server->scratch;
+    struct mp__buf *b = &c->server->scratch;
     char line[48] = "";
     if (status == 204 || status == 304)
         line[0] = '\0';

@@ -20,9 +20,9 @@ static void timer_arm(struct mp__http_server *s)
 {
     uint64_t at = UINT64_MAX;
     for (int k = 0; k < MP__C_COUNT; k++) {
-        if (s->clocks[k].next == &s->clocks[k])
+        if (mp__list_empty(&s->clocks[k]))
             continue;
-        uint64_t end = MP__CONN_OF(s->clocks[k].next, clock)->since + s->clock_ms[k];
+        uint64_t end = MP__ENTRY(s->clocks[k].next, struct mp__conn, clock)->since + s->clock_ms[k];
         if (end < at)
             at = end;
     }
@@ -38,8 +38,8 @@ static void timer_cb(uv_timer_t *t)
     struct mp__http_server *s = t->data;
     uint64_t now = uv_now(s->loop);
     for (int k = 0; k < MP__C_COUNT; k++) {
-        while (s->clocks[k].next != &s->clocks[k]) {
-            struct mp__conn *c = MP__CONN_OF(s->clocks[k].next, clock);
+        while (!mp__list_empty(&s->clocks[k])) {
+            struct mp__conn *c = MP__ENTRY(s->clocks[k].next, struct mp__conn, clock);
             if (c->since + s->clock_ms[k] > now)
                 break;
             mp__conn_expired(c);
@@ -51,12 +51,12 @@ static void timer_cb(uv_timer_t *t)
 void mp__server_clock(struct mp__conn *c, enum mp__clock kind)
 {
     struct mp__http_server *s = c->server;
-    mp__hlink_remove(&c->clock);
+    mp__list_remove(&c->clock);
     c->clock_kind = (uint8_t)kind;
     if (kind == MP__C_NONE)
         return;
     c->since = uv_now(s->loop);
-    mp__hlink_append(&s->clocks[kind], &c->clock);
+    mp__list_push(&s->clocks[kind], &c->clock);
     /* A timer that fires too early only looks again; it must never fire too late. */
     if (s->timer_at == 0 || c->since + s->clock_ms[kind] < s->timer_at)
         timer_arm(s);
@@ -110,9 +110,10 @@ int mp__http_server_new(uv_loop_t *loop, const struct mp__http_config *config,
     s->clock_ms[MP__C_BODY] = to_ms(s->config.body_timeout);
     s->clock_ms[MP__C_WRITE] = to_ms(s->config.write_timeout);
     s->clock_ms[MP__C_LINGER] = 2000;
-    mp__hlink_init(&s->conns);
+    mp__list_init(&s->conns);
+    mp__list_init(&s->spare);
     for (int k = 0; k < MP__C_COUNT; k++)
-        mp__hlink_init(&s->clocks[k]);
+        mp__list_init(&s->clocks[k]);
     mp__parse_settings(&s->settings);
     ignore_sigpipe();
     uv_timer_init(loop, &s->timer);
@@ -272,8 +273,8 @@ void mp__http_server_stop(struct mp__http_server *s)
 {
     s->stopping = 1;
     listener_close(s);
-    for (struct mp__hlink *l = s->conns.next; l != &s->conns;) {
-        struct mp__conn *c = MP__CONN_OF(l, all);
+    for (struct mp__link *l = s->conns.next; l != &s->conns;) {
+        struct mp__conn *c = MP__ENTRY(l, struct mp__conn, all);
         l = l->next;
         c->keep_alive = 0;
         if (c->state == MP__S_IDLE)
@@ -296,8 +297,8 @@ void mp__http_server_close(struct mp__http_server *s, void (*cb)(void *arg), voi
     s->closing = 1;
     s->close_cb = cb;
     s->close_arg = arg;
-    for (struct mp__hlink *l = s->conns.next; l != &s->conns;) {
-        struct mp__conn *c = MP__CONN_OF(l, all);
+    for (struct mp__link *l = s->conns.next; l != &s->conns;) {
+        struct mp__conn *c = MP__ENTRY(l, struct mp__conn, all);
         l = l->next;
         mp__conn_close(c);
         mp__conn_gone(c);
@@ -309,14 +310,11 @@ void mp__server_released(struct mp__http_server *s)
 {
     if (!s->closing || s->handles > 0 || s->stats.working > 0)
         return;
-    while (s->spare != NULL) {
-        struct mp__conn *c = s->spare;
-        s->spare = (struct mp__conn *)(void *)c->all.next;
-        mp__conn_free(c);
-    }
+    while (!mp__list_empty(&s->spare))
+        mp__conn_free(MP__ENTRY(mp__list_shift(&s->spare), struct mp__conn, all));
     void (*cb)(void *) = s->close_cb;
     void *arg = s->close_arg;
-    mp__bytes_trim(&s->scratch, 0);
+    mp__buf_trim(&s->scratch, 0);
     free(s);
     if (cb != NULL)
         cb(arg);

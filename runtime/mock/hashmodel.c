@@ -6,6 +6,7 @@
  * meet merely damp each other a little.
  */
 #include "mock/hashmodel.h"
+#include "base/prng.h"
 
 #include <math.h>
 #include <string.h>
@@ -25,14 +26,6 @@ struct reader {
     const uint8_t *p;
     const uint8_t *end;
 };
-
-/* The finaliser of splitmix64 (Steele, Lea and Flood, OOPSLA 2014). */
-static inline uint64_t mix(uint64_t x)
-{
-    x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9u;
-    x = (x ^ x >> 27) * 0x94D049BB133111EBu;
-    return x ^ x >> 31;
-}
 
 static inline uint64_t load(const char *p)
 {
@@ -73,13 +66,13 @@ static int next_word(struct reader *r, struct word *w)
 
 static uint64_t word_hash(const struct word *w)
 {
-    uint64_t h = 0x9E3779B97F4A7C15u * (w->n + 1), last;
+    uint64_t h = MP__GOLDEN * (w->n + 1), last;
     size_t i;
 
     for (i = 0; i + 8 <= w->n; i += 8)
-        h = mix(h ^ load(w->p + 1 + i));
+        h = mp__mix64(h ^ load(w->p + 1 + i));
     last = load(w->p + 1 + i); /* the '>' and zeros follow, always the same for the same word */
-    return mix(h ^ last);
+    return mp__mix64(h ^ last);
 }
 
 static int is_stop(const struct word *w)
@@ -123,8 +116,7 @@ static void add_word(float *out, uint32_t dim, const struct word *w, uint64_t h,
         uint64_t bytes = load(w->p + i);
 
         for (k = 3; k <= 5 && i + k <= len; k++)
-            add(out, dim, mix((bytes & (UINT64_MAX >> (64 - 8 * k))) + k * 0x9E3779B97F4A7C15u),
-                part);
+            add(out, dim, mp__mix64((bytes & (UINT64_MAX >> (64 - 8 * k))) + k * MP__GOLDEN), part);
     }
 }
 

@@ -12,14 +12,11 @@ struct mpp_call *mpp_call_new(const struct mpp_call_cfg *cfg, mp__time now)
 
     if (now > core->now)
         core->now = now;
-    if (client->closing || core->stats.calls_open >= core->max_calls ||
-        mp__heap_promise(&core->heap) < 0)
+    if (client->closing || core->stats.calls_open >= core->max_calls)
         return NULL;
     call = mp__slab_get(&core->calls);
-    if (!call) {
-        mp__heap_yield(&core->heap);
+    if (!call)
         return NULL;
-    }
     memset(call, 0, sizeof(*call));
     call->client = client;
     call->policy = cfg->policy ? cfg->policy : &client->policy;
@@ -52,7 +49,6 @@ void mpp_call_free(struct mpp_call *call)
     struct mpp_core *core = client->core;
 
     mp__heap_clear(&core->heap, &call->deadline);
-    mp__heap_yield(&core->heap);
     mp__list_remove(&call->siblings);
     mp__slab_put(&core->calls, call);
     core->stats.calls_open--;

@@ -68,7 +68,6 @@ static int endpoint_init(struct mpp_client *client, uint32_t i, const struct mpp
 {
     struct mpp_endpoint *ep = &client->endpoints[i];
     const struct mp_policy *p = &client->policy;
-    struct mp__heap *heap = &client->core->heap;
 
     ep->client = client;
     ep->index = i;
@@ -85,13 +84,7 @@ static int endpoint_init(struct mpp_client *client, uint32_t i, const struct mpp
     ep->health.timer.kind = MPP_T_HEALTH;
     ep->health.healthy = 1;
     ep->rate = rate_for(client, cfg->rate_key ? cfg->rate_key : p->rate.key);
-    if (!ep->rate || mp__heap_promise(heap) < 0)
-        return -1;
-    if (mp__heap_promise(heap) < 0) {
-        mp__heap_yield(heap);
-        return -1;
-    }
-    return 0;
+    return ep->rate ? 0 : -1;
 }
 
 static void endpoint_fini(struct mpp_endpoint *ep)
@@ -101,8 +94,6 @@ static void endpoint_fini(struct mpp_endpoint *ep)
     mp__heap_clear(heap, &ep->trickle);
     mp__heap_clear(heap, &ep->health.timer);
     mp__list_remove(&ep->health.note.link);
-    mp__heap_yield(heap);
-    mp__heap_yield(heap);
     rate_unref(ep->rate);
     mp__hists_fini(&ep->hists);
 }
@@ -127,7 +118,6 @@ static void client_free(struct mpp_client *client, uint32_t made)
     while (made > 0)
         endpoint_fini(&client->endpoints[--made]);
     mp__heap_clear(&core->heap, &client->wake);
-    mp__heap_yield(&core->heap);
     mp__list_remove(&client->link);
     mpp_pool_unref(client->pool);
     free(client->endpoints);
@@ -154,8 +144,7 @@ struct mpp_client *mpp_client_new(struct mpp_core *core, const struct mpp_client
     if (!client)
         return NULL;
     client->endpoints = calloc(cfg->nendpoints, sizeof(*client->endpoints));
-    if (!client->endpoints || mp__heap_promise(&core->heap) < 0) {
-        free(client->endpoints);
+    if (!client->endpoints) {
         free(client);
         return NULL;
     }

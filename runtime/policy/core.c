@@ -46,7 +46,6 @@ void mpp_free(struct mpp_core *core)
     mp__slab_fini(&core->calls);
     mp__slab_fini(&core->parts);
     mp__slab_fini(&core->attempts);
-    mp__heap_fini(&core->heap);
     free(core);
 }
 

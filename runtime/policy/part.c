@@ -6,15 +6,10 @@
 struct mpp_part *mpp_part_new(struct mpp_call *call)
 {
     struct mpp_core *core = call->client->core;
-    struct mpp_part *part;
+    struct mpp_part *part = mp__slab_get(&core->parts);
 
-    if (mp__heap_promise(&core->heap) < 0)
+    if (!part)
         return NULL;
-    part = mp__slab_get(&core->parts);
-    if (!part) {
-        mp__heap_yield(&core->heap);
-        return NULL;
-    }
     memset(part, 0, sizeof(*part));
     part->call = call;
     part->facts.info.count = 1;
@@ -32,7 +27,6 @@ void mpp_part_free(struct mpp_part *part)
     struct mpp_core *core = part->call->client->core;
 
     core->stats.parts_open--;
-    mp__heap_yield(&core->heap);
     mp__slab_put(&core->parts, part);
 }
 

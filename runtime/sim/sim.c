@@ -127,7 +127,7 @@ static void new_call(struct sim_run *run)
                                .pool_timeout = sim->pool_timeout,
                                .max_concurrent = sim->rate > 0 ? 1 : sim->concurrency};
 
-    if (!c || mp__heap_promise(&run->heap) < 0) {
+    if (!c) {
         run->nomem = 1;
         return;
     }
@@ -186,7 +186,7 @@ static void start(struct sim_run *run, const struct mpp_action *act)
     struct sim_request *q = mp__slab_get(&run->requests);
     struct mpp_sim_second *s = second(run);
 
-    if (!q || mp__heap_promise(&run->heap) < 0) {
+    if (!q) {
         run->nomem = 1;
         return;
     }
@@ -219,7 +219,6 @@ static void leave(struct sim_run *run, struct sim_request *q)
 {
     sim_server_leave(run, q);
     mp__heap_clear(&run->heap, &q->timer);
-    mp__heap_yield(&run->heap);
     mp__list_remove(&q->running);
     run->on_the_way--;
     run->running[q->endpoint]--;
@@ -296,14 +295,13 @@ static void call_done(struct sim_run *run, const struct mpp_action *act)
         sim_violated(run, "a call ended twice");
     c->done = 1;
     mp__heap_clear(&run->heap, &c->cancel);
-    mp__heap_yield(&run->heap);
     run->calls_open--;
     run->out->makespan = sim_elapsed(run);
 }
 
 static void hash(struct sim_run *run, uint64_t x)
 {
-    run->out->trace = mp__mix64(run->out->trace ^ (x + UINT64_C(0x9e3779b97f4a7c15)));
+    run->out->trace = mp__mix64(run->out->trace ^ (x + MP__GOLDEN));
 }
 
 static void perform(struct sim_run *run, const struct mpp_action *act)
@@ -429,7 +427,7 @@ static void loop(struct sim_run *run)
             note_limit(run);
         }
         t = mp__heap_first(&run->heap);
-        if (!left && run->calls_open == 0 && run->on_the_way == 0 && !run->arrival.pos)
+        if (!left && run->calls_open == 0 && run->on_the_way == 0 && !run->arrival.armed)
             return;
         at = left ? run->now + MP__SECOND / 1000 : mpp_wake_at(run->core);
         if (t && t->at < at)
@@ -467,7 +465,7 @@ static int open_run(struct sim_run *run)
     run->pool = mpp_pool_new(run->core, sim->pool);
     cfg.pool = run->pool;
     run->client = run->pool ? mpp_client_new(run->core, &cfg) : NULL;
-    return run->client && mp__heap_promise(&run->heap) == 0 ? MP_OK : MP_ENOMEM;
+    return run->client ? MP_OK : MP_ENOMEM;
 }
 
 static void close_run(struct sim_run *run)
@@ -480,7 +478,6 @@ static void close_run(struct sim_run *run)
         ;
     mpp_pool_unref(run->pool);
     mpp_free(run->core);
-    mp__heap_fini(&run->heap);
     mp__slab_fini(&run->requests);
     mp__slab_fini(&run->calls);
     mp__slab_fini(&run->parts);

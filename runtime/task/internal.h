@@ -1,5 +1,5 @@
 /*
- * internal.h - the scheduler's own types, shared by the task_*.c files, wait.c and runtime.c.
+ * internal.h - the scheduler's own types.
  *
  * A task is a coroutine in a scope. It is in exactly one of these places: the run queue, a wait
  * (struct mp_wait, linked to whatever will end it), running, or over. Nothing in these structs is a
@@ -10,63 +10,27 @@
 #define MP_TASK_INTERNAL_H
 
 #include <signal.h>
-#include <stddef.h>
 
+#include "base/clock.h"
+#include "base/heap.h"
 #include "task/task.h"
 
-/* ---- intrusive circular list; a link that is in no list points at itself ---- */
-
-struct mp__tlink {
-    struct mp__tlink *prev;
-    struct mp__tlink *next;
-};
-
-#define MP_OF(ptr, type, member) ((type *)((char *)(ptr)-offsetof(type, member)))
-
-static inline void mp__tlink_init(struct mp__tlink *l)
-{
-    l->prev = l;
-    l->next = l;
-}
-
-static inline int mp__tlink_alone(const struct mp__tlink *l)
-{
-    return l->next == l;
-}
-
-static inline void mp__tlink_append(struct mp__tlink *list, struct mp__tlink *l)
-{
-    l->prev = list->prev;
-    l->next = list;
-    list->prev->next = l;
-    list->prev = l;
-}
-
-static inline void mp__tlink_remove(struct mp__tlink *l)
-{
-    l->prev->next = l->next;
-    l->next->prev = l->prev;
-    mp__tlink_init(l);
-}
-
-/* ---- timers: an intrusive heap under one uv_timer_t, so no handle needs closing ---- */
-
-struct mp__ttimer {
-    double when; /* uv_hrtime in seconds */
-    uint64_t seq;
-    void (*fire)(struct mp__ttimer *timer); /* runs no Lua */
-    struct mp__ttimer *child, *next,
-        *prev; /* prev: the elder sibling, or the parent of a first child */
-    int armed;
+/* An alarm of the scheduler: one uv_timer_t under all, so no handle needs closing. */
+struct mp__alarm {
+    struct mp__timer timer;
+    void (*fire)(struct mp__alarm *alarm); /* runs no Lua */
 };
 
 /* What a task waits with when the source needs no memory of its own. */
 struct mp__node {
     struct mp_wait w;
     struct mp__rt *rt;
-    struct mp__tlink link;
-    struct mp__ttimer timer;
+    struct mp__link link;
+    struct mp__waitlist *in; /* whose list `link` is on */
+    struct mp__alarm alarm;
 };
+
+enum wait_state { WAIT_IDLE, WAIT_WAITING, WAIT_WOKEN, WAIT_CANCELLED };
 
 /* ---- tasks and scopes ---- */
 
@@ -98,9 +62,9 @@ struct mp__task {
     struct mp__scope *scope; /* NULL once it is over */
     lua_State *co;
     struct mp_wait *wait;
-    struct mp__tlink run;     /* in the run queue */
-    struct mp__tlink sibling; /* in scope->tasks, or when over in scope->failures */
-    struct mp__tlink joiners; /* mp__node.link of those who await it */
+    struct mp__link run;     /* in the run queue */
+    struct mp__link sibling; /* in scope->tasks, or when over in scope->failures */
+    struct mp__waitlist joiners;
     struct mp__node node;
     int n;                /* new: values on co to start it with; done: results */
     unsigned raised;      /* times the cancellation was raised */
@@ -115,14 +79,14 @@ struct mp__scope {
     struct mp__rt *rt; /* NULL: the runtime is gone */
     struct mp__scope *parent;
     struct mp__task *body;
-    struct mp__tlink sub; /* in parent->subs */
-    struct mp__tlink subs;
-    struct mp__tlink tasks;
-    struct mp__tlink failures; /* tasks that failed, when they are collected */
-    struct mp__tlink joiners;
-    struct mp__ttimer timer;
+    struct mp__link sub; /* in parent->subs */
+    struct mp__link subs;
+    struct mp__link tasks;
+    struct mp__link failures; /* tasks that failed, when they are collected */
+    struct mp__waitlist joiners;
+    struct mp__alarm alarm;
     struct mp__watch watch;
-    double deadline;      /* uv_hrtime in seconds, HUGE_VAL: none; inherited */
+    mp__time deadline;    /* MP__NEVER: none; inherited */
     unsigned live;        /* tasks, and scopes below that have any */
     unsigned cut;         /* tasks that ended by cancellation */
     unsigned char why;    /* enum cancel_why */
@@ -134,13 +98,12 @@ enum { SCOPE_UV_ERROR = 1, SCOPE_UV_TOKEN, SCOPE_UV_PARENT, SCOPE_UVS = SCOPE_UV
 
 struct mp__sched {
     struct mp__rt *rt;
-    struct mp__tlink queue;
-    struct mp__tlink later; /* mp__node.link of those who let the loop turn once */
+    struct mp__link queue;
+    struct mp__waitlist later; /* who lets the loop turn once */
     struct mp__task *current;
     lua_State *from;             /* who runs the loop: lua_resume's `from` */
     lua_State *volatile running; /* for the signal handler: whom to hook */
-    struct mp__ttimer *timers;
-    uint64_t timer_seq;
+    struct mp__heap alarms;
     struct mp__scope root;
     struct mp__scope *interruptible; /* what a SIGINT cancels; NULL: root */
     struct mp_wait *outer;           /* the wait outside any task that runs the loop */
@@ -159,7 +122,7 @@ struct mp__sched {
     uv_check_t check;
     uv_idle_t idle;
     uv_timer_t timer;
-    uv_async_t async;
+    struct mp__mailbox *bell; /* rung by the signal handler */
 };
 
 #define MP_MAX_TASKS    (1u << 20)
@@ -169,23 +132,15 @@ struct mp__sched {
 extern const char mp__wait_mark; /* waits for an event: pass it outward */
 extern const char mp__kill_mark; /* wants to be closed: pass it outward and close */
 
-static inline double mp__now_s(void)
-{
-    return (double)uv_hrtime() * 1e-9;
-}
-
-/* runtime.c */
-void mp__rt_open(lua_State *L, uv_loop_t *loop); /* NULL: a loop of its own */
-struct mp__rt *mp__rt_if_any(lua_State *L);      /* NULL: not open, or closed for good */
-
 /* wait.c */
 struct mp__node *mp__node(struct mp__rt *rt, void (*cancel)(struct mp_wait *w));
 void mp__wait_possible(lua_State *L); /* as mp__wait_check, but a cancelled task may pass */
-int mp__wait_pause(lua_State *L, struct mp_wait *w, lua_KFunction k); /* to the queue's end */
+void mp__node_join(struct mp__waitlist *list, struct mp__node *node);
+void mp__node_leave(struct mp__node *node); /* fine when on no list */
 int mp__raise_cancelled(lua_State *L, struct mp__task *t);
 void mp__push_cancelled(lua_State *L, int why);
 
-/* task_sched.c */
+/* sched.c */
 void mp__sched_tables(lua_State *L);
 int mp__sched_init(struct mp__rt *rt); /* a uv error */
 void mp__sched_kill_all(lua_State *L, struct mp__rt *rt);
@@ -193,7 +148,7 @@ void mp__sched_close(struct mp__rt *rt);
 void mp__sched_ready(struct mp__task *t);
 void mp__sched_spin(struct mp__sched *s); /* the next poll must not block */
 void mp__sched_adopt(lua_State *L, struct mp__task *t);
-void mp__task_cancel(struct mp__task *t, int why);
+void mp__task_cancel_for(struct mp__task *t, int why);
 void mp__task_push(lua_State *L, struct mp__task *t);
 void mp__task_release(lua_State *L, struct mp__task *t); /* one of a scope's failures */
 int mp__is_mark(lua_State *L, int idx, const char *mark);
@@ -204,13 +159,13 @@ struct mp__task *mp__task_new(lua_State *L, struct mp__scope *scope, int scope_i
 int mp__task_results(lua_State *L, int task);   /* pushes them, or raises its error */
 void mp__push_traceback(lua_State *L, int err); /* where the error at `err` was raised, or nil */
 
-/* task_timer.c */
-void mp__timer_start(struct mp__sched *s, struct mp__ttimer *t, double when);
-void mp__timer_stop(struct mp__sched *s, struct mp__ttimer *t);
+/* timer.c */
+void mp__alarm_set(struct mp__sched *s, struct mp__alarm *alarm, mp__time at);
+void mp__alarm_clear(struct mp__sched *s, struct mp__alarm *alarm);
 int l_sleep(lua_State *L);
 int l_pause(lua_State *L);
 
-/* task_scope.c */
+/* scope.c */
 void mp__scope_init(struct mp__scope *s, struct mp__rt *rt);
 void mp__scope_cancel(struct mp__scope *s, int why);
 void mp__scope_enter(struct mp__scope *s, struct mp__task *t);
@@ -220,7 +175,7 @@ void mp__scope_detach(struct mp__scope *s);
 void mp__open_scope(lua_State *L);
 int l_main(lua_State *L);
 
-/* task_co.c, task_sync.c, task_signal.c */
+/* co.c, sync.c, signal.c */
 void mp__open_coroutine(lua_State *L);
 void mp__open_sync(lua_State *L);
 void mp__open_signal(lua_State *L);

@@ -77,7 +77,7 @@ void mp__rt_hold(struct mp__rt *rt)
 
 void mp__rt_release(struct mp__rt *rt)
 {
-    struct house *house = MP_OF(rt, struct house, rt);
+    struct house *house = MP__ENTRY(rt, struct house, rt);
     if (--rt->holds == 0 && house->orphan)
         free(house);
 }
@@ -110,8 +110,8 @@ static struct house *house_new(lua_State *L, uv_loop_t *loop, int *err)
     house->rt.owns_loop = !loop;
     s->rt = &house->rt;
     s->exit_code = -1;
-    mp__tlink_init(&s->queue);
-    mp__tlink_init(&s->later);
+    mp__list_init(&s->queue);
+    mp__waitlist_init(&s->later);
     mp__scope_init(&s->root, &house->rt);
     *err = mp__sched_init(&house->rt);
     if (*err && !loop)
@@ -195,7 +195,7 @@ static void wind_up(lua_State *L, struct mp__rt *rt)
     struct mp__sched *s = rt->sched;
     mp__scope_cancel(&s->root, WHY_EXIT);
     s->from = L;
-    for (int turn = 0; turn < 1000 && !mp__tlink_alone(&s->queue); turn++)
+    for (int turn = 0; turn < 1000 && !mp__list_empty(&s->queue); turn++)
         mp__sched_run(rt);
     mp__sched_kill_all(L, rt);
     s->from = NULL;
@@ -208,7 +208,7 @@ int mp_lua_close(lua_State *L)
         return 0;
     if (rt->sched->current || rt->sched->in_run || !lua_checkstack(L, 40))
         return MP_EINVAL;
-    struct house *house = MP_OF(rt, struct house, rt);
+    struct house *house = MP__ENTRY(rt, struct house, rt);
     if (!house->closing)
         wind_up(L, rt);
     close_handles(house);

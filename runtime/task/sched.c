@@ -6,6 +6,7 @@
  * handle keeps the next poll from blocking. Nothing here allocates Lua memory outside a protected
  * call: it would longjmp through uv_run.
  */
+#include "base/mailbox.h"
 #include "task/internal.h"
 
 #include <stdlib.h>
@@ -34,25 +35,47 @@ void mp__sched_ready(struct mp__task *t)
 {
     struct mp__sched *s = t->rt->sched;
     t->state = t->state == TASK_NEW ? TASK_NEW : TASK_READY;
-    mp__tlink_append(&s->queue, &t->run);
+    mp__list_push(&s->queue, &t->run);
     mp__sched_spin(s);
 }
 
-void mp__task_cancel(struct mp__task *t, int why)
+void mp__task_cancel_for(struct mp__task *t, int why)
 {
     struct mp_wait *w = t->wait;
     if (t->state >= TASK_DONE || t->why)
         return;
     t->why = (unsigned char)why;
-    if (t->state != TASK_WAITING || !w || w->state != 1)
+    if (t->state != TASK_WAITING || !w || w->state != WAIT_WAITING)
         return;
     if (w->cancel)
         w->cancel(w);
     if (w->hold)
         return;
-    w->state = 3;
+    w->state = WAIT_CANCELLED;
     t->wait = NULL;
     mp__sched_ready(t);
+}
+
+void mp__task_cancel(struct mp__task *t)
+{
+    mp__task_cancel_for(t, WHY_CANCEL);
+}
+
+struct mp__task *mp__task_current(const struct mp__rt *rt)
+{
+    return rt->sched->current;
+}
+
+lua_State *mp__running(const struct mp__rt *rt)
+{
+    return rt->sched->running;
+}
+
+lua_State *mp__running_set(struct mp__rt *rt, lua_State *co)
+{
+    lua_State *before = rt->sched->running;
+    rt->sched->running = co;
+    return before;
 }
 
 /* ---- threads, reset and reused: making one costs ten times a resume ---- */
@@ -132,7 +155,7 @@ static void note_failure(lua_State *L, struct mp__task *t, int ud)
 {
     struct mp__scope *scope = t->scope;
     if (scope->collect && t != scope->body) {
-        mp__tlink_append(&scope->failures, &t->sibling);
+        mp__list_push(&scope->failures, &t->sibling);
         return;
     }
     if (!scope->failed && scope != &t->rt->sched->root) {
@@ -159,15 +182,6 @@ static int is_cancelled_error(lua_State *L, int idx)
     return is;
 }
 
-static void wake_joiners(struct mp__task *t)
-{
-    while (!mp__tlink_alone(&t->joiners)) {
-        struct mp__node *node = MP_OF(t->joiners.next, struct mp__node, link);
-        mp__tlink_remove(&node->link);
-        mp__wait_wake(t->rt, &node->w);
-    }
-}
-
 /* The error is on the top; it is nil for a task that was only closed. Joiners wake before the scope
  * cancels its tasks, so whoever awaits this one gets its error and not a cancellation. */
 static void settle_failure(lua_State *L, struct mp__task *t, int ud)
@@ -175,7 +189,7 @@ static void settle_failure(lua_State *L, struct mp__task *t, int ud)
     int cancelled = t->why && (lua_isnil(L, -1) || is_cancelled_error(L, -1));
     t->state = cancelled ? TASK_CANCELLED : TASK_FAILED;
     lua_setiuservalue(L, ud, TASK_UV_RESULT);
-    wake_joiners(t);
+    mp__waitlist_wake_all(&t->joiners);
     if (cancelled)
         t->scope->cut++;
     else
@@ -192,7 +206,7 @@ static void settle_results(lua_State *L, struct mp__task *t, int ud, int n)
         lua_xmove(t->co, L, 1);
         lua_setiuservalue(L, ud, TASK_UV_RESULT);
     }
-    wake_joiners(t);
+    mp__waitlist_wake_all(&t->joiners);
     if (n < 2)
         keep_thread(t->rt->sched, L, t, ud);
     else
@@ -205,7 +219,7 @@ static void leave_scope(lua_State *L, struct mp__task *t, int ud)
     mp__scope_leave(scope, t);
     t->scope = NULL;
     /* A failed task in the scope's list of failures stays anchored by its scope's owner. */
-    if (mp__tlink_alone(&t->sibling))
+    if (!mp__linked(&t->sibling))
         release_task(L, t);
     lua_pushnil(L);
     lua_setiuservalue(L, ud, TASK_UV_SCOPE);
@@ -213,7 +227,7 @@ static void leave_scope(lua_State *L, struct mp__task *t, int ud)
 
 void mp__task_release(lua_State *L, struct mp__task *t)
 {
-    mp__tlink_remove(&t->sibling);
+    mp__list_remove(&t->sibling);
     release_task(L, t);
 }
 
@@ -222,7 +236,7 @@ static void end_task(lua_State *L, struct mp__task *t, int status, int n)
     mp__task_push(L, t);
     int ud = lua_gettop(L);
     t->rt->sched->ntasks--;
-    mp__tlink_remove(&t->sibling);
+    mp__list_remove(&t->sibling);
     if (status == LUA_OK && !t->failed) {
         settle_results(L, t, ud, n);
     } else {
@@ -328,14 +342,14 @@ void mp__sched_run(struct mp__rt *rt)
     if (s->current || s->closing || !lua_checkstack(L, 20))
         return;
     uint64_t end = uv_hrtime() + TURN_BUDGET;
-    for (unsigned n = 1; !mp__tlink_alone(&s->queue); n++) {
-        struct mp__task *t = MP_OF(s->queue.next, struct mp__task, run);
-        mp__tlink_remove(&t->run);
+    for (unsigned n = 1; !mp__list_empty(&s->queue); n++) {
+        struct mp__task *t = MP__ENTRY(s->queue.next, struct mp__task, run);
+        mp__list_remove(&t->run);
         resume_task(L, t);
         if (n % BUDGET_STRIDE == 0 && uv_hrtime() > end)
             break;
     }
-    if (s->idling && mp__tlink_alone(&s->queue) && mp__tlink_alone(&s->later)) {
+    if (s->idling && mp__list_empty(&s->queue) && s->later.n == 0) {
         s->idling = 0;
         uv_idle_stop(&s->idle);
     }
@@ -344,17 +358,14 @@ void mp__sched_run(struct mp__rt *rt)
 static void on_check(uv_check_t *handle)
 {
     struct mp__sched *s = handle->data;
-    while (!mp__tlink_alone(&s->later)) {
-        struct mp__node *node = MP_OF(s->later.next, struct mp__node, link);
-        mp__tlink_remove(&node->link);
-        mp__wait_wake(s->rt, &node->w);
-    }
+    mp__waitlist_wake_all(&s->later);
     mp__sched_run(s->rt);
 }
 
-static void on_async(uv_async_t *handle)
+static void on_bell(void *arg, struct mp__link *letters)
 {
-    struct mp__sched *s = handle->data;
+    struct mp__sched *s = arg;
+    (void)letters;
     mp__signal_seen(s->rt);
 }
 
@@ -363,6 +374,12 @@ static void on_async(uv_async_t *handle)
 static void on_closed(uv_handle_t *handle)
 {
     struct mp__sched *s = handle->data;
+    mp__rt_release(s->rt);
+}
+
+static void bell_closed(void *arg)
+{
+    struct mp__sched *s = arg;
     mp__rt_release(s->rt);
 }
 
@@ -375,10 +392,10 @@ static void add_handle(struct mp__sched *s, uv_handle_t *handle)
 int mp__sched_init(struct mp__rt *rt)
 {
     struct mp__sched *s = rt->sched;
-    int err = uv_async_init(rt->loop, &s->async, on_async);
-    if (err)
-        return err;
-    add_handle(s, (uv_handle_t *)&s->async);
+    s->bell = mp__mailbox_new(rt->loop, on_bell, s);
+    if (!s->bell)
+        return UV_ENOMEM;
+    mp__rt_hold(rt);
     uv_check_init(rt->loop, &s->check);
     add_handle(s, (uv_handle_t *)&s->check);
     uv_idle_init(rt->loop, &s->idle);
@@ -387,7 +404,6 @@ int mp__sched_init(struct mp__rt *rt)
     add_handle(s, (uv_handle_t *)&s->timer);
     uv_check_start(&s->check, on_check);
     uv_unref((uv_handle_t *)&s->check);
-    uv_unref((uv_handle_t *)&s->async);
     return 0;
 }
 
@@ -406,9 +422,10 @@ void mp__sched_tables(lua_State *L)
 void mp__sched_close(struct mp__rt *rt)
 {
     struct mp__sched *s = rt->sched;
+    struct mp__link letters; /* there are none */
     s->closing = 1;
     mp__scope_detach(&s->root);
-    uv_close((uv_handle_t *)&s->async, on_closed);
+    mp__mailbox_close(s->bell, &letters, bell_closed, s);
     uv_close((uv_handle_t *)&s->check, on_closed);
     uv_close((uv_handle_t *)&s->idle, on_closed);
     uv_close((uv_handle_t *)&s->timer, on_closed);
@@ -430,11 +447,11 @@ void mp__sched_kill_all(lua_State *L, struct mp__rt *rt)
             mp__task_release(L, t);
             continue;
         }
-        if (t->wait && t->wait->state == 1 && t->wait->cancel)
+        if (t->wait && t->wait->state == WAIT_WAITING && t->wait->cancel)
             t->wait->cancel(t->wait);
         t->wait = NULL;
-        mp__tlink_remove(&t->node.link);
-        mp__tlink_remove(&t->run);
+        mp__node_leave(&t->node);
+        mp__list_remove(&t->run);
         t->why = t->why ? t->why : WHY_EXIT;
         close_task(L, t);
     }

@@ -6,10 +6,10 @@
  */
 #include "task/internal.h"
 
-#include <math.h>
 #include <string.h>
 
 #define SCOPE_META "moonpool.scope"
+#define FOREVER    1e9 /* s; such a deadline is none */
 
 enum mode { MODE_SCOPE, MODE_TIMEOUT, MODE_SHIELD, MODE_MAIN };
 
@@ -19,12 +19,11 @@ void mp__scope_init(struct mp__scope *s, struct mp__rt *rt)
 {
     memset(s, 0, sizeof(*s));
     s->rt = rt;
-    s->deadline = HUGE_VAL;
-    mp__tlink_init(&s->sub);
-    mp__tlink_init(&s->subs);
-    mp__tlink_init(&s->tasks);
-    mp__tlink_init(&s->failures);
-    mp__tlink_init(&s->joiners);
+    s->deadline = MP__NEVER;
+    mp__list_init(&s->subs);
+    mp__list_init(&s->tasks);
+    mp__list_init(&s->failures);
+    mp__waitlist_init(&s->joiners);
 }
 
 static int inherited(int why)
@@ -37,14 +36,14 @@ void mp__scope_cancel(struct mp__scope *s, int why)
     if (s->why)
         return;
     s->why = (unsigned char)why;
-    for (struct mp__tlink *l = s->subs.next; l != &s->subs; l = l->next) {
-        struct mp__scope *sub = MP_OF(l, struct mp__scope, sub);
+    for (struct mp__link *l = s->subs.next; l != &s->subs; l = l->next) {
+        struct mp__scope *sub = MP__ENTRY(l, struct mp__scope, sub);
         if (!sub->shielded)
             mp__scope_cancel(sub, inherited(why));
     }
     int task_why = s == &s->rt->sched->root ? inherited(why) : why;
-    for (struct mp__tlink *l = s->tasks.next; l != &s->tasks; l = l->next)
-        mp__task_cancel(MP_OF(l, struct mp__task, sibling), task_why);
+    for (struct mp__link *l = s->tasks.next; l != &s->tasks; l = l->next)
+        mp__task_cancel_for(MP__ENTRY(l, struct mp__task, sibling), task_why);
 }
 
 /* live counts tasks and scopes below that are live, so the step to and from zero climbs. */
@@ -54,26 +53,17 @@ static void more_live(struct mp__scope *s)
         s = s->parent;
 }
 
-static void wake_joiners(struct mp__scope *s)
-{
-    while (!mp__tlink_alone(&s->joiners)) {
-        struct mp__node *node = MP_OF(s->joiners.next, struct mp__node, link);
-        mp__tlink_remove(&node->link);
-        mp__wait_wake(s->rt, &node->w);
-    }
-}
-
 static void less_live(struct mp__scope *s)
 {
     while (s && --s->live == 0) {
-        wake_joiners(s);
+        mp__waitlist_wake_all(&s->joiners);
         s = s->parent;
     }
 }
 
 void mp__scope_enter(struct mp__scope *s, struct mp__task *t)
 {
-    mp__tlink_append(&s->tasks, &t->sibling);
+    mp__list_push(&s->tasks, &t->sibling);
     more_live(s);
 }
 
@@ -87,13 +77,13 @@ void mp__scope_leave(struct mp__scope *s, struct mp__task *t)
 /* What was opened below it and left open cannot be used any more either. */
 static void finish_scope(struct mp__scope *s)
 {
-    while (!mp__tlink_alone(&s->subs))
-        finish_scope(MP_OF(s->subs.next, struct mp__scope, sub));
+    while (!mp__list_empty(&s->subs))
+        finish_scope(MP__ENTRY(s->subs.next, struct mp__scope, sub));
     s->ended = 1;
-    mp__tlink_remove(&s->sub);
+    mp__list_remove(&s->sub);
     if (!s->rt)
         return;
-    mp__timer_stop(s->rt->sched, &s->timer);
+    mp__alarm_clear(s->rt->sched, &s->alarm);
     mp__token_unwatch(&s->watch);
     if (s->rt->sched->interruptible == s)
         s->rt->sched->interruptible = NULL;
@@ -102,22 +92,22 @@ static void finish_scope(struct mp__scope *s)
 /* The runtime goes first: finalizers of scopes that come later find nothing to do. */
 void mp__scope_detach(struct mp__scope *s)
 {
-    while (!mp__tlink_alone(&s->subs)) {
-        struct mp__scope *sub = MP_OF(s->subs.next, struct mp__scope, sub);
+    while (!mp__list_empty(&s->subs)) {
+        struct mp__scope *sub = MP__ENTRY(s->subs.next, struct mp__scope, sub);
         mp__scope_detach(sub);
         finish_scope(sub);
         sub->rt = NULL;
     }
 }
 
-static void deadline_passed(struct mp__ttimer *timer)
+static void deadline_passed(struct mp__alarm *alarm)
 {
-    mp__scope_cancel(MP_OF(timer, struct mp__scope, timer), WHY_DEADLINE);
+    mp__scope_cancel(MP__ENTRY(alarm, struct mp__scope, alarm), WHY_DEADLINE);
 }
 
 static void token_cancelled(struct mp__watch *watch)
 {
-    mp__scope_cancel(MP_OF(watch, struct mp__scope, watch), WHY_TOKEN);
+    mp__scope_cancel(MP__ENTRY(watch, struct mp__scope, watch), WHY_TOKEN);
 }
 
 /* ---- options ---- */
@@ -192,21 +182,21 @@ static struct mp__scope *push_scope(lua_State *L, int shielded)
     }
     s->parent = parent;
     s->shielded = (unsigned char)shielded;
-    s->deadline = shielded ? HUGE_VAL : parent->deadline;
+    s->deadline = shielded ? MP__NEVER : parent->deadline;
     s->why = shielded ? WHY_NONE : parent->why ? (unsigned char)inherited(parent->why) : WHY_NONE;
-    mp__tlink_append(&parent->subs, &s->sub);
+    mp__list_push(&parent->subs, &s->sub);
     return s;
 }
 
 /* `token` is the index of the options' token, if there is one. */
 static void apply_options(lua_State *L, struct mp__scope *s, const struct options *o, int token)
 {
-    if (o->deadline >= 0) {
-        double when = mp__now_s() + o->deadline;
-        s->timer.fire = deadline_passed;
+    if (o->deadline >= 0 && o->deadline < FOREVER) {
+        mp__time when = mp__after(mp__now(), o->deadline);
+        s->alarm.fire = deadline_passed;
         if (when < s->deadline) {
             s->deadline = when;
-            mp__timer_start(s->rt->sched, &s->timer, when);
+            mp__alarm_set(s->rt->sched, &s->alarm, when);
         }
     }
     s->collect = (unsigned char)o->collect;
@@ -233,8 +223,8 @@ static void join_cancel(struct mp_wait *w)
 static int push_failures(lua_State *L, struct mp__scope *s)
 {
     lua_newtable(L);
-    for (int i = 1; !mp__tlink_alone(&s->failures); i++) {
-        struct mp__task *t = MP_OF(s->failures.next, struct mp__task, sibling);
+    for (int i = 1; !mp__list_empty(&s->failures); i++) {
+        struct mp__task *t = MP__ENTRY(s->failures.next, struct mp__task, sibling);
         mp__task_push(L, t);
         lua_getiuservalue(L, -1, TASK_UV_RESULT);
         lua_rawseti(L, -3, i);
@@ -310,7 +300,7 @@ static int run_scope(lua_State *L, enum mode mode, const struct options *o, int 
     s->body = mp__task_new(L, s, ud, nargs);
     struct mp__node *node = mp__node(s->rt, join_cancel);
     node->w.hold = 1;
-    mp__tlink_append(&s->joiners, &node->link);
+    mp__node_join(&s->joiners, node);
     return mp__wait_begin(L, &node->w, (lua_KContext)s, scope_k);
 }
 
@@ -411,7 +401,7 @@ static int l_close(lua_State *L)
     }
     struct mp__node *node = mp__node(s->rt, NULL);
     node->w.hold = 1;
-    mp__tlink_append(&s->joiners, &node->link);
+    mp__node_join(&s->joiners, node);
     return mp__wait_begin(L, &node->w, (lua_KContext)s, close_k);
 }
 
@@ -427,9 +417,10 @@ static int l_scope_error(lua_State *L)
 static int l_scope_deadline(lua_State *L)
 {
     struct mp__scope *s = check_scope(L, 1);
-    if (s->deadline == HUGE_VAL)
+    if (s->deadline == MP__NEVER)
         return 0;
-    lua_pushnumber(L, fmax(0, s->deadline - mp__now_s()));
+    mp__time left = s->deadline - mp__now();
+    lua_pushnumber(L, left > 0 ? mp__seconds(left) : 0);
     return 1;
 }
 
@@ -449,8 +440,8 @@ static int l_open_scope(lua_State *L)
 static int l_gc(lua_State *L)
 {
     struct mp__scope *s = check_scope(L, 1);
-    while (s->rt && !mp__tlink_alone(&s->failures))
-        mp__task_release(L, MP_OF(s->failures.next, struct mp__task, sibling));
+    while (s->rt && !mp__list_empty(&s->failures))
+        mp__task_release(L, MP__ENTRY(s->failures.next, struct mp__task, sibling));
     if (s->rt && !s->ended)
         finish_scope(s);
     return 0;

@@ -1,7 +1,7 @@
 /*
  * signal.c - Ctrl+C, which must stop a waiting script and a spinning one.
  *
- * The handler may touch next to nothing. It rings the loop (uv_async_send is safe in a handler), which
+ * The handler may touch next to nothing. It rings the loop, which
  * cancels the tasks; and because the loop cannot hear while Lua spins, it plants a hook on the
  * coroutine that runs, as lua.c does: hooks are per coroutine, so the scheduler publishes which one.
  *
@@ -13,6 +13,7 @@
  * In the binary the handlers stay installed; under stock Lua they are there while the loop runs, and
  * the host's own come back afterwards.
  */
+#include "base/mailbox.h"
 #include "task/internal.h"
 
 #include <pthread.h>
@@ -119,7 +120,7 @@ static void on_signal(int sig)
     lua_State *co = s->running;
     if (co && !gently)
         lua_sethook(co, on_hook, LUA_MASKCALL | LUA_MASKRET | LUA_MASKLINE | LUA_MASKCOUNT, 1);
-    uv_async_send(&s->async);
+    mp__mailbox_ring(s->bell);
 }
 
 /* Later, on the loop. */
@@ -134,6 +135,11 @@ void mp__signal_seen(struct mp__rt *rt)
     }
     s->interrupted = s->signalled;
     mp__scope_cancel(&s->root, WHY_INTERRUPT);
+}
+
+int mp__interrupted(const struct mp__rt *rt)
+{
+    return rt->sched && rt->sched->signalled;
 }
 
 /* ---- who listens ---- */
@@ -199,7 +205,7 @@ static int l_interrupt_over(lua_State *L)
 
 static int l_interrupted(lua_State *L)
 {
-    lua_pushboolean(L, mp__rt(L)->sched->signalled != 0);
+    lua_pushboolean(L, mp__interrupted(mp__rt(L)));
     return 1;
 }
 

@@ -7,33 +7,22 @@
 #include "task/internal.h"
 
 #include <limits.h>
-#include <string.h>
 
 #define WAITLIST_META "moonpool.waitlist"
 #define TOKEN_META    "moonpool.cancel_token"
 
 /* ---- wait lists ---- */
 
-struct waitlist {
-    struct mp__tlink waiters;
-};
-
-static struct waitlist *check_waitlist(lua_State *L, int idx)
+static struct mp__waitlist *check_waitlist(lua_State *L, int idx)
 {
     return luaL_checkudata(L, idx, WAITLIST_META);
 }
 
 static int l_waitlist(lua_State *L)
 {
-    struct waitlist *wl = lua_newuserdatauv(L, sizeof(*wl), 0);
-    mp__tlink_init(&wl->waiters);
+    mp__waitlist_init(lua_newuserdatauv(L, sizeof(struct mp__waitlist), 0));
     luaL_setmetatable(L, WAITLIST_META);
     return 1;
-}
-
-static void unlink_waiter(struct mp_wait *w)
-{
-    mp__tlink_remove(&MP_OF(w, struct mp__node, w)->link);
 }
 
 static int wait_over(lua_State *L, int status, lua_KContext ctx)
@@ -44,24 +33,19 @@ static int wait_over(lua_State *L, int status, lua_KContext ctx)
 
 static int l_wait(lua_State *L)
 {
-    struct waitlist *wl = check_waitlist(L, 1);
+    struct mp__waitlist *wl = check_waitlist(L, 1);
     mp__wait_check(L);
-    struct mp__node *node = mp__node(mp__rt(L), unlink_waiter);
-    mp__tlink_append(&wl->waiters, &node->link);
-    return mp__wait_begin(L, &node->w, 0, wait_over);
+    return mp__waitlist_wait(L, wl, 0, wait_over);
 }
 
 /* wl:wake(n or nil for all) -> how many were woken */
 static int l_wake(lua_State *L)
 {
-    struct waitlist *wl = check_waitlist(L, 1);
+    struct mp__waitlist *wl = check_waitlist(L, 1);
     lua_Integer most = luaL_optinteger(L, 2, LLONG_MAX);
     lua_Integer n = 0;
-    for (; n < most && !mp__tlink_alone(&wl->waiters); n++) {
-        struct mp__node *node = MP_OF(wl->waiters.next, struct mp__node, link);
-        mp__tlink_remove(&node->link);
-        mp__wait_wake(node->rt, &node->w);
-    }
+    while (n < most && mp__waitlist_wake(wl))
+        n++;
     lua_pushinteger(L, n);
     return 1;
 }
@@ -70,7 +54,7 @@ static int l_wake(lua_State *L)
 
 struct mp__token {
     int cancelled;
-    struct mp__watch watchers; /* head of the circular list */
+    struct mp__link watchers; /* mp__watch.link */
 };
 
 struct mp__token *mp__token_test(lua_State *L, int idx)
@@ -85,29 +69,19 @@ int mp__token_cancelled(const struct mp__token *token)
 
 void mp__token_watch(struct mp__token *token, struct mp__watch *w)
 {
-    struct mp__watch *head = &token->watchers;
-    w->prev = head->prev;
-    w->next = head;
-    head->prev->next = w;
-    head->prev = w;
+    mp__list_push(&token->watchers, &w->link);
 }
 
 void mp__token_unwatch(struct mp__watch *w)
 {
-    if (!w->next)
-        return;
-    w->prev->next = w->next;
-    w->next->prev = w->prev;
-    w->prev = NULL;
-    w->next = NULL;
+    mp__list_remove(&w->link);
 }
 
 static int l_cancel_token(lua_State *L)
 {
     struct mp__token *token = lua_newuserdatauv(L, sizeof(*token), 0);
-    memset(token, 0, sizeof(*token));
-    token->watchers.prev = &token->watchers;
-    token->watchers.next = &token->watchers;
+    token->cancelled = 0;
+    mp__list_init(&token->watchers);
     luaL_setmetatable(L, TOKEN_META);
     return 1;
 }
@@ -117,9 +91,8 @@ static int l_token_cancel(lua_State *L)
 {
     struct mp__token *token = luaL_checkudata(L, 1, TOKEN_META);
     token->cancelled = 1;
-    while (token->watchers.next != &token->watchers) {
-        struct mp__watch *w = token->watchers.next;
-        mp__token_unwatch(w);
+    while (!mp__list_empty(&token->watchers)) {
+        struct mp__watch *w = MP__ENTRY(mp__list_shift(&token->watchers), struct mp__watch, link);
         w->cb(w);
     }
     return 0;

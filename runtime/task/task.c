@@ -100,10 +100,7 @@ static struct mp__task *push_new(lua_State *L, struct mp__scope *scope, int scop
     t->rt = mp__rt(L);
     t->scope = scope;
     t->state = TASK_NEW;
-    mp__tlink_init(&t->run);
-    mp__tlink_init(&t->sibling);
-    mp__tlink_init(&t->joiners);
-    mp__tlink_init(&t->node.link);
+    mp__waitlist_init(&t->joiners);
     luaL_setmetatable(L, TASK_META);
     if (scope_idx) {
         lua_pushvalue(L, scope_idx);
@@ -174,11 +171,6 @@ int mp__task_results(lua_State *L, int idx)
     return lua_error(L);
 }
 
-static void await_cancel(struct mp_wait *w)
-{
-    mp__tlink_remove(&MP_OF(w, struct mp__node, w)->link);
-}
-
 static int await_k(lua_State *L, int status, lua_KContext ctx)
 {
     (void)status, (void)ctx;
@@ -196,9 +188,7 @@ static int l_await(lua_State *L)
     if (t->state >= TASK_DONE)
         return mp__task_results(L, 1);
     mp__wait_check(L);
-    struct mp__node *node = mp__node(rt, await_cancel);
-    mp__tlink_append(&t->joiners, &node->link);
-    return mp__wait_begin(L, &node->w, 0, await_k);
+    return mp__waitlist_wait(L, &t->joiners, 0, await_k);
 }
 
 /* task:cancel(): true when there was something left to cancel. */
@@ -207,7 +197,7 @@ static int l_cancel(lua_State *L)
     struct mp__task *t = check_task(L, 1);
     (void)mp__rt(L); /* raises after the end of the runtime */
     lua_pushboolean(L, t->state < TASK_DONE && !t->why);
-    mp__task_cancel(t, WHY_CANCEL);
+    mp__task_cancel(t);
     return 1;
 }
 
@@ -230,7 +220,7 @@ static int l_tostring(lua_State *L)
 
 static int l_now(lua_State *L)
 {
-    lua_pushnumber(L, mp__now_s());
+    lua_pushnumber(L, mp__seconds(mp__now()));
     return 1;
 }
 

@@ -1,5 +1,5 @@
 /*
- * task.h - what the files of the Lua binding share.
+ * task.h - tasks, and how C functions that Lua calls wait in them: all that other rooms see.
  *
  * One struct mp__rt per lua_State: the loop, the engine and the task scheduler. Every C function that
  * Lua calls keeps the order: parse and check all arguments (may raise, holds nothing), act, push.
@@ -11,6 +11,7 @@
 #include <lua.h>
 #include <uv.h>
 
+#include "base/list.h"
 #include "moonpool.h"
 
 struct mp__task;
@@ -33,7 +34,9 @@ struct mp__rt {
     void (*spread)(lua_State *co, lua_State *L);
 };
 
-struct mp__rt *mp__rt(lua_State *L); /* from the registry; never NULL once the library is open */
+struct mp__rt *mp__rt(lua_State *L);             /* from the registry; raises when it is closed */
+struct mp__rt *mp__rt_if_any(lua_State *L);      /* NULL: not open, or closed for good */
+void mp__rt_open(lua_State *L, uv_loop_t *loop); /* NULL: a loop of its own */
 
 /* ---- waiting ----
  *
@@ -50,7 +53,7 @@ struct mp_wait {
     void (*cancel)(struct mp_wait *w);
     lua_KFunction k;
     lua_KContext ctx;
-    unsigned char state; /* 0 idle, 1 waiting, 2 woken, 3 cancelled */
+    unsigned char state; /* enum wait_state */
     unsigned char hold;  /* 1: cancel is called but the wait goes on until it is woken */
 };
 
@@ -65,11 +68,40 @@ void mp__wait_wake(struct mp__rt *rt, struct mp_wait *w);
  * a task that is cancelled. Call it before acting. */
 void mp__wait_check(lua_State *L);
 
+/* Lets every other runnable task have its turn, then goes on in `k`. Only in a task. */
+int mp__wait_pause(lua_State *L, lua_KContext ctx, lua_KFunction k);
+
+/* ---- lists of those who wait ----
+ *
+ * For a source that needs no memory of its own. Whoever is cancelled leaves the list at once. */
+struct mp__waitlist {
+    struct mp__link nodes; /* oldest first */
+    unsigned n;
+};
+
+void mp__waitlist_init(struct mp__waitlist *list);
+int mp__waitlist_wait(lua_State *L, struct mp__waitlist *list, lua_KContext ctx, lua_KFunction k);
+int mp__waitlist_wake(struct mp__waitlist *list);      /* the oldest; 0: nobody waits */
+int mp__waitlist_wake_last(struct mp__waitlist *list); /* whose coroutine is still in the cache */
+void mp__waitlist_wake_all(struct mp__waitlist *list);
+
+/* ---- tasks ---- */
+
+struct mp__task *mp__task_current(const struct mp__rt *rt); /* NULL: outside any */
+void mp__task_cancel(struct mp__task *t);                   /* fine when it is over */
+
 /* Seconds until the deadline that the running task inherits from its scopes; < 0: none. */
 double mp__task_deadline(lua_State *L);
 
 /* Resumes tasks until the run queue is empty or the turn's time budget is spent. */
 void mp__sched_run(struct mp__rt *rt);
+
+/* The coroutine that a signal's hook would stop. Who runs Lua outside of tasks sets its own and puts
+ * back what was there. Readable in a signal handler of the same thread. */
+lua_State *mp__running(const struct mp__rt *rt);
+lua_State *mp__running_set(struct mp__rt *rt, lua_State *co); /* what was there */
+
+int mp__interrupted(const struct mp__rt *rt); /* a signal came that is not dealt with */
 
 /* ---- cancel tokens ----
  *
@@ -78,7 +110,7 @@ void mp__sched_run(struct mp__rt *rt);
  * before it runs. Check mp__token_cancelled first: a token that is cancelled calls nobody. */
 struct mp__token;
 struct mp__watch {
-    struct mp__watch *prev, *next; /* zeroed: not watching */
+    struct mp__link link;
     void (*cb)(struct mp__watch *w);
 };
 
@@ -103,13 +135,6 @@ void mp__push_error(lua_State *L, const char *kind, const char *message); /* met
 
 /* ---- parts of the library: each sets its C functions in the table on the top of the stack ---- */
 void mp__open_task(lua_State *L);
-void mp__open_json(lua_State *L);
-void mp__open_matrix(lua_State *L);
-void mp__open_files(lua_State *L);
-void mp__open_server(lua_State *L);
-void mp__open_client(lua_State *L);
-void mp__open_system(lua_State *L);
 void mp__open_error(lua_State *L);
-void mp__open_hmac(lua_State *L);
 
 #endif

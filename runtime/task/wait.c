@@ -3,11 +3,8 @@
  */
 #include "task/internal.h"
 
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
-
-enum { IDLE, WAITING, WOKEN, CANCELLED };
 
 /* A task that goes on waiting after so many cancellations will never end by itself. */
 #define MAX_RAISED 1000
@@ -28,8 +25,68 @@ struct mp__node *mp__node(struct mp__rt *rt, void (*cancel)(struct mp_wait *w))
     memset(node, 0, sizeof(*node));
     node->rt = rt;
     node->w.cancel = cancel;
-    mp__tlink_init(&node->link);
     return node;
+}
+
+/* ---- lists ---- */
+
+void mp__node_join(struct mp__waitlist *list, struct mp__node *node)
+{
+    node->in = list;
+    list->n++;
+    mp__list_push(&list->nodes, &node->link);
+}
+
+void mp__node_leave(struct mp__node *node)
+{
+    if (!mp__linked(&node->link))
+        return;
+    mp__list_remove(&node->link);
+    node->in->n--;
+}
+
+static void leave_list(struct mp_wait *w)
+{
+    mp__node_leave(MP__ENTRY(w, struct mp__node, w));
+}
+
+void mp__waitlist_init(struct mp__waitlist *list)
+{
+    mp__list_init(&list->nodes);
+    list->n = 0;
+}
+
+int mp__waitlist_wait(lua_State *L, struct mp__waitlist *list, lua_KContext ctx, lua_KFunction k)
+{
+    struct mp__node *node = mp__node(mp__rt(L), leave_list);
+    mp__node_join(list, node);
+    return mp__wait_begin(L, &node->w, ctx, k);
+}
+
+static int wake(struct mp__waitlist *list, struct mp__link *link)
+{
+    if (link == &list->nodes)
+        return 0;
+    struct mp__node *node = MP__ENTRY(link, struct mp__node, link);
+    mp__node_leave(node);
+    mp__wait_wake(node->rt, &node->w);
+    return 1;
+}
+
+int mp__waitlist_wake(struct mp__waitlist *list)
+{
+    return wake(list, list->nodes.next);
+}
+
+int mp__waitlist_wake_last(struct mp__waitlist *list)
+{
+    return wake(list, list->nodes.prev);
+}
+
+void mp__waitlist_wake_all(struct mp__waitlist *list)
+{
+    while (list->n > 0)
+        mp__waitlist_wake(list);
 }
 
 /* ---- cancellation ---- */
@@ -68,14 +125,14 @@ static int wait_k(lua_State *L, int status, lua_KContext ctx)
 {
     struct mp_wait *w = (struct mp_wait *)ctx;
     unsigned char state = w->state;
-    w->state = IDLE;
-    if (state == WOKEN)
+    w->state = WAIT_IDLE;
+    if (state == WAIT_WOKEN)
         return w->k(L, status, w->ctx);
     struct mp__task *t = mp__rt(L)->sched->current;
-    if (state == CANCELLED && t)
+    if (state == WAIT_CANCELLED && t)
         return mp__raise_cancelled(L, t);
     /* A coroutine library that does not know our mark resumed it. */
-    if (state == WAITING && w->cancel)
+    if (state == WAIT_WAITING && w->cancel)
         w->cancel(w);
     return luaL_error(L, "a waiting coroutine was resumed from outside its task");
 }
@@ -88,16 +145,18 @@ static int park(lua_State *L, struct mp_wait *w)
 
 static void enter(struct mp__task *t, struct mp_wait *w)
 {
-    w->state = WAITING;
+    w->state = WAIT_WAITING;
     w->task = t;
     t->wait = w;
     t->state = TASK_WAITING;
 }
 
-int mp__wait_pause(lua_State *L, struct mp_wait *w, lua_KFunction k)
+int mp__wait_pause(lua_State *L, lua_KContext ctx, lua_KFunction k)
 {
     struct mp__rt *rt = mp__rt(L);
+    struct mp_wait *w = &mp__node(rt, NULL)->w;
     w->k = k;
+    w->ctx = ctx;
     enter(rt->sched->current, w);
     mp__wait_wake(rt, w);
     return park(L, w);
@@ -109,7 +168,7 @@ static int outer_error(lua_State *L, struct mp_wait *w, int why)
 {
     if (w->cancel)
         w->cancel(w);
-    w->state = IDLE;
+    w->state = WAIT_IDLE;
     mp__push_cancelled(L, why);
     return lua_error(L);
 }
@@ -117,13 +176,13 @@ static int outer_error(lua_State *L, struct mp_wait *w, int why)
 /* Nothing runnable and no live handle: the loop would return at once for ever. */
 static int stuck(struct mp__sched *s, struct mp_wait *w, int alive)
 {
-    return !alive && w->state == WAITING && mp__tlink_alone(&s->queue);
+    return !alive && w->state == WAIT_WAITING && mp__list_empty(&s->queue);
 }
 
 static void run_until_woken(struct mp__rt *rt, struct mp_wait *w)
 {
     struct mp__sched *s = rt->sched;
-    while (w->state == WAITING) {
+    while (w->state == WAIT_WAITING) {
         s->in_run = 1;
         int alive = uv_run(rt->loop, UV_RUN_ONCE);
         s->in_run = 0;
@@ -151,7 +210,7 @@ static int run_outside(lua_State *L, struct mp_wait *w)
     struct mp__sched *s = rt->sched;
     lua_State *from = s->from;
     s->from = L;
-    w->state = WAITING;
+    w->state = WAIT_WAITING;
     w->task = NULL;
     s->outer = w;
     mp__signal_take(rt);
@@ -166,9 +225,9 @@ static int run_outside(lua_State *L, struct mp_wait *w)
         s->interrupted = 0;
         s->root.why = WHY_NONE;
     }
-    if (w->state == WAITING)
+    if (w->state == WAIT_WAITING)
         return outer_error(L, w, why ? why : WHY_DEADLOCK);
-    w->state = IDLE;
+    w->state = WAIT_IDLE;
     /* Whatever was waited for, Ctrl+C under stock Lua must reach the main chunk. */
     if (why == WHY_INTERRUPT && !s->hosted) {
         mp__push_cancelled(L, why);
@@ -217,8 +276,8 @@ int mp__wait_begin(lua_State *L, struct mp_wait *w, lua_KContext ctx, lua_KFunct
     struct mp__task *t = mp__rt(L)->sched->current;
     w->k = k;
     w->ctx = ctx;
-    if (w->state == WOKEN) {
-        w->state = IDLE;
+    if (w->state == WAIT_WOKEN) {
+        w->state = WAIT_IDLE;
         return k(L, LUA_OK, ctx);
     }
     const char *obstacle = wait_obstacle(L);
@@ -238,12 +297,12 @@ int mp__wait_begin(lua_State *L, struct mp_wait *w, lua_KContext ctx, lua_KFunct
 void mp__wait_wake(struct mp__rt *rt, struct mp_wait *w)
 {
     (void)rt;
-    if (w->state != WAITING) {
-        if (w->state == IDLE)
-            w->state = WOKEN;
+    if (w->state != WAIT_WAITING) {
+        if (w->state == WAIT_IDLE)
+            w->state = WAIT_WOKEN;
         return;
     }
-    w->state = WOKEN;
+    w->state = WAIT_WOKEN;
     if (w->task) {
         w->task->wait = NULL;
         mp__sched_ready(w->task);
@@ -253,8 +312,8 @@ void mp__wait_wake(struct mp__rt *rt, struct mp_wait *w)
 double mp__task_deadline(lua_State *L)
 {
     struct mp__task *t = mp__rt(L)->sched->current;
-    if (!t || !t->scope || t->scope->deadline == HUGE_VAL)
+    if (!t || !t->scope || t->scope->deadline == MP__NEVER)
         return -1;
-    double left = t->scope->deadline - mp__now_s();
-    return left > 0 ? left : 0;
+    mp__time left = t->scope->deadline - mp__now();
+    return left > 0 ? mp__seconds(left) : 0;
 }

@@ -65,7 +65,7 @@ static int l_op_gc(lua_State *L)
 
 static void on_token(struct mp__watch *watch)
 {
-    struct mp__op *op = (struct mp__op *)((char *)watch - offsetof(struct mp__op, watch));
+    struct mp__op *op = MP__ENTRY(watch, struct mp__op, watch);
     if (!op->done && op->rt->engine != NULL)
         mp_cancel(op->engine, op->ticket);
 }

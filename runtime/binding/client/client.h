@@ -2,8 +2,9 @@
 #ifndef MP_BINDING_CLIENT_CLIENT_H
 #define MP_BINDING_CLIENT_CLIENT_H
 
-#include "task/task.h"
 #include "base/buf.h"
+#include "binding/value/options.h"
+#include "task/task.h"
 
 #define MP_CLIENT_TYPE "moonpool.core.client"
 #define MP_POOL_TYPE   "moonpool.core.pool"
@@ -59,19 +60,7 @@ void mp__open_stream(lua_State *L);
 mp_engine *mp__engine_of(lua_State *L);
 
 void mp__open_policy(lua_State *L);
-void mp__open_sim(lua_State *L);
 void mp__open_result(lua_State *L);
 void mp__open_call(lua_State *L);
-void mp__open_hooks(lua_State *L);
-
-/* Fields of an options table; raise naming the field. Absent: the fallback. */
-double mp__opt_number(lua_State *L, int t, const char *field, double fallback);
-const char *mp__opt_string(lua_State *L, int t, const char *field);
-int mp__opt_bool(lua_State *L, int t, const char *field, int fallback);
-void mp__opt_timeouts(lua_State *L, int t, struct mp_timeouts *out);
-
-/* The list {name, value, name, value...} at idx as headers, in a userdata that is pushed; false as
- * value removes. *n headers; the strings stay the list's. */
-const struct mp_header *mp__opt_headers(lua_State *L, int idx, size_t *n);
 
 #endif

@@ -13,6 +13,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "binding/binding.h"
 #include "binding/files/files.h"
 #include "binding/value/json.h"
 

@@ -3,6 +3,7 @@
  *
  * Failures return nil, message, errno as in Lua's io library; wrong arguments raise.
  */
+#include "binding/binding.h"
 #include "task/task.h"
 
 #include <dirent.h>

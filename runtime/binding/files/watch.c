@@ -58,8 +58,7 @@ static void on_ready(uv_poll_t *poll, int status, int events)
 
 static void on_cancel(struct mp_wait *wait)
 {
-    struct mp__fd_slot *slot =
-        (struct mp__fd_slot *)((char *)wait - offsetof(struct mp__fd_slot, wait));
+    struct mp__fd_slot *slot = MP__ENTRY(wait, struct mp__fd_slot, wait);
 
     if (slot->watch)
         uv_poll_stop(&slot->watch->poll);

@@ -1,4 +1,5 @@
 /* hook.c - sets of hooks: made from a table of functions, asked, counted. */
+#include "binding/binding.h"
 #include "binding/hook/hook.h"
 
 #include <stdio.h>

@@ -96,7 +96,6 @@ struct mp__hook_counts *mp__hook_counts_new(void);     /* NULL: no memory */
 void mp__hook_counts_unref(struct mp__hook_counts *n); /* NULL is fine */
 void mp__push_hook_stats(lua_State *L,
                          const struct mp__hook_counts *n); /* a table; n may be NULL */
-void mp__open_hooks(lua_State *L);
 
 /* hook_view.c */
 void mp__push_hook_view(lua_State *L, struct mp__hook_case *c);
@@ -134,7 +133,7 @@ struct mp__hook_watch {
     int started; /* 0 not yet, 1, -1 could not be */
     int stop;
     pid_t pid;
-    uv_thread_t thread;
+    pthread_t thread;
     uv_mutex_t lock;
     uv_cond_t cond;
 };

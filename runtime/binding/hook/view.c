@@ -178,7 +178,7 @@ static void push_id(lua_State *L, const struct mp__hook_case *c)
         mp__hook_call(c->call, &call);
     else if (part != NULL)
         call.ticket = (uint64_t)part->created;
-    uint64_t seed = call.ticket ^ (first << 1 | 1) * UINT64_C(0x9e3779b97f4a7c15);
+    uint64_t seed = call.ticket ^ (first << 1 | 1) * MP__GOLDEN;
     push_int(L, mp__mix64(seed) >> 1);
 }
 

@@ -20,7 +20,7 @@
 #include <unistd.h>
 
 #include "binding/hook/hook.h"
-#include "task/internal.h"
+#include "base/thread.h"
 
 #define TICK_NS    10000000u
 #define HARD_TICKS (MP_HOOK_HARD_MS / 10) /* of the same run seen, so up to a tick more */
@@ -71,7 +71,7 @@ static void on_signal(int sig, siginfo_t *info, void *context)
 {
     struct mp__hook_watch *w = running;
     if (condemned(w)) {
-        lua_State *inner = w->rt->sched->running;
+        lua_State *inner = mp__running(w->rt);
         arm(w->H);
         if (inner != NULL && inner != w->H)
             arm(inner);
@@ -105,7 +105,7 @@ static void look(struct mp__hook_watch *w, uint64_t *last, unsigned *ticks)
     pthread_kill(w->owner, SIGURG);
 }
 
-static void watch(void *wp)
+static void *watch(void *wp)
 {
     struct mp__hook_watch *w = wp;
     uint64_t last = 0;
@@ -123,18 +123,7 @@ static void watch(void *wp)
         ticks = 0;
     }
     uv_mutex_unlock(&w->lock);
-}
-
-/* The thread takes no signal that is meant for the program. */
-static int start_thread(struct mp__hook_watch *w)
-{
-    sigset_t all;
-    sigset_t old;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &old);
-    int rc = uv_thread_create(&w->thread, watch, w);
-    pthread_sigmask(SIG_SETMASK, &old, NULL);
-    return rc;
+    return NULL;
 }
 
 /* At the first run: a set of hooks that is never asked costs no thread. Without one there is no
@@ -151,7 +140,7 @@ static void start(struct mp__hook_watch *w)
         return;
     }
     w->pid = getpid();
-    if (start_thread(w) == 0) {
+    if (mp__thread_start(&w->thread, watch, w) == 0) {
         w->started = 1;
         return;
     }
@@ -169,7 +158,7 @@ static void close_watch(struct mp__rt *rt, void *arg)
     w->stop = 1;
     uv_cond_signal(&w->cond);
     uv_mutex_unlock(&w->lock);
-    uv_thread_join(&w->thread);
+    pthread_join(w->thread, NULL);
     uv_cond_destroy(&w->cond);
     uv_mutex_destroy(&w->lock);
 }
@@ -200,13 +189,11 @@ struct mp__hook_watch *mp__hook_watch_of(lua_State *L)
 
 void mp__hook_begin(struct mp__hook_watch *w)
 {
-    struct mp__sched *s = w->rt->sched;
     if (w->started == 0)
         start(w);
     w->owner = pthread_self();
     w->grace = 0;
-    w->outer = s->running;
-    s->running = w->H;
+    w->outer = mp__running_set(w->rt, w->H);
     running = w;
     w->rt->in_hook = 1;
     atomic_fetch_add(&w->seq, 1);
@@ -223,7 +210,7 @@ int mp__hook_end(struct mp__hook_watch *w)
     atomic_fetch_add(&w->seq, 1); /* a signal from here on finds nothing to stop */
     w->rt->in_hook = 0;
     running = NULL;
-    w->rt->sched->running = w->outer;
+    mp__running_set(w->rt, w->outer);
     if (lua_gethook(w->H) != NULL)
         lua_sethook(w->H, NULL, 0, 0);
     return stopped;

@@ -261,23 +261,14 @@ static int l_server_fault(lua_State *L)
 static void on_drain(struct mp__http_request *http)
 {
     struct mp__req *q = http->data;
-    struct mp_wait *w = q->drain;
-    q->drain = NULL;
-    if (w)
-        mp__wait_wake(q->srv->rt, w);
-}
-
-static void drain_cancel(struct mp_wait *w)
-{
-    struct mp__req *q = (struct mp__req *)w->ctx;
-    q->drain = NULL;
+    mp__waitlist_wake_all(&q->drain);
 }
 
 static int drain_k(lua_State *L, int status, lua_KContext ctx)
 {
     struct mp__req *q = (struct mp__req *)ctx;
     (void)status;
-    lua_pushboolean(L, !q->gone);
+    lua_pushboolean(L, q->http && !q->gone);
     return 1;
 }
 
@@ -294,10 +285,8 @@ static int l_server_write(lua_State *L)
         lua_pushboolean(L, state == 0);
         return 1;
     }
-    struct mp__node *node = mp__node(q->srv->rt, drain_cancel);
-    q->drain = &node->w;
     q->http->on_drain = on_drain;
-    return mp__wait_begin(L, &node->w, (lua_KContext)q, drain_k);
+    return mp__waitlist_wait(L, &q->drain, (lua_KContext)q, drain_k);
 }
 
 static int l_server_end(lua_State *L)

@@ -20,19 +20,15 @@ static void on_gone(struct mp__http_request *http)
     struct mp__req *r = http->data;
     r->gone = 1;
     if (r->task)
-        mp__task_cancel(r->task, WHY_CANCEL);
-    if (r->drain) { /* outside a task there is nothing to cancel */
-        struct mp_wait *w = r->drain;
-        r->drain = NULL;
-        mp__wait_wake(r->srv->rt, w);
-    }
+        mp__task_cancel(r->task);
+    mp__waitlist_wake_all(&r->drain); /* outside a task there is nothing to cancel */
 }
 
 void mp__request_again(struct mp__req *r, struct mp__http_request *http)
 {
     r->http = http;
-    r->task = r->srv->rt->sched->current;
-    mp__tlink_append(&r->srv->taken, &r->link);
+    r->task = mp__task_current(r->srv->rt);
+    mp__list_push(&r->srv->taken, &r->link);
     http->data = r;
     http->on_gone = on_gone;
 }
@@ -41,6 +37,7 @@ int mp__push_request(lua_State *L, int server, struct mp__http_request *http)
 {
     struct mp__req *r = lua_newuserdatauv(L, sizeof(*r), REQ_UVS);
     memset(r, 0, sizeof(*r));
+    mp__waitlist_init(&r->drain);
     luaL_setmetatable(L, MP__REQUEST);
     lua_pushvalue(L, server);
     lua_setiuservalue(L, -2, REQ_UV_SERVER);
@@ -51,10 +48,10 @@ int mp__push_request(lua_State *L, int server, struct mp__http_request *http)
 
 void mp__request_over(struct mp__req *r)
 {
-    mp__tlink_remove(&r->link);
+    mp__list_remove(&r->link);
     r->http = NULL;
     r->task = NULL;
-    r->drain = NULL;
+    mp__waitlist_wake_all(&r->drain);
 }
 
 struct mp__req *mp__check_request(lua_State *L, int idx)

@@ -1,4 +1,5 @@
 /* server.c - core.server_*: listening, the queue of requests, the end. */
+#include "binding/binding.h"
 #include "binding/server/server.h"
 
 #include <stdlib.h>
@@ -46,17 +47,6 @@ static void gone_while_queued(struct mp__http_request *req)
     mp__http_abort(req);
 }
 
-static void wake_idle(struct mp__srv *s)
-{
-    if (mp__tlink_alone(&s->idle))
-        return;
-    /* The last to wait is the first to go on: its coroutine is still in the cache. */
-    struct mp__node *node = MP_OF(s->idle.prev, struct mp__node, link);
-    mp__tlink_remove(&node->link);
-    s->nidle--;
-    mp__wait_wake(s->rt, &node->w);
-}
-
 static void on_request(struct mp__http_request *req, void *arg)
 {
     struct mp__srv *s = arg;
@@ -68,7 +58,7 @@ static void on_request(struct mp__http_request *req, void *arg)
     req->on_gone = gone_while_queued;
     s->queue[(s->head + s->queued) % s->cap] = req;
     s->queued++;
-    wake_idle(s);
+    mp__waitlist_wake_last(&s->idle);
 }
 
 /* ---- life ---- */
@@ -99,8 +89,7 @@ static void server_close(struct mp__srv *s)
         return;
     s->closing = 1;
     mp__rt_off_close(s->rt, server_shut, s);
-    while (!mp__tlink_alone(&s->idle))
-        wake_idle(s);
+    mp__waitlist_wake_all(&s->idle);
     if (!http) {
         s->closed = 1;
         return;
@@ -118,8 +107,8 @@ static void server_shut(struct mp__rt *rt, void *arg)
     struct mp__srv *s = arg;
     (void)rt;
     server_close(s);
-    while (!mp__tlink_alone(&s->taken)) {
-        struct mp__req *r = MP_OF(s->taken.next, struct mp__req, link);
+    while (!mp__list_empty(&s->taken)) {
+        struct mp__req *r = MP__ENTRY(s->taken.next, struct mp__req, link);
         struct mp__http_request *http = r->http;
         mp__request_over(r);
         mp__http_abort(http);
@@ -205,8 +194,8 @@ static int l_server_open(lua_State *L)
         return luaL_error(L, "not enough memory");
     *box = s;
     s->rt = mp__rt(L);
-    mp__tlink_init(&s->idle);
-    mp__tlink_init(&s->taken);
+    mp__waitlist_init(&s->idle);
+    mp__list_init(&s->taken);
     config.arg = s;
     int err = mp__http_server_new(s->rt->loop, &config, &s->http);
     if (err == 0)
@@ -281,16 +270,6 @@ static int l_server_stats(lua_State *L)
 
 /* ---- workers ---- */
 
-static void next_cancel(struct mp_wait *w)
-{
-    struct mp__node *node = MP_OF(w, struct mp__node, w);
-    struct mp__srv *s = (struct mp__srv *)w->ctx;
-    if (mp__tlink_alone(&node->link))
-        return;
-    mp__tlink_remove(&node->link);
-    s->nidle--;
-}
-
 static int next_now(lua_State *L, struct mp__srv *s);
 
 static int next_k(lua_State *L, int status, lua_KContext ctx)
@@ -299,32 +278,19 @@ static int next_k(lua_State *L, int status, lua_KContext ctx)
     return next_now(L, (struct mp__srv *)ctx);
 }
 
-static int next_wait(lua_State *L, struct mp__srv *s)
-{
-    struct mp__node *node = mp__node(s->rt, next_cancel);
-    mp__tlink_append(&s->idle, &node->link);
-    s->nidle++;
-    s->streak = 0;
-    return mp__wait_begin(L, &node->w, (lua_KContext)s, next_k);
-}
-
 static int next_now(lua_State *L, struct mp__srv *s)
 {
     if (s->closing)
         return 0;
     struct mp__http_request *http = queue_take(s);
-    if (!http)
-        return next_wait(L, s);
+    if (!http) {
+        s->streak = 0;
+        return mp__waitlist_wait(L, &s->idle, (lua_KContext)s, next_k);
+    }
     s->streak++;
     mp__push_request(L, 1, http);
-    lua_pushinteger(L, s->nidle);
+    lua_pushinteger(L, s->idle.n);
     return 2;
-}
-
-static int next_after_pause(lua_State *L, int status, lua_KContext ctx)
-{
-    (void)status, (void)ctx;
-    return next_now(L, mp__check_server(L, 1));
 }
 
 /* server_next(server): waits for a request; returns it and how many workers are idle; nothing once
@@ -333,10 +299,10 @@ static int l_server_next(lua_State *L)
 {
     struct mp__srv *s = mp__check_server(L, 1);
     mp__wait_check(L);
-    if (s->streak < MAX_STREAK || !s->rt->sched->current)
+    if (s->streak < MAX_STREAK || !mp__task_current(s->rt))
         return next_now(L, s);
     s->streak = 0;
-    return mp__wait_pause(L, &mp__node(s->rt, NULL)->w, next_after_pause);
+    return mp__wait_pause(L, (lua_KContext)s, next_k);
 }
 
 void mp__open_server(lua_State *L)

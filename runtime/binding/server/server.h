@@ -10,7 +10,7 @@
 
 #include "base/buf.h"
 #include "http/http.h"
-#include "task/internal.h"
+#include "task/task.h"
 
 #define MP__SERVER  "moonpool.server"
 #define MP__REQUEST "moonpool.request"
@@ -21,10 +21,9 @@ struct mp__srv {
     struct mp__http_request *
         *queue; /* ring of those that no worker has yet; NULL: left meanwhile */
     size_t head, queued, cap;
-    struct mp__tlink idle;  /* mp__node.link of workers that wait */
-    struct mp__tlink taken; /* mp__req.link of requests that workers hold */
-    unsigned nidle;
-    unsigned streak; /* requests taken since a worker last waited */
+    struct mp__waitlist idle; /* workers that wait */
+    struct mp__link taken;    /* mp__req.link of requests that workers hold */
+    unsigned streak;          /* requests taken since a worker last waited */
     int closing, closed, collected;
     struct mp__buf out;         /* the body of a reply of vectors */
     struct mp__http_stats last; /* of a server that is no more */
@@ -33,9 +32,9 @@ struct mp__srv {
 struct mp__req {
     struct mp__http_request *http; /* NULL: over */
     struct mp__srv *srv;
-    struct mp__tlink link; /* in srv->taken */
-    struct mp__task *task; /* NULL: taken outside any task */
-    struct mp_wait *drain; /* waits for the client to read */
+    struct mp__link link;      /* in srv->taken */
+    struct mp__task *task;     /* NULL: taken outside any task */
+    struct mp__waitlist drain; /* who waits for the client to read */
     int gone, started;
 };
 

@@ -12,8 +12,8 @@
 #include <string.h>
 
 #include "binding/client/client.h"
+#include "binding/binding.h"
 #include "binding/hook/hook.h"
-#include "task/internal.h"
 #include "sim/sim.h"
 
 #define MAX_SECONDS 20000 /* of the series; the run may be longer */
@@ -224,8 +224,7 @@ static void put_result(lua_State *L, const struct mpp_sim_result *r)
 
 static int interrupted(void *arg)
 {
-    const struct mp__rt *rt = arg;
-    return rt->sched && rt->sched->signalled;
+    return mp__interrupted(arg);
 }
 
 static struct mp__hookset *hooks_of(lua_State *L)

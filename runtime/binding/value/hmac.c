@@ -1,6 +1,7 @@
 /*
  * hmac.c - HMAC-SHA256 (RFC 2104, FIPS 180-4) for signatures of webhooks, by OpenSSL's libcrypto.
  */
+#include "binding/binding.h"
 #include "task/task.h"
 
 #include <limits.h>

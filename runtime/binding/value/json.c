@@ -3,6 +3,7 @@
  */
 #include <lauxlib.h>
 
+#include "binding/binding.h"
 #include "task/task.h"
 #include "binding/value/json.h"
 

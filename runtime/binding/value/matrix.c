@@ -3,6 +3,7 @@
  */
 #include <string.h>
 
+#include "binding/binding.h"
 #include "task/task.h"
 #include "binding/value/matrix.h"
 #include "codec/vec.h"
