@@ -87,7 +87,7 @@ static int check_headers(const struct mp_request *q)
     return 0;
 }
 
-static int check_request(struct mp_engine *e, const struct mp_request *q)
+int mp__call_check(struct mp_engine *e, const struct mp_request *q)
 {
     if (e->pid != getpid())
         return mp__fail(MP_EFORK, "the engine was made before a fork");
@@ -254,7 +254,7 @@ int mp_submit(mp_engine *e, const struct mp_request *given, uint64_t *ticket)
 {
     struct mp_request q = {0};
     memcpy(&q, given, given->size < sizeof(q) ? given->size : sizeof(q));
-    int rc = check_request(e, &q);
+    int rc = mp__call_check(e, &q);
     if (rc != 0)
         return rc;
     size_t bytes = block_size(&q);

@@ -429,6 +429,7 @@ void mp_client_close(mp_client *c)
         return;
     }
     c->closed = 1;
+    mp__gather_close(e, c);
     mp__probes_stop(c);
     mpp_client_close(c->core, mp__now());
     mp__wake(e);

@@ -48,7 +48,7 @@ void mp__wake(struct mp_engine *e)
 /* Handles keep the host's loop alive only while something is open. */
 void mp__engine_live(struct mp_engine *e)
 {
-    unsigned live = e->calls_open > e->npolled || e->attempts_open > 0;
+    unsigned live = e->calls_open > e->npolled || e->attempts_open > 0 || e->submissions_open > 0;
     if (e->live == live)
         return;
     e->live = live;
@@ -100,7 +100,10 @@ static void expire(struct mp_engine *e, mp__time now)
     for (struct mp__timer *t = mp__heap_first(&e->timers); t != NULL && t->at <= now;
          t = mp__heap_first(&e->timers)) {
         mp__heap_clear(&e->timers, t);
-        mp__attempt_timer(MP__ENTRY(t, struct mp__attempt, timer));
+        if (t->kind != 0)
+            mp__gather_timer(e, t);
+        else
+            mp__attempt_timer(MP__ENTRY(t, struct mp__attempt, timer));
     }
 }
 
@@ -118,6 +121,7 @@ static int work(struct mp_engine *e, mp__time start)
             mp__transport_reap(p->transport);
         }
         expire(e, now);
+        mp__gather_turn(e);
         int more = 1;
         for (unsigned i = 0; more && now - start < MP__TURN_NS; i++) {
             e->now = now;
@@ -153,6 +157,8 @@ static int deliver(struct mp_engine *e, mp__time start)
             call->done(call->arg, call->result);
         mp__call_free(call);
     }
+    if (mp__gather_deliver(e, start + 2 * MP__TURN_NS))
+        return 1;
     if (e->polled != NULL)
         e->delivered = 1;
     return 0;
@@ -246,6 +252,7 @@ mp_engine *mp_engine_new_on_loop(uv_loop_t *loop, const struct mp_config *config
     e->free_slot = UINT32_MAX;
     e->finished_tail = &e->finished;
     e->polled_tail = &e->polled;
+    mp__gather_init(e);
     e->core = mpp_new(&core);
     e->names = e->core != NULL ? mp__names_new(e) : NULL;
     if (e->names == NULL) {
@@ -305,7 +312,7 @@ int mp_wait(mp_engine *e, int timeout_ms)
     timer.data = &timed_out;
     if (timeout_ms >= 0)
         uv_timer_start(&timer, on_wait_timeout, (uint64_t)timeout_ms, 0);
-    while (!e->delivered && !timed_out && e->calls_open > 0)
+    while (!e->delivered && !timed_out && (e->calls_open > 0 || e->submissions_open > 0))
         uv_run(e->loop, UV_RUN_ONCE);
     uv_close((uv_handle_t *)&timer, NULL);
     uv_run(e->loop, UV_RUN_NOWAIT);
@@ -329,6 +336,7 @@ static void engine_free(struct mp_engine *e)
         free(a);
     }
     mpp_free(e->core);
+    mp__gather_fini(e);
     free(e->slots);
     free(e);
     if (cb != NULL)
@@ -356,7 +364,7 @@ static void names_closed(void *engine)
 
 static void close_step(struct mp_engine *e)
 {
-    if (e->down || e->calls_open > 0 || e->finished != NULL)
+    if (e->down || e->calls_open > 0 || e->finished != NULL || e->submissions_open > 0)
         return;
     while (e->draining != NULL)
         mp__attempt_timer(e->draining);
@@ -392,6 +400,7 @@ void mp_engine_close(mp_engine *e, void (*cb)(void *arg), void *arg)
     e->close_cb = cb;
     e->close_arg = arg;
     struct mp_client *next = NULL;
+    mp__gather_close(e, NULL);
     for (struct mp_client *c = e->clients; c != NULL; c = next) {
         next = c->next;
         mp_client_close(c);
@@ -400,7 +409,7 @@ void mp_engine_close(mp_engine *e, void (*cb)(void *arg), void *arg)
     if (!e->owns_loop)
         return;
     uv_loop_t *loop = e->loop;
-    while (e->calls_open > 0) {
+    while (e->calls_open > 0 || e->submissions_open > 0) {
         uv_run(loop, UV_RUN_NOWAIT);
         drop_polled(e);
     }

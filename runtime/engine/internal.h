@@ -5,6 +5,7 @@
  * call.c     submit, parts, batching             attempt.c  one exchange: start, bytes, verdict
  * result.c   what the caller gets                attempt_request.c  its body, URL, headers, ids
  * hooks.c    decisions of scripts                hint.c     what faults say to an operator
+ * gather.c   batchers: many callers, few requests
  * names.c    name look-ups in threads            redirect.c  the few that are followed
  * transport*.c  curl and libuv
  */
@@ -20,6 +21,7 @@
 #include "base/hist.h"
 #include "base/list.h"
 #include "base/prng.h"
+#include "base/slab.h"
 #include "codec/decode.h"
 #include "engine/hooks.h"
 #include "engine/transport/transport.h"
@@ -229,6 +231,7 @@ struct mp__attempt {
 };
 
 int mp__call_next_part(void *call, struct mpp_part_info *out);
+int mp__call_check(struct mp_engine *e, const struct mp_request *q);
 int mp__call_check_path(const char *path);
 void mp__call_split(struct mp__part *part, struct mpp_part *other, uint32_t keep);
 void mp__call_part_done(struct mp__part *part, const struct mpp_action *act);
@@ -256,12 +259,26 @@ float *mp__call_row(struct mp__call *call, uint64_t row, uint32_t dim, const cha
 /* Adds an exchange for rows [first, first+count). */
 int mp__result_add(struct mp__call *call, const struct mp_exchange *x, const char *head,
                    const char *message, const char *request_id, const char *body);
+/* Drops a matrix without a good row, else makes rows without a vector NaN; `view`: they are. */
+void mp__result_finish(struct mp_result *r, int view);
+/* Head, message, id and body in one block; lengths are the exchange's. NULL: out of memory. */
+char *mp__exchange_pack(struct mp_exchange *x, const char *head, const char *message,
+                        const char *id, const char *body);
 void mp__result_seal(struct mp__call *call, enum mp_kind kind, mp__time now);
 
 /* ---- hooks ---- */
 
 uint32_t mp__hook_batch(struct mp__call *call, const struct mp__offer *offer); /* rows to take */
 void mp__hook_later(struct mp_engine *e); /* what was put off while a hook ran */
+
+/* ---- batchers ---- */
+
+void mp__gather_init(struct mp_engine *e);
+void mp__gather_fini(struct mp_engine *e);
+void mp__gather_close(struct mp_engine *e, const struct mp_client *client); /* NULL: all */
+void mp__gather_timer(struct mp_engine *e, struct mp__timer *t);
+void mp__gather_turn(struct mp_engine *e);
+int mp__gather_deliver(struct mp_engine *e, mp__time until); /* 1: some are left */
 
 /* ---- engine ---- */
 
@@ -294,6 +311,10 @@ struct mp_engine {
     uint32_t npolled;    /* calls in it: nothing will happen to them on the loop */
     uint32_t calls_open; /* submitted, not yet delivered or polled */
     uint32_t attempts_open;
+    struct mp__link batchers;
+    struct mp__slab submissions;
+    struct mp__link submissions_done; /* to deliver by callback */
+    uint32_t submissions_open;        /* not yet delivered */
     uint64_t queued_bytes;
     mp__time now; /* of the action being performed, as the core was told */
     uint64_t id_salt;

@@ -48,8 +48,8 @@ static struct mp_exchange *place(struct mp__call *call, uint64_t first)
 }
 
 /* head, message, id and body lie behind each other in one block: an exchange costs one malloc. */
-static char *pack(struct mp_exchange *x, const char *head, const char *message, const char *id,
-                  const char *body)
+char *mp__exchange_pack(struct mp_exchange *x, const char *head, const char *message,
+                        const char *id, const char *body)
 {
     size_t id_len = strlen(id);
     x->message_len = (uint32_t)strlen(message);
@@ -79,7 +79,7 @@ int mp__result_add(struct mp__call *call, const struct mp_exchange *x, const cha
     struct mp_exchange filled = *x;
     if (to == NULL)
         return MP_ENOMEM;
-    filled.data = pack(&filled, head, message, request_id, body);
+    filled.data = mp__exchange_pack(&filled, head, message, request_id, body);
     if (filled.data == NULL)
         return MP_ENOMEM;
     *to = filled;
@@ -139,22 +139,27 @@ static void sort_exchanges(struct mp_result *r)
         qsort(r->exchanges, r->nexchanges, sizeof(*r->exchanges), by_first);
 }
 
+void mp__result_finish(struct mp_result *r, int view)
+{
+    sort_exchanges(r);
+    if (r->matrix != NULL && r->rows_ok == 0) {
+        mp_matrix_unref(r->matrix);
+        r->matrix = NULL;
+        r->dimensions = 0;
+        r->first_row = 0;
+    }
+    if (r->matrix != NULL && r->rows_ok < r->rows && !view)
+        blank_failed_rows(r);
+}
+
 void mp__result_seal(struct mp__call *call, enum mp_kind kind, mp__time now)
 {
     struct mp_result *r = call->result;
     r->kind = kind;
     r->total_time = (double)(now - call->created) / 1e9;
-    if (call->mode != MP_BODY_WHOLE)
-        sort_exchanges(r);
-    else if (r->nexchanges < call->nrows)
+    if (call->mode == MP_BODY_WHOLE && r->nexchanges < call->nrows)
         close_gaps(call);
-    if (r->matrix != NULL && r->rows_ok == 0) {
-        mp_matrix_unref(r->matrix);
-        r->matrix = NULL;
-        r->dimensions = 0;
-    }
-    if (r->matrix != NULL && r->rows_ok < r->rows)
-        blank_failed_rows(r);
+    mp__result_finish(r, 0);
 }
 
 struct mp_result *mp_result_keep(const struct mp_result *result)

@@ -417,7 +417,9 @@ struct mp_result {
     uint64_t rows_cut;                   /* rows that the server says it truncated */
     const char *model;                   /* as the first reply says, or NULL */
     double total_time;
-    int kept; /* private */
+    int kept;           /* private */
+    uint64_t first_row; /* of the matrix: where row 0 stands. 0 but for a batcher's, whose matrix is
+                           shared by everybody in the same request */
 };
 
 typedef void mp_done_fn(void *arg, const struct mp_result *result);
@@ -491,6 +493,67 @@ MP_API int mp_poll(mp_engine *engine, struct mp_completion *out, int max);
 MP_API void mp_result_free(struct mp_result *result);
 /* Inside `done`: keep the result beyond it (then mp_result_free it). */
 MP_API struct mp_result *mp_result_keep(const struct mp_result *result);
+
+/* ---- batcher: the rows of many callers in few requests -------------------------------------
+
+ * Submissions whose requests would be the same but for their rows are joined. While one of `slots`
+ * is free what there is goes out at the end of the engine's turn; while all are busy rows gather.
+ * A submission of up to batch.size rows is never cut: its vectors are a view of the shared matrix
+ * (result->matrix from row result->first_row on), usage is shared out by the bytes of the rows so
+ * that it sums exactly, and what one caller's rows make the server refuse befalls that caller only:
+ * the others' are sent again without them. */
+
+typedef struct mp_batcher mp_batcher;
+
+struct mp_batcher_config {
+    size_t size;
+    uint32_t slots; /* requests at once. Default 4 */
+    uint32_t pad;
+    struct mp_batch_policy batch; /* of a request; zero fields: as the client's policy. max_wait 0:
+                                     while a slot is free nothing waits; else a request goes out when
+                                     full or when its oldest row has waited so long */
+    uint32_t max_waiting;         /* rows waiting; beyond: MP_EAGAIN. Default 65,536 */
+    uint32_t no_single_flight;    /* 1: equal texts asked for at the same time are asked each */
+    uint64_t cache_bytes;         /* vectors kept by content, oldest use goes first. 0: none */
+};
+
+/* How a submission stands among the others; all zero is fine. */
+struct mp_gather {
+    size_t size;
+    struct mp_str group; /* more than the request that must be equal to be joined */
+    struct mp_str key;   /* whose rows these are: keys take turns, row by row */
+    int32_t priority;    /* -1, 0 or 1; higher goes first, but one request in 8 starts below */
+    uint32_t pad;
+    double max_wait; /* s; 0: the batcher's; < 0: none */
+};
+
+MP_API int mp_batcher_new(mp_client *client, const struct mp_batcher_config *config,
+                          mp_batcher **out);
+/* As mp_submit, for an MP_BODY_JOIN request with rows, vectors and `done`; rows are always copied,
+ * `policy` and `hooks` must outlive the batcher, max_concurrent means nothing. timeouts->total is the
+ * submission's own: a row not yet sent is then dropped. gather may be NULL. */
+MP_API int mp_batcher_submit(mp_batcher *batcher, const struct mp_request *request,
+                             const struct mp_gather *gather, uint64_t *ticket);
+/* As mp_cancel; a request nobody waits for any more is cancelled with its last submission. */
+MP_API void mp_batcher_cancel(mp_batcher *batcher, uint64_t ticket);
+/* What is open ends with CLOSED; the memory goes with the last of them. Closing the client does so
+ * too, but leaves the batcher to be closed; closing the engine closes both. */
+MP_API void mp_batcher_close(mp_batcher *batcher);
+
+struct mp_batcher_stats {
+    size_t size;
+    uint64_t submissions, rows;
+    uint64_t requests, request_rows; /* sent upstream: their ratio is the mean batch */
+    uint64_t largest;                /* rows of a request */
+    uint64_t alone;                  /* submissions sent again by themselves */
+    uint64_t dropped;                /* rows that were never sent: cancelled, late */
+    uint64_t refused;                /* submissions answered MP_EAGAIN */
+    uint64_t hits, misses, shared;   /* rows: cached, not, asked once for several */
+    uint64_t cache_bytes, evicted;
+    uint32_t waiting, busy; /* rows; slots */
+};
+
+MP_API void mp_batcher_stats(mp_batcher *batcher, struct mp_batcher_stats *out);
 
 /* ---- statistics --------------------------------------------------------------------------- */
 
