@@ -101,7 +101,7 @@ void mp__hists_fini(struct mp__hists *hists)
 
 static struct mp__hist *made(struct mp__hist **slot)
 {
-    if (!*slot)
+    if (*slot == NULL)
         *slot = calloc(1, sizeof(**slot));
     return *slot;
 }
@@ -110,12 +110,12 @@ void mp__hists_record(struct mp__hists *hists, uint32_t size_class, mp__time lat
 {
     struct mp__hist *h = made(&hists->all);
 
-    if (h)
+    if (h != NULL)
         record(h, latency, now);
     if (size_class == 0 || size_class >= MP__HIST_CLASSES)
         return;
     h = made(&hists->of[size_class]);
-    if (h)
+    if (h != NULL)
         record(h, latency, now);
 }
 
@@ -123,9 +123,9 @@ double mp__hists_seen(struct mp__hists *hists, double q, mp__time now)
 {
     struct mp__hist *h = hists->all;
 
-    if (h)
+    if (h != NULL)
         turn(h, now);
-    return h && samples(h) > 0 ? percentile(h, q) : -1;
+    return h != NULL && samples(h) > 0 ? percentile(h, q) : -1;
 }
 
 double mp__hists_percentile(struct mp__hists *hists, uint32_t size_class, double q, mp__time now)
@@ -134,14 +134,14 @@ double mp__hists_percentile(struct mp__hists *hists, uint32_t size_class, double
 
     if (size_class > 0 && size_class < MP__HIST_CLASSES)
         h = hists->of[size_class];
-    if (h)
+    if (h != NULL)
         turn(h, now);
-    if (!h || samples(h) < MP__HIST_ENOUGH) {
+    if (h == NULL || samples(h) < MP__HIST_ENOUGH) {
         h = hists->all;
-        if (h)
+        if (h != NULL)
             turn(h, now);
     }
-    if (!h || samples(h) < MP__HIST_ENOUGH)
+    if (h == NULL || samples(h) < MP__HIST_ENOUGH)
         return -1;
     return percentile(h, q);
 }

@@ -46,7 +46,7 @@ static inline void mp__list_unshift(struct mp__link *head, struct mp__link *link
 /* Harmless for a link on no list. */
 static inline void mp__list_remove(struct mp__link *link)
 {
-    if (!link->next)
+    if (link->next == NULL)
         return;
     link->prev->next = link->next;
     link->next->prev = link->prev;

@@ -29,13 +29,13 @@ static int grow(struct mp__slab *slab)
         uint32_t cap = slab->cap ? slab->cap * 2 : 8;
         char **chunks = realloc(slab->chunks, cap * sizeof(*chunks));
 
-        if (!chunks)
+        if (chunks == NULL)
             return -1;
         slab->chunks = chunks;
         slab->cap = cap;
     }
     chunk = calloc(slab->per, slab->size);
-    if (!chunk)
+    if (chunk == NULL)
         return -1;
     slab->chunks[slab->n++] = chunk;
     for (i = slab->per; i-- > 0;) {
@@ -51,7 +51,7 @@ void *mp__slab_get(struct mp__slab *slab)
 {
     void *object;
 
-    if (!slab->free && grow(slab) < 0)
+    if (slab->free == NULL && grow(slab) < 0)
         return NULL;
     object = slab->free;
     memcpy(&slab->free, object, sizeof(void *));

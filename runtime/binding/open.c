@@ -18,7 +18,7 @@
 
 static const struct mp__embedded *find_embedded(const char *name)
 {
-    for (const struct mp__embedded *e = mp__embedded; e->module; e++)
+    for (const struct mp__embedded *e = mp__embedded; e->module != NULL; e++)
         if (strcmp(e->module, name) == 0)
             return e;
     return NULL;
@@ -29,7 +29,7 @@ static int push_override(lua_State *L, const char *name)
 {
     const char *dir = getenv("MOONPOOL_PATH");
     static const char *const forms[] = {"%s/%s.lua", "%s/%s/init.lua"};
-    if (!dir || !*dir)
+    if (dir == NULL || !*dir)
         return 0;
     const char *path = luaL_gsub(L, name, ".", "/");
     for (int i = 0; i < 2; i++) {
@@ -54,7 +54,7 @@ static int push_chunk(lua_State *L, const char *name)
         lua_insert(L, -2);
     } else {
         e = find_embedded(name);
-        if (!e)
+        if (e == NULL)
             return 0;
         status = luaL_loadbufferx(L, e->start, (size_t)(e->end - e->start), e->chunk, "t");
         lua_pushstring(L, ":embedded:");
@@ -97,7 +97,7 @@ static void add_searcher(lua_State *L)
 static int l_embedded(lua_State *L)
 {
     const struct mp__embedded *e = find_embedded(luaL_checkstring(L, 1));
-    if (!e)
+    if (e == NULL)
         return 0;
     lua_pushlstring(L, e->start, (size_t)(e->end - e->start));
     return 1;
@@ -107,7 +107,7 @@ static int l_embedded(lua_State *L)
 
 MP_API int luaopen_moonpool_core(lua_State *L)
 {
-    if (!mp__rt_if_any(L))
+    if (mp__rt_if_any(L) == NULL)
         mp__rt_open(L, NULL);
     lua_newtable(L);
     lua_pushliteral(L, MP_VERSION_STRING);
@@ -146,7 +146,7 @@ MP_API int luaopen_moonpool(lua_State *L)
 static int p_open(lua_State *L)
 {
     uv_loop_t *loop = lua_touserdata(L, 1);
-    if (!mp__rt_if_any(L))
+    if (mp__rt_if_any(L) == NULL)
         mp__rt_open(L, loop);
     luaL_requiref(L, "moonpool", luaopen_moonpool, 0);
     return 0;

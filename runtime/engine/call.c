@@ -83,7 +83,7 @@ static int check_headers(const struct mp_request *q)
     for (size_t i = 0; i < q->nheaders; i++)
         if (mp__header_check(q->headers[i].name, q->headers[i].value, &why) != 0)
             return mp__fail(MP_EINVAL, "headers: %s (%.40s)", why,
-                            q->headers[i].name ? q->headers[i].name : "");
+                            q->headers[i].name != NULL ? q->headers[i].name : "");
     return 0;
 }
 
@@ -113,7 +113,8 @@ int mp__call_check(struct mp_engine *e, const struct mp_request *q)
 
 static size_t block_size(const struct mp_request *q)
 {
-    size_t n = strlen(q->method ? q->method : "POST") + 1 + strlen(q->path ? q->path : "/") + 1;
+    size_t n = strlen(q->method != NULL ? q->method : "POST") + 1 +
+               strlen(q->path != NULL ? q->path : "/") + 1;
     if (q->flags & MP_BORROW)
         return n;
     n += q->prefix.n + q->suffix.n + q->row_prefix.n + q->row_suffix.n + q->tail.n + 16;

@@ -81,7 +81,8 @@ static int check_headers(const struct mp_header *h, size_t n, const char *where)
     const char *why = NULL;
     for (size_t i = 0; i < n; i++)
         if (mp__header_check(h[i].name, h[i].value, &why) != 0)
-            return mp__fail(MP_EINVAL, "%s: %s (%.40s)", where, why, h[i].name ? h[i].name : "");
+            return mp__fail(MP_EINVAL, "%s: %s (%.40s)", where, why,
+                            h[i].name != NULL ? h[i].name : "");
     return 0;
 }
 

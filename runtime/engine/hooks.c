@@ -73,7 +73,7 @@ static int check_rewrite(const struct mp__rewrite *rw)
     for (size_t i = 0; i < rw->nheaders; i++)
         if (mp__header_check(rw->headers[i].name, rw->headers[i].value, &why) != 0)
             return mp__fail(MP_EINVAL, "headers: %s (%.40s)", why,
-                            rw->headers[i].name ? rw->headers[i].name : "");
+                            rw->headers[i].name != NULL ? rw->headers[i].name : "");
     return rw->path != NULL ? mp__call_check_path(rw->path) : 0;
 }
 

@@ -20,7 +20,7 @@ static void report(lua_State *L)
     const char *message = luaL_tolstring(L, -2, NULL);
     fflush(stdout);
     fprintf(stderr, "moonpool: %s\n", message);
-    if (trace)
+    if (trace != NULL)
         fprintf(stderr, "%s\n", trace);
     lua_pop(L, 3);
 }
@@ -81,7 +81,7 @@ int main(int argc, char **argv)
     struct command c = {argc, argv, 0};
     signal(SIGPIPE, SIG_IGN);
     lua_State *L = luaL_newstate();
-    if (!L) {
+    if (L == NULL) {
         fputs("moonpool: not enough memory\n", stderr);
         return EXIT_ERROR;
     }

@@ -15,7 +15,7 @@ struct mpp_attempt *mpp_attempt_find(struct mpp_core *core, uint64_t id)
     if ((uint32_t)id == 0)
         return NULL;
     a = mp__slab_at(&core->attempts, (uint32_t)id - 1);
-    if (!a || a->gen != id >> 32 || a->state == MPP_A_FREE)
+    if (a == NULL || a->gen != id >> 32 || a->state == MPP_A_FREE)
         return NULL;
     return a;
 }
@@ -24,7 +24,7 @@ static struct mpp_attempt *attempt_new(struct mpp_core *core)
 {
     struct mpp_attempt *a = mp__slab_get(&core->attempts);
 
-    if (!a)
+    if (a == NULL)
         return NULL;
     if (a->gen == 0) {
         a->gen = 1;
@@ -68,7 +68,7 @@ struct mpp_attempt *mpp_attempt_start(struct mpp_part *part, struct mpp_endpoint
     struct mpp_core *core = ep->client->core;
     struct mpp_attempt *a = attempt_new(core);
 
-    if (!a)
+    if (a == NULL)
         return NULL;
     a->part = part;
     a->endpoint = ep;
@@ -77,7 +77,7 @@ struct mpp_attempt *mpp_attempt_start(struct mpp_part *part, struct mpp_endpoint
     a->bytes = part->facts.info.bytes;
     a->size_class = part->facts.info.size_class;
     a->is_hedge = (uint8_t)is_hedge;
-    part->run[part->run[0] ? 1 : 0] = a;
+    part->run[part->run[0] != NULL ? 1 : 0] = a;
     part->facts.last_endpoint = ep->index;
     if (ep->index < 64)
         part->tried |= UINT64_C(1) << ep->index;
@@ -121,7 +121,7 @@ static void detach(struct mpp_attempt *a)
 {
     struct mpp_part *part = a->part;
 
-    if (!part)
+    if (part == NULL)
         return;
     if (part->run[0] == a)
         part->run[0] = part->run[1];
@@ -169,7 +169,7 @@ static void won(struct mpp_part *part, uint64_t id, int is_hedge, mp__time hedge
     part->call->refused = 0;
     if (is_hedge)
         part->endpoint->stats.hedges_won++;
-    if (other)
+    if (other != NULL)
         dismiss(other, other->is_hedge ? other->started : hedged_at);
     mpp_part_end(part, MP_KIND_NONE);
 }
@@ -186,7 +186,7 @@ void mpp_attempt_done(struct mpp_core *core, uint64_t id, const struct mpp_outco
 
     if (now > core->now)
         core->now = now;
-    if (!a)
+    if (a == NULL)
         return;
     if (a->state == MPP_A_ABORTING) { /* it ended before its abort was told */
         mpp_attempt_gone(a);
@@ -196,19 +196,19 @@ void mpp_attempt_done(struct mpp_core *core, uint64_t id, const struct mpp_outco
     part = a->part;
     started = a->started;
     is_hedge = a->is_hedge;
-    mpp_judge(part ? &part->call->policy->retry : &ep->client->policy.retry, outcome,
-              part ? part->decode_faults : 0, &judgement);
-    if (part)
+    mpp_judge(part != NULL ? &part->call->policy->retry : &ep->client->policy.retry, outcome,
+              part != NULL ? part->decode_faults : 0, &judgement);
+    if (part != NULL)
         mpp_classify_hook(part, ep, outcome, &judgement);
     mpp_observe(a, outcome, &judgement);
     detach(a);
     mpp_attempt_gone(a);
-    if (!part)
+    if (part == NULL)
         return;
     mpp_hedge_forget(part);
     if (judgement.cls == MPP_OK)
         won(part, id, is_hedge, started);
-    else if (part->run[0])
+    else if (part->run[0] != NULL)
         part->last_kind = (uint8_t)outcome->kind; /* the other copy may still be acceptable */
     else
         mpp_decide(part, ep, outcome, &judgement);
@@ -220,7 +220,7 @@ void mpp_attempt_connected(struct mpp_core *core, uint64_t id, mp__time now)
 
     if (now > core->now)
         core->now = now;
-    if (a)
+    if (a != NULL)
         a->endpoint->reached = 1;
 }
 
@@ -229,6 +229,6 @@ void mpp_attempt_first_byte(struct mpp_core *core, uint64_t id, mp__time now)
     struct mpp_attempt *a = mpp_attempt_find(core, id);
 
     mpp_attempt_connected(core, id, now);
-    if (a)
+    if (a != NULL)
         a->first_byte = 1;
 }

@@ -37,7 +37,7 @@ uint32_t mpp_batch_take(const struct mp_batch_policy *policy, mpp_cost_fn *cost,
         sum.bytes = add(sum.bytes, row.bytes);
         sum.tokens += row.tokens;
     }
-    if (out)
+    if (out != NULL)
         *out = sum;
     return n;
 }

@@ -15,12 +15,12 @@ struct mpp_call *mpp_call_new(const struct mpp_call_cfg *cfg, mp__time now)
     if (client->closing || core->stats.calls_open >= core->max_calls)
         return NULL;
     call = mp__slab_get(&core->calls);
-    if (!call)
+    if (call == NULL)
         return NULL;
     memset(call, 0, sizeof(*call));
     call->client = client;
-    call->policy = cfg->policy ? cfg->policy : &client->policy;
-    call->hooks = cfg->hooks ? cfg->hooks : client->hooks;
+    call->policy = cfg->policy != NULL ? cfg->policy : &client->policy;
+    call->hooks = cfg->hooks != NULL ? cfg->hooks : client->hooks;
     call->next_part = cfg->next_part;
     call->user = cfg->user;
     call->max_concurrent = cfg->max_concurrent ? cfg->max_concurrent : 128;
@@ -106,7 +106,7 @@ int mpp_call_ask(struct mpp_call *call, struct mpp_part **out)
     struct mpp_part *part = mpp_part_new(call);
     int r;
 
-    if (!part)
+    if (part == NULL)
         return -1;
     r = call->next_part(call->user, &part->facts.info);
     if (r == 1) {

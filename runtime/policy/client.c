@@ -12,7 +12,7 @@ struct mpp_pool *mpp_pool_new(struct mpp_core *core, uint32_t max_running)
 {
     struct mpp_pool *pool = calloc(1, sizeof(*pool));
 
-    if (!pool)
+    if (pool == NULL)
         return NULL;
     pool->core = core;
     pool->refs = 1;
@@ -23,7 +23,7 @@ struct mpp_pool *mpp_pool_new(struct mpp_core *core, uint32_t max_running)
 
 void mpp_pool_unref(struct mpp_pool *pool)
 {
-    if (!pool || --pool->refs > 0)
+    if (pool == NULL || --pool->refs > 0)
         return;
     mp__list_remove(&pool->link);
     free(pool);
@@ -43,7 +43,7 @@ static struct mpp_rate *rate_for(struct mpp_client *client, const char *key)
     struct mp__link *link;
     struct mpp_rate *r;
 
-    for (link = core->rates.next; key && link != &core->rates; link = link->next) {
+    for (link = core->rates.next; key != NULL && link != &core->rates; link = link->next) {
         r = MP__ENTRY(link, struct mpp_rate, link);
         if (strcmp(r->key, key) == 0) {
             r->refs++;
@@ -51,14 +51,14 @@ static struct mpp_rate *rate_for(struct mpp_client *client, const char *key)
         }
     }
     r = mpp_rate_new(key, &client->policy.rate, core->now);
-    if (r && key)
+    if (r != NULL && key != NULL)
         mp__list_push(&core->rates, &r->link);
     return r;
 }
 
 static void rate_unref(struct mpp_rate *r)
 {
-    if (!r || --r->refs > 0)
+    if (r == NULL || --r->refs > 0)
         return;
     mp__list_remove(&r->link);
     mpp_rate_free(r);
@@ -83,8 +83,8 @@ static int endpoint_init(struct mpp_client *client, uint32_t i, const struct mpp
     ep->trickle.kind = MPP_T_TRICKLE;
     ep->health.timer.kind = MPP_T_HEALTH;
     ep->health.healthy = 1;
-    ep->rate = rate_for(client, cfg->rate_key ? cfg->rate_key : p->rate.key);
-    return ep->rate ? 0 : -1;
+    ep->rate = rate_for(client, cfg->rate_key != NULL ? cfg->rate_key : p->rate.key);
+    return ep->rate != NULL ? 0 : -1;
 }
 
 static void endpoint_fini(struct mpp_endpoint *ep)
@@ -141,10 +141,10 @@ struct mpp_client *mpp_client_new(struct mpp_core *core, const struct mpp_client
     if (cfg->nendpoints == 0 || cfg->nendpoints > MPP_MAX_ENDPOINTS)
         return NULL;
     client = calloc(1, sizeof(*client));
-    if (!client)
+    if (client == NULL)
         return NULL;
     client->endpoints = calloc(cfg->nendpoints, sizeof(*client->endpoints));
-    if (!client->endpoints) {
+    if (client->endpoints == NULL) {
         free(client);
         return NULL;
     }

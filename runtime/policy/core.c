@@ -8,7 +8,7 @@ struct mpp_core *mpp_new(const struct mpp_config *cfg)
 {
     struct mpp_core *core = calloc(1, sizeof(*core));
 
-    if (!core)
+    if (core == NULL)
         return NULL;
     core->rng = cfg->seed;
     core->max_calls = cfg->max_calls ? cfg->max_calls : 1000000;
@@ -26,11 +26,11 @@ struct mpp_core *mpp_new(const struct mpp_config *cfg)
 
 static void forget_told(struct mpp_core *core)
 {
-    if (core->told_part) {
+    if (core->told_part != NULL) {
         mpp_part_free(core->told_part);
         core->told_part = NULL;
     }
-    if (core->told_call) {
+    if (core->told_call != NULL) {
         struct mpp_call *call = core->told_call;
 
         core->told_call = NULL;
@@ -40,7 +40,7 @@ static void forget_told(struct mpp_core *core)
 
 void mpp_free(struct mpp_core *core)
 {
-    if (!core)
+    if (core == NULL)
         return;
     forget_told(core);
     mp__slab_fini(&core->calls);
@@ -64,7 +64,7 @@ static void tell_abort(struct mpp_attempt *a, struct mpp_action *out)
     out->client = a->endpoint->client;
     out->endpoint = a->endpoint->index;
     out->part = a->part;
-    out->call = a->part ? a->part->call : NULL;
+    out->call = a->part != NULL ? a->part->call : NULL;
     out->is_hedge = a->is_hedge;
     mpp_attempt_gone(a);
 }
@@ -116,7 +116,7 @@ static int tell_next(struct mpp_core *core, struct mpp_action *out)
     struct mp__link *link = mp__list_shift(&core->outbox);
     struct mpp_note *note;
 
-    if (!link)
+    if (link == NULL)
         return 0;
     note = MP__ENTRY(link, struct mpp_note, link);
     switch (note->what) {
@@ -149,7 +149,7 @@ static int expire_one(struct mpp_core *core)
 {
     struct mp__timer *t = mp__heap_first(&core->heap);
 
-    if (!t || t->at > core->now)
+    if (t == NULL || t->at > core->now)
         return 0;
     mp__heap_clear(&core->heap, t);
     switch (t->kind) {
@@ -179,7 +179,7 @@ static int ask_one(struct mpp_core *core)
     struct mpp_call *call;
     struct mpp_part *part;
 
-    if (!link)
+    if (link == NULL)
         return 0;
     call = MP__ENTRY(link, struct mpp_call, note.link);
     if (mpp_call_ask(call, &part) == 1)
@@ -206,7 +206,7 @@ static int start_waiter(struct mpp_core *core, struct mpp_action *out)
             continue;
         }
         a = mpp_attempt_start(part, part->endpoint, 0);
-        if (!a)
+        if (a == NULL)
             return 0;
         mpp_fill_start(out, a);
         return 1;
@@ -242,5 +242,5 @@ mp__time mpp_wake_at(const struct mpp_core *core)
 {
     struct mp__timer *t = mp__heap_first(&core->heap);
 
-    return t ? t->at : MP__NEVER;
+    return t != NULL ? t->at : MP__NEVER;
 }

@@ -14,13 +14,13 @@ void mpp_view_fill(struct mpp_view *view, const struct mpp_part *part,
     view->call_user = call->user;
     view->now = now;
     view->part = &part->facts;
-    view->endpoint = ep ? ep->index : 0;
+    view->endpoint = ep != NULL ? ep->index : 0;
     view->elapsed = mp__seconds(now - part->facts.created);
     view->deadline_left = -1;
     if (call->deadline_at != MP__NEVER)
         view->deadline_left = call->deadline_at > now ? mp__seconds(call->deadline_at - now) : 0;
     view->delay = -1;
-    if (ep) {
+    if (ep != NULL) {
         view->budget_level = mpp_budget_level(&ep->budget);
         view->in_flight = ep->used;
     }
@@ -34,7 +34,7 @@ void mpp_classify_hook(struct mpp_part *part, struct mpp_endpoint *ep,
     enum mpp_class cls = j->cls;
     double delay = -1;
 
-    if (!hooks || !hooks->classify)
+    if (hooks == NULL || hooks->classify == NULL)
         return;
     mpp_view_fill(&view, part, ep);
     view.outcome = outcome;
@@ -57,7 +57,7 @@ static void give_up(struct mpp_part *part, struct mpp_endpoint *ep,
     const struct mpp_hooks *hooks = part->call->hooks;
     struct mpp_view view;
 
-    if (hooks && hooks->on_giveup) {
+    if (hooks != NULL && hooks->on_giveup != NULL) {
         mpp_view_fill(&view, part, ep);
         view.outcome = outcome;
         ep->stats.hook_calls++;
@@ -75,7 +75,7 @@ static enum mpp_verdict ask_retry(struct mpp_part *part, struct mpp_endpoint *ep
     enum mpp_verdict verdict;
     double wish = *delay;
 
-    if (!hooks || !hooks->retry)
+    if (hooks == NULL || hooks->retry == NULL)
         return MPP_DEFAULT;
     mpp_view_fill(&view, part, ep);
     view.outcome = outcome;
@@ -147,7 +147,7 @@ void mpp_decide(struct mpp_part *part, struct mpp_endpoint *ep, const struct mpp
     const struct mp_retry_policy *policy = &part->call->policy->retry;
     struct mpp_core *core = ep->client->core;
     uint32_t max = policy->max_attempts ? policy->max_attempts : 1;
-    int hooked = part->call->hooks && part->call->hooks->retry;
+    int hooked = part->call->hooks != NULL && part->call->hooks->retry != NULL;
     enum mpp_verdict verdict;
     double delay;
     mp__time at;

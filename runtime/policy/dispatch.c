@@ -33,7 +33,7 @@ static void maybe_hold(struct mpp_part *part)
     for (i = 0; i < client->n; i++) {
         struct mpp_rate *r = client->endpoints[i].rate;
 
-        if (!r->holder && r->tokens.rate > 0) {
+        if (r->holder == NULL && r->tokens.rate > 0) {
             r->holder = part;
             part->holding = 1;
         }
@@ -84,7 +84,7 @@ static enum tried_call try_call(struct mpp_call *call, mp__time *wake)
     if (client->admitted >= most)
         return FULL;
     part = head_of(call);
-    if (!part) {
+    if (part == NULL) {
         if (mpp_call_ask(call, &part) != 1) {
             if (!mpp_call_has_work(call))
                 return NOTHING;
@@ -94,13 +94,13 @@ static enum tried_call try_call(struct mpp_call *call, mp__time *wake)
         mpp_part_ready(part, 0);
     }
     ep = mpp_route(part, 0, wake);
-    if (ep && call->hooks && call->hooks->rate) {
+    if (ep != NULL && call->hooks != NULL && call->hooks->rate != NULL) {
         enum tried_call r = ask_rate(part, ep, wake);
 
         if (r != TOOK)
             return r;
     }
-    if (ep) {
+    if (ep != NULL) {
         mpp_part_admit(part, ep);
         return TOOK;
     }
@@ -153,7 +153,7 @@ static enum tried_call pass(struct mpp_client *client, mp__time *wake)
         } else if (r == SHUT) {
             struct mpp_part *part = head_of(call);
 
-            if (looked++ == 0 && part)
+            if (looked++ == 0 && part != NULL)
                 maybe_hold(part);
         }
     }

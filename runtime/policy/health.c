@@ -53,7 +53,7 @@ void mpp_probe_done(struct mpp_client *client, uint32_t endpoint, int healthy, m
 
     if (now > client->core->now)
         client->core->now = now;
-    if (!ep || !ep->health.asked || client->closing)
+    if (ep == NULL || !ep->health.asked || client->closing)
         return;
     h = &ep->health;
     h->asked = 0;

@@ -57,7 +57,7 @@ void mpp_hedge_arm(struct mpp_part *part)
     if (!wanted(part))
         return;
     delay = delay_of(part);
-    if (hooks && hooks->hedge) {
+    if (hooks != NULL && hooks->hedge != NULL) {
         mpp_view_fill(&view, part, part->endpoint);
         view.elapsed = 0;
         view.delay = delay;
@@ -84,7 +84,7 @@ void mpp_hedge_due(struct mpp_part *part)
     double delay = part->hedge_wait > 0 ? part->hedge_wait : delay_of(part);
     mp__time at;
 
-    if (!part->run[0] || part->run[1] || part->run[0]->first_byte)
+    if (part->run[0] == NULL || part->run[1] != NULL || part->run[0]->first_byte)
         return;
     at = delay < 0 ? core->now + mp__ns(UNKNOWN) : mp__after(started(part), delay);
     if (at > core->now) {
@@ -128,7 +128,7 @@ static struct mpp_endpoint *place_for(struct mpp_part *part)
 
     if (part->call->client->n > 1)
         ep = mpp_route(part, 1, &wake);
-    if (!ep && mpp_endpoint_open(part->endpoint, part, part->facts.info.tokens, &wake))
+    if (ep == NULL && mpp_endpoint_open(part->endpoint, part, part->facts.info.tokens, &wake))
         ep = part->endpoint;
     return ep;
 }
@@ -153,14 +153,14 @@ int mpp_hedge_next(struct mpp_client *client, struct mpp_action *out)
             continue;
         }
         ep = place_for(part);
-        if (!ep)
+        if (ep == NULL)
             return 0; /* for a slot it waits, and the others behind it */
         mp__list_remove(link);
         mpp_budget_take(&part->endpoint->hedge);
         ep->used++;
         mpp_rate_reserve(ep->rate, part, part->facts.info.tokens, client->core->now);
         a = mpp_attempt_start(part, ep, 1);
-        if (!a) {
+        if (a == NULL) {
             ep->used--;
             mpp_rate_return(ep->rate, part->facts.info.tokens, client->core->now);
             continue;

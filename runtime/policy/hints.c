@@ -143,7 +143,7 @@ static int http_date(struct scan s, double *out)
     const char *comma = memchr(s.p, ',', (size_t)(s.end - s.p));
     char sep;
 
-    if (!comma)
+    if (comma == NULL)
         return 0;
     s = trimmed(comma + 1, (size_t)(s.end - comma - 1));
     if (!fixed(&s, 2, &d))
@@ -331,7 +331,7 @@ static int set_rate(struct mpp_hints *h, enum what what, int tokens, const char 
         return 1;
     }
     /* "100, 100;w=60" (the old ratelimit draft): the first number is the one in force. */
-    if (cut)
+    if (cut != NULL)
         s = trimmed(s.p, (size_t)(cut - s.p));
     if (!plain(s, &t) || (what == LIMIT && t == 0))
         return 0;
@@ -372,12 +372,12 @@ static int rate_header(struct mpp_hints *h, const char *name, size_t n, const ch
                        size_t value_n, double wall_now)
 {
     const char *dash = memchr(name, '-', n);
-    size_t left = dash ? (size_t)(dash - name) : n;
-    size_t right = dash ? n - left - 1 : 0;
+    size_t left = dash != NULL ? (size_t)(dash - name) : n;
+    size_t right = dash != NULL ? n - left - 1 : 0;
     enum what what;
     int tokens = 0;
 
-    if (!dash) {
+    if (dash == NULL) {
         /* A bare limit does not say of what period: it is not believed, see rate.c. */
         return rate_word(name, n, &what) && what != LIMIT &&
                set_rate(h, what, 0, value, value_n, wall_now);

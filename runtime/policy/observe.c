@@ -124,7 +124,7 @@ void mpp_observe_aborted(struct mpp_attempt *a)
 
     mpp_hints_init(&nothing.hints);
     /* The loser of a hedge took at least so long; without it the tail would vanish from view. */
-    if (a->part && a->part->winner)
+    if (a->part != NULL && a->part->winner)
         mp__hists_record(&ep->hists, a->size_class, core->now - a->started, core->now);
     mpp_rate_done(ep->rate, a->tokens, &nothing, 0, core->now);
     vote(a, &nothing);

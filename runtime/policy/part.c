@@ -8,7 +8,7 @@ struct mpp_part *mpp_part_new(struct mpp_call *call)
     struct mpp_core *core = call->client->core;
     struct mpp_part *part = mp__slab_get(&core->parts);
 
-    if (!part)
+    if (part == NULL)
         return NULL;
     memset(part, 0, sizeof(*part));
     part->call = call;
@@ -152,7 +152,7 @@ void mpp_part_end(struct mpp_part *part, enum mp_kind kind)
         undo_admission(part);
         break;
     case MPP_RUNNING:
-        while (part->run[0]) /* which makes the other one the first */
+        while (part->run[0] != NULL) /* which makes the other one the first */
             mpp_attempt_abort(part->run[0]);
         mpp_hedge_forget(part);
         mpp_part_leave(part);

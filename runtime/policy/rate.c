@@ -34,13 +34,13 @@ struct mpp_rate *mpp_rate_new(const char *key, const struct mp_rate_policy *poli
 {
     struct mpp_rate *r = calloc(1, sizeof(*r));
 
-    if (!r)
+    if (r == NULL)
         return NULL;
-    if (key) {
+    if (key != NULL) {
         size_t n = strlen(key) + 1;
 
         r->key = malloc(n);
-        if (!r->key) {
+        if (r->key == NULL) {
             free(r);
             return NULL;
         }
@@ -56,7 +56,7 @@ struct mpp_rate *mpp_rate_new(const char *key, const struct mp_rate_policy *poli
 
 void mpp_rate_free(struct mpp_rate *r)
 {
-    if (!r)
+    if (r == NULL)
         return;
     free(r->key);
     free(r);
@@ -165,7 +165,7 @@ int mpp_rate_allows(struct mpp_rate *r, const void *who, double tokens, mp__time
 
     if (r->curbed)
         apply_curb(r, now);
-    if (who && r->holder && r->holder != who) {
+    if (who != NULL && r->holder != NULL && r->holder != who) {
         /* Another client may hold it, whose going tells us nothing: look again by the clock. */
         later = r->holder_at > now ? r->holder_at : now + MP__SECOND / 1000;
         if (later < *wake)
@@ -182,7 +182,7 @@ int mpp_rate_allows(struct mpp_rate *r, const void *who, double tokens, mp__time
         later = b;
     if (later < *wake)
         *wake = later;
-    if (who && r->holder == who)
+    if (who != NULL && r->holder == who)
         r->holder_at = later;
     return 0;
 }

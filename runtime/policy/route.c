@@ -300,7 +300,7 @@ struct mpp_endpoint *mpp_route(struct mpp_part *part, int is_hedge, mp__time *wa
         ep = &client->endpoints[0];
         return mpp_endpoint_open(ep, part, part->facts.info.tokens, wake) ? ep : NULL;
     }
-    if (part->call->hooks && part->call->hooks->route && !is_hedge) {
+    if (part->call->hooks != NULL && part->call->hooks->route != NULL && !is_hedge) {
         ep = by_hook(part, wake, &decided);
         if (decided)
             return ep;
@@ -311,7 +311,7 @@ struct mpp_endpoint *mpp_route(struct mpp_part *part, int is_hedge, mp__time *wa
         return mpp_endpoint_open(ep, part, part->facts.info.tokens, wake) ? ep : NULL;
     }
     ep = by_tiers(part, is_hedge, wake);
-    if (ep && mode_of(part) == MP_ROUTE_STICKY && part->facts.attempts == 0 && !is_hedge)
+    if (ep != NULL && mode_of(part) == MP_ROUTE_STICKY && part->facts.attempts == 0 && !is_hedge)
         part->call->stuck_to = (int32_t)ep->index;
     return ep;
 }

@@ -73,7 +73,7 @@ int mpp_split(struct mpp_part *part, const struct mpp_outcome *outcome)
     if (!refusal(outcome) || info->count < 2 || hopeless(call, info->count, outcome->status))
         return 0;
     half = mpp_part_new(call);
-    if (!half)
+    if (half == NULL)
         return 0;
     half->facts = part->facts;
     half->facts.info.user = NULL;

@@ -20,7 +20,7 @@ void mpp_endpoint_stats(const struct mpp_client *client, uint32_t endpoint, mp__
     struct mpp_endpoint *ep = mpp_endpoint_of(client, endpoint);
     uint32_t limit;
 
-    if (!ep) {
+    if (ep == NULL) {
         *out = (struct mpp_endpoint_stats){.rpm_level = -1, .tpm_level = -1};
         return;
     }
@@ -53,7 +53,7 @@ void mpp_endpoint_load(const struct mpp_client *client, uint32_t endpoint, struc
     uint32_t limit;
 
     *out = (struct mpp_load){0};
-    if (!ep)
+    if (ep == NULL)
         return;
     limit = mpp_concurrency_limit(&ep->concurrency);
     out->in_flight = ep->used;

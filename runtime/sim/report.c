@@ -17,7 +17,7 @@ void sim_keep_latency(struct sim_run *run, double t)
         uint64_t cap = run->cap ? run->cap * 2 : 1024;
         double *v = realloc(run->latency, cap * sizeof(*v));
 
-        if (!v) {
+        if (v == NULL) {
             run->nomem = 1;
             return;
         }
@@ -50,7 +50,7 @@ static void summarise_seconds(struct sim_run *run)
     uint64_t at = 0;
     uint32_t i;
 
-    for (i = 0; run->sim->seconds && i < run->sim->nseconds; i++) {
+    for (i = 0; run->sim->seconds != NULL && i < run->sim->nseconds; i++) {
         struct mpp_sim_second *s = &run->sim->seconds[i];
         double *v = run->latency + at;
 

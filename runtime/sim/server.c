@@ -164,7 +164,7 @@ void sim_server_leave(struct sim_run *run, struct sim_request *q)
     q->serving = 0;
     s->busy--;
     link = mp__list_shift(&s->waiting);
-    if (link) {
+    if (link != NULL) {
         s->queued--;
         serve(run, s, MP__ENTRY(link, struct sim_request, link));
     }

@@ -68,7 +68,7 @@ static struct mpp_sim_second *second(struct sim_run *run)
 {
     double t = sim_elapsed(run);
 
-    if (!run->sim->seconds || t < 0 || t >= run->sim->nseconds)
+    if (run->sim->seconds == NULL || t < 0 || t >= run->sim->nseconds)
         return NULL;
     return &run->sim->seconds[(uint32_t)t];
 }
@@ -86,7 +86,7 @@ static int give(struct sim_run *run, struct mpp_part_info *out)
 {
     struct sim_part *p = mp__slab_get(&run->parts);
 
-    if (!p) {
+    if (p == NULL) {
         run->nomem = 1;
         return 0;
     }
@@ -127,7 +127,7 @@ static void new_call(struct sim_run *run)
                                .pool_timeout = sim->pool_timeout,
                                .max_concurrent = sim->rate > 0 ? 1 : sim->concurrency};
 
-    if (!c) {
+    if (c == NULL) {
         run->nomem = 1;
         return;
     }
@@ -138,7 +138,7 @@ static void new_call(struct sim_run *run)
     if (sim->total_timeout > 0)
         cfg.deadline = mp__after(run->now, sim->total_timeout);
     c->call = mpp_call_new(&cfg, run->now);
-    if (!c->call) {
+    if (c->call == NULL) {
         run->nomem = 1;
         return;
     }
@@ -186,7 +186,7 @@ static void start(struct sim_run *run, const struct mpp_action *act)
     struct sim_request *q = mp__slab_get(&run->requests);
     struct mpp_sim_second *s = second(run);
 
-    if (!q) {
+    if (q == NULL) {
         run->nomem = 1;
         return;
     }
@@ -206,7 +206,7 @@ static void start(struct sim_run *run, const struct mpp_action *act)
     run->on_the_way++;
     run->running[q->endpoint]++;
     run->out->attempts++;
-    if (s) {
+    if (s != NULL) {
         s->attempts++;
         if (run->on_the_way > s->running)
             s->running = run->on_the_way;
@@ -256,7 +256,7 @@ static void part_done(struct sim_run *run, const struct mpp_action *act)
         out->rows_ok += f->info.count;
         out->tokens += f->info.tokens;
         sim_keep_latency(run, mp__seconds(run->now - p->born));
-        if (s) {
+        if (s != NULL) {
             s->ok++;
             s->tokens += f->info.tokens;
         }
@@ -269,7 +269,7 @@ static void part_done(struct sim_run *run, const struct mpp_action *act)
     else
         out->failed++;
     out->rows_failed += f->info.count;
-    if (s)
+    if (s != NULL)
         s->failed++;
 }
 
@@ -277,7 +277,7 @@ static void split(struct sim_run *run, const struct mpp_action *act)
 {
     struct sim_part *p = mp__slab_get(&run->parts);
 
-    if (!p) {
+    if (p == NULL) {
         run->nomem = 1;
         return;
     }
@@ -355,7 +355,7 @@ static void answered(struct sim_run *run, struct sim_request *q)
     leave(run, q);
     if (q->outcome.status == 429) {
         run->out->throttled++;
-        if (s)
+        if (s != NULL)
             s->throttled++;
     }
     expect_pause(run, q);
@@ -367,7 +367,7 @@ static void expire(struct sim_run *run)
 {
     struct mp__timer *t = mp__heap_first(&run->heap);
 
-    if (!t || t->at > run->now)
+    if (t == NULL || t->at > run->now)
         return;
     mp__heap_clear(&run->heap, t);
     if (t->kind == T_REQUEST)
@@ -383,7 +383,7 @@ static void note_limit(struct sim_run *run)
     struct mpp_sim_second *s = second(run);
     struct mpp_endpoint_stats stats;
 
-    if (!s)
+    if (s == NULL)
         return;
     mpp_endpoint_stats(run->client, 0, run->now, &stats);
     s->limit = stats.limit;
@@ -391,7 +391,7 @@ static void note_limit(struct sim_run *run)
 
 static int asked_to_stop(const struct sim_run *run, uint64_t turns)
 {
-    return turns % ASK_EVERY == 0 && run->sim->stop && run->sim->stop(run->sim->stop_arg);
+    return turns % ASK_EVERY == 0 && run->sim->stop != NULL && run->sim->stop(run->sim->stop_arg);
 }
 
 /* That a run has no end is the core's fault, unless it was told where to end. */
@@ -401,7 +401,7 @@ static void give_up(struct sim_run *run, mp__time at)
     run->out->makespan = sim_elapsed(run);
     if (at == MP__NEVER)
         sim_violated(run, "stuck: open calls and nothing to wait for");
-    else if (run->sim->max_time <= 0 && !run->sim->stop)
+    else if (run->sim->max_time <= 0 && run->sim->stop == NULL)
         sim_violated(run, "not done at the end of time");
 }
 
@@ -422,7 +422,7 @@ static void loop(struct sim_run *run)
             perform(run, &act);
             left = run->sim->hasty > 0 && mp__random01(&run->rng) < run->sim->hasty;
         }
-        if (run->sim->seconds && run->now / MP__SECOND != noted) {
+        if (run->sim->seconds != NULL && run->now / MP__SECOND != noted) {
             noted = run->now / MP__SECOND;
             note_limit(run);
         }
@@ -430,7 +430,7 @@ static void loop(struct sim_run *run)
         if (!left && run->calls_open == 0 && run->on_the_way == 0 && !run->arrival.armed)
             return;
         at = left ? run->now + MP__SECOND / 1000 : mpp_wake_at(run->core);
-        if (t && t->at < at)
+        if (t != NULL && t->at < at)
             at = t->at;
         if (at == MP__NEVER || at > end || asked_to_stop(run, ++turns)) {
             give_up(run, at);
@@ -460,21 +460,21 @@ static int open_run(struct sim_run *run)
         mp__list_init(&run->servers[i].waiting);
     }
     run->core = mpp_new(&(struct mpp_config){.seed = sim->seed, .drain_losers = sim->drain_losers});
-    if (!run->core)
+    if (run->core == NULL)
         return MP_ENOMEM;
     run->pool = mpp_pool_new(run->core, sim->pool);
     cfg.pool = run->pool;
-    run->client = run->pool ? mpp_client_new(run->core, &cfg) : NULL;
-    return run->client ? MP_OK : MP_ENOMEM;
+    run->client = run->pool != NULL ? mpp_client_new(run->core, &cfg) : NULL;
+    return run->client != NULL ? MP_OK : MP_ENOMEM;
 }
 
 static void close_run(struct sim_run *run)
 {
     struct mpp_action act;
 
-    if (run->client)
+    if (run->client != NULL)
         mpp_client_close(run->client, run->now);
-    while (run->core && mpp_next(run->core, run->now, &act))
+    while (run->core != NULL && mpp_next(run->core, run->now, &act))
         ;
     mpp_pool_unref(run->pool);
     mpp_free(run->core);
@@ -491,13 +491,13 @@ int mpp_sim_run(const struct mpp_sim *sim, struct mpp_sim_result *out)
     int err;
 
     memset(out, 0, sizeof(*out));
-    if (sim->seconds)
+    if (sim->seconds != NULL)
         memset(sim->seconds, 0, sim->nseconds * sizeof(*sim->seconds));
     if (sim->nservers == 0 || sim->nservers > MPP_SIM_SERVERS ||
         (sim->parts == 0 && sim->total_rows == 0 && sim->duration <= 0))
         return MP_EINVAL;
     run = calloc(1, sizeof(*run));
-    if (!run)
+    if (run == NULL)
         return MP_ENOMEM;
     run->sim = sim;
     run->out = out;

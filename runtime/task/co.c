@@ -22,11 +22,11 @@ static int waits_in_task(lua_State *co)
 static int resume(lua_State *L, lua_State *co, int nargs, int *nres)
 {
     struct mp__rt *rt = mp__rt_if_any(L);
-    if (!rt)
+    if (rt == NULL)
         return lua_resume(co, L, nargs, nres);
     struct mp__sched *s = rt->sched;
     lua_State *running = s->running;
-    int blocks = s->current && !lua_isyieldable(L);
+    int blocks = s->current != NULL && !lua_isyieldable(L);
     s->blocked += (unsigned)blocks;
     s->running = co;
     int status = lua_resume(co, L, nargs, nres);
@@ -95,7 +95,7 @@ static int wants_to_be_closed(lua_State *L, lua_State *co, int n)
     if (n == 1)
         return mp__is_mark(co, -1, &mp__kill_mark);
     struct mp__rt *rt = mp__rt_if_any(L);
-    return n == 0 && rt && mp__signal_yielded(rt->sched);
+    return n == 0 && rt != NULL && mp__signal_yielded(rt->sched);
 }
 
 static int run(lua_State *L, lua_State *co, int nargs, int how)
@@ -164,8 +164,8 @@ static int l_wrap(lua_State *L)
 static int l_yield(lua_State *L)
 {
     struct mp__rt *rt = mp__rt_if_any(L);
-    struct mp__task *t = rt ? rt->sched->current : NULL;
-    if (t && t->co == L)
+    struct mp__task *t = rt != NULL ? rt->sched->current : NULL;
+    if (t != NULL && t->co == L)
         return luaL_error(L, "coroutine.yield outside a coroutine of your own "
                              "(moonpool.sleep(0) lets other tasks run)");
     return lua_yield(L, lua_gettop(L));

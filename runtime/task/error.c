@@ -32,7 +32,8 @@ static int l_tostring(lua_State *L)
     const char *message = text_field(L, "message");
     (void)text_field(L, "attempts");
     lua_Integer attempts = lua_tointeger(L, -1);
-    lua_pushfstring(L, "%s: %s", kind ? kind : "error", message ? message : "(no message)");
+    lua_pushfstring(L, "%s: %s", kind != NULL ? kind : "error",
+                    message != NULL ? message : "(no message)");
     if (attempts > 1) {
         lua_pushfstring(L, " (after %d attempts)", (int)attempts);
         lua_concat(L, 2);

@@ -35,13 +35,13 @@ struct mp__rt *mp__rt_if_any(lua_State *L)
     lua_rawgetp(L, LUA_REGISTRYINDEX, &rt_key);
     struct house **box = lua_touserdata(L, -1);
     lua_pop(L, 1);
-    return box && *box ? &(*box)->rt : NULL;
+    return box != NULL && *box != NULL ? &(*box)->rt : NULL;
 }
 
 struct mp__rt *mp__rt(lua_State *L)
 {
     struct mp__rt *rt = mp__rt_if_any(L);
-    if (!rt)
+    if (rt == NULL)
         luaL_error(L, "moonpool is closed");
     return rt;
 }
@@ -51,7 +51,7 @@ struct mp__rt *mp__rt(lua_State *L)
 int mp__rt_on_close(struct mp__rt *rt, void (*fn)(struct mp__rt *rt, void *arg), void *arg)
 {
     struct mp__close_hook *hook = malloc(sizeof(*hook));
-    if (!hook)
+    if (hook == NULL)
         return MP_ENOMEM;
     *hook = (struct mp__close_hook){rt->hooks, fn, arg};
     rt->hooks = hook;
@@ -60,7 +60,7 @@ int mp__rt_on_close(struct mp__rt *rt, void (*fn)(struct mp__rt *rt, void *arg),
 
 void mp__rt_off_close(struct mp__rt *rt, void (*fn)(struct mp__rt *rt, void *arg), void *arg)
 {
-    for (struct mp__close_hook **at = &rt->hooks; *at; at = &(*at)->next) {
+    for (struct mp__close_hook **at = &rt->hooks; *at != NULL; at = &(*at)->next) {
         struct mp__close_hook *hook = *at;
         if (hook->fn == fn && hook->arg == arg) {
             *at = hook->next;
@@ -84,7 +84,7 @@ void mp__rt_release(struct mp__rt *rt)
 
 static void run_hooks(struct mp__rt *rt)
 {
-    while (rt->hooks) {
+    while (rt->hooks != NULL) {
         struct mp__close_hook *hook = rt->hooks;
         rt->hooks = hook->next;
         hook->fn(rt, hook->arg);
@@ -98,23 +98,23 @@ static struct house *house_new(lua_State *L, uv_loop_t *loop, int *err)
 {
     struct house *house = calloc(1, sizeof(*house));
     *err = UV_ENOMEM;
-    if (!house)
+    if (house == NULL)
         return NULL;
-    *err = loop ? 0 : uv_loop_init(&house->loop);
+    *err = loop != NULL ? 0 : uv_loop_init(&house->loop);
     if (*err) {
         free(house);
         return NULL;
     }
     struct mp__sched *s = &house->sched;
-    house->rt = (struct mp__rt){.loop = loop ? loop : &house->loop, .L = L, .sched = s};
-    house->rt.owns_loop = !loop;
+    house->rt = (struct mp__rt){.loop = loop != NULL ? loop : &house->loop, .L = L, .sched = s};
+    house->rt.owns_loop = loop == NULL;
     s->rt = &house->rt;
     s->exit_code = -1;
     mp__list_init(&s->queue);
     mp__waitlist_init(&s->later);
     mp__scope_init(&s->root, &house->rt);
     *err = mp__sched_init(&house->rt);
-    if (*err && !loop)
+    if (*err && loop == NULL)
         uv_loop_close(&house->loop);
     if (*err)
         free(house);
@@ -151,7 +151,7 @@ static int l_gc(lua_State *L)
 {
     struct house **box = lua_touserdata(L, 1);
     struct house *house = *box;
-    if (!house)
+    if (house == NULL)
         return 0;
     close_handles(house);
     run_down(house);
@@ -204,9 +204,9 @@ static void wind_up(lua_State *L, struct mp__rt *rt)
 int mp_lua_close(lua_State *L)
 {
     struct mp__rt *rt = mp__rt_if_any(L);
-    if (!rt)
+    if (rt == NULL)
         return 0;
-    if (rt->sched->current || rt->sched->in_run || !lua_checkstack(L, 40))
+    if (rt->sched->current != NULL || rt->sched->in_run || !lua_checkstack(L, 40))
         return MP_EINVAL;
     struct house *house = MP__ENTRY(rt, struct house, rt);
     if (!house->closing)
@@ -223,7 +223,7 @@ int mp_lua_call(lua_State *L, int nargs, int nresults)
     int status = lua_pcall(L, nargs + 1, nresults, 0);
     /* A script that span until the end has not let the loop see the signal. */
     struct mp__rt *rt = mp__rt_if_any(L);
-    if (rt)
+    if (rt != NULL)
         mp__signal_seen(rt);
     return status;
 }
@@ -236,7 +236,7 @@ void mp_lua_signals(lua_State *L)
 int mp_lua_exit_code(lua_State *L, int code)
 {
     struct mp__rt *rt = mp__rt_if_any(L);
-    if (!rt)
+    if (rt == NULL)
         return code;
     if (rt->sched->interrupted)
         return 128 + rt->sched->interrupted;
@@ -246,7 +246,7 @@ int mp_lua_exit_code(lua_State *L, int code)
 int mp_lua_ended(lua_State *L)
 {
     struct mp__rt *rt = mp__rt_if_any(L);
-    return rt && (rt->sched->interrupted || rt->sched->exit_code >= 0);
+    return rt != NULL && (rt->sched->interrupted || rt->sched->exit_code >= 0);
 }
 
 const char *mp_lua_traceback(lua_State *L)

@@ -45,9 +45,9 @@ void mp__task_cancel_for(struct mp__task *t, int why)
     if (t->state >= TASK_DONE || t->why)
         return;
     t->why = (unsigned char)why;
-    if (t->state != TASK_WAITING || !w || w->state != WAIT_WAITING)
+    if (t->state != TASK_WAITING || w == NULL || w->state != WAIT_WAITING)
         return;
-    if (w->cancel)
+    if (w->cancel != NULL)
         w->cancel(w);
     if (w->hold)
         return;
@@ -338,8 +338,8 @@ static void resume_task(lua_State *L, struct mp__task *t)
 void mp__sched_run(struct mp__rt *rt)
 {
     struct mp__sched *s = rt->sched;
-    lua_State *L = s->from ? s->from : rt->L;
-    if (s->current || s->closing || !lua_checkstack(L, 20))
+    lua_State *L = s->from != NULL ? s->from : rt->L;
+    if (s->current != NULL || s->closing || !lua_checkstack(L, 20))
         return;
     uint64_t end = uv_hrtime() + TURN_BUDGET;
     for (unsigned n = 1; !mp__list_empty(&s->queue); n++) {
@@ -393,7 +393,7 @@ int mp__sched_init(struct mp__rt *rt)
 {
     struct mp__sched *s = rt->sched;
     s->bell = mp__mailbox_new(rt->loop, on_bell, s);
-    if (!s->bell)
+    if (s->bell == NULL)
         return UV_ENOMEM;
     mp__rt_hold(rt);
     uv_check_init(rt->loop, &s->check);
@@ -441,13 +441,13 @@ void mp__sched_kill_all(lua_State *L, struct mp__rt *rt)
         int more = lua_next(L, -2);
         struct mp__task *t = more ? lua_touserdata(L, -1) : NULL;
         lua_pop(L, more ? 3 : 1);
-        if (!t)
+        if (t == NULL)
             break;
         if (t->state >= TASK_DONE) {
             mp__task_release(L, t);
             continue;
         }
-        if (t->wait && t->wait->state == WAIT_WAITING && t->wait->cancel)
+        if (t->wait != NULL && t->wait->state == WAIT_WAITING && t->wait->cancel != NULL)
             t->wait->cancel(t->wait);
         t->wait = NULL;
         mp__node_leave(&t->node);

@@ -49,13 +49,13 @@ void mp__scope_cancel(struct mp__scope *s, int why)
 /* live counts tasks and scopes below that are live, so the step to and from zero climbs. */
 static void more_live(struct mp__scope *s)
 {
-    while (s && s->live++ == 0)
+    while (s != NULL && s->live++ == 0)
         s = s->parent;
 }
 
 static void less_live(struct mp__scope *s)
 {
-    while (s && --s->live == 0) {
+    while (s != NULL && --s->live == 0) {
         mp__waitlist_wake_all(&s->joiners);
         s = s->parent;
     }
@@ -81,7 +81,7 @@ static void finish_scope(struct mp__scope *s)
         finish_scope(MP__ENTRY(s->subs.next, struct mp__scope, sub));
     s->ended = 1;
     mp__list_remove(&s->sub);
-    if (!s->rt)
+    if (s->rt == NULL)
         return;
     mp__alarm_clear(s->rt->sched, &s->alarm);
     mp__token_unwatch(&s->watch);
@@ -154,7 +154,7 @@ static void parse_options(lua_State *L, int idx, struct options *o)
     parse_on_error(L, idx, o);
     if (lua_getfield(L, idx, "cancel_token") != LUA_TNIL) {
         o->token = mp__token_test(L, -1);
-        if (!o->token)
+        if (o->token == NULL)
             luaL_error(L, "cancel_token must be made by moonpool.cancel_token()");
     }
 }
@@ -163,7 +163,7 @@ static void parse_options(lua_State *L, int idx, struct options *o)
 
 static struct mp__scope *current_scope(struct mp__sched *sched)
 {
-    return sched->current ? sched->current->scope : &sched->root;
+    return sched->current != NULL ? sched->current->scope : &sched->root;
 }
 
 /* Pushes the scope, a child of the running task's. */
@@ -174,7 +174,7 @@ static struct mp__scope *push_scope(lua_State *L, int shielded)
     struct mp__scope *s = lua_newuserdatauv(L, sizeof(*s), SCOPE_UVS);
     mp__scope_init(s, rt);
     luaL_setmetatable(L, SCOPE_META);
-    if (rt->sched->current) {
+    if (rt->sched->current != NULL) {
         mp__task_push(L, rt->sched->current);
         lua_getiuservalue(L, -1, TASK_UV_SCOPE);
         lua_setiuservalue(L, -3, SCOPE_UV_PARENT);
@@ -200,7 +200,7 @@ static void apply_options(lua_State *L, struct mp__scope *s, const struct option
         }
     }
     s->collect = (unsigned char)o->collect;
-    if (!o->token)
+    if (o->token == NULL)
         return;
     lua_pushvalue(L, token);
     lua_setiuservalue(L, -2, SCOPE_UV_TOKEN);
@@ -216,7 +216,7 @@ static void apply_options(lua_State *L, struct mp__scope *s, const struct option
 static void join_cancel(struct mp_wait *w)
 {
     struct mp__scope *s = (struct mp__scope *)w->ctx;
-    if (w->task && !s->shielded)
+    if (w->task != NULL && !s->shielded)
         mp__scope_cancel(s, inherited(w->task->why));
 }
 
@@ -252,7 +252,7 @@ static int cut_short(lua_State *L, struct mp__scope *s, enum mode mode)
         return timed_out(L, mode);
     if (s->why == WHY_CANCEL && s->body->state != TASK_DONE)
         return 0;
-    if (caller && caller->why)
+    if (caller != NULL && caller->why)
         return mp__raise_cancelled(L, caller);
     mp__push_cancelled(L, s->why);
     return lua_error(L);
@@ -370,7 +370,7 @@ static int l_spawn(lua_State *L)
 static int l_scope_cancel(lua_State *L)
 {
     struct mp__scope *s = check_scope(L, 1);
-    if (s->rt && !s->ended)
+    if (s->rt != NULL && !s->ended)
         mp__scope_cancel(s, WHY_CANCEL);
     return 0;
 }
@@ -388,13 +388,13 @@ static int l_close(lua_State *L)
 {
     struct mp__scope *s = check_scope(L, 1);
     lua_settop(L, 1);
-    if (!s->rt || s->ended)
+    if (s->rt == NULL || s->ended)
         return 0;
     mp__scope_cancel(s, WHY_CANCEL);
     struct mp__sched *sched = s->rt->sched;
-    int can = sched->current ? lua_isyieldable(L) && !sched->blocked : !sched->in_run;
+    int can = sched->current != NULL ? lua_isyieldable(L) && !sched->blocked : !sched->in_run;
     if (s->live == 0 || sched->closing || !can ||
-        (sched->current && sched->current->state == TASK_CLOSING)) {
+        (sched->current != NULL && sched->current->state == TASK_CLOSING)) {
         if (s->live == 0)
             finish_scope(s);
         return 0;
@@ -440,9 +440,9 @@ static int l_open_scope(lua_State *L)
 static int l_gc(lua_State *L)
 {
     struct mp__scope *s = check_scope(L, 1);
-    while (s->rt && !mp__list_empty(&s->failures))
+    while (s->rt != NULL && !mp__list_empty(&s->failures))
         mp__task_release(L, MP__ENTRY(s->failures.next, struct mp__task, sibling));
-    if (s->rt && !s->ended)
+    if (s->rt != NULL && !s->ended)
         finish_scope(s);
     return 0;
 }
@@ -453,7 +453,7 @@ static int l_set_interrupt(lua_State *L)
 {
     struct mp__scope *s = lua_isnoneornil(L, 1) ? NULL : check_scope(L, 1);
     struct mp__sched *sched = mp__rt(L)->sched;
-    sched->interruptible = s && !s->ended ? s : NULL;
+    sched->interruptible = s != NULL && !s->ended ? s : NULL;
     sched->gentle = lua_toboolean(L, 2);
     return 0;
 }

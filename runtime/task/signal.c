@@ -41,13 +41,13 @@ static void on_hook(lua_State *L, lua_Debug *ar)
 {
     struct mp__rt *rt = mp__rt_if_any(L);
     (void)ar;
-    if (!rt || !rt->sched->signalled) {
+    if (rt == NULL || !rt->sched->signalled) {
         lua_sethook(L, NULL, 0, 0);
         return;
     }
     struct mp__sched *s = rt->sched;
-    int closing = s->current && s->current->state == TASK_CLOSING;
-    if (s->grace > 0 && !closing && s->current && !s->blocked && lua_isyieldable(L)) {
+    int closing = s->current != NULL && s->current->state == TASK_CLOSING;
+    if (s->grace > 0 && !closing && s->current != NULL && !s->blocked && lua_isyieldable(L)) {
         lua_sethook(L, NULL, 0, 0);
         s->hook_yield = 1;
         lua_yield(L, 0);
@@ -78,7 +78,7 @@ int mp__signal_yielded(struct mp__sched *s)
 /* A generator died of the hook: whoever resumed it is next, or a loop of pcalls there would go on. */
 void mp__signal_spread(struct mp__sched *s, lua_State *dead, lua_State *L)
 {
-    if (s->signalled && s->current && lua_gethook(dead) == on_hook)
+    if (s->signalled && s->current != NULL && lua_gethook(dead) == on_hook)
         lua_sethook(L, on_hook, LUA_MASKCOUNT, graces[s->grace]);
 }
 
@@ -102,7 +102,7 @@ static void on_signal(int sig)
 {
     struct mp__sched *s = listener;
     struct timespec now;
-    if (!s)
+    if (s == NULL)
         return;
     if (!pthread_equal(pthread_self(), listener_thread)) {
         pthread_kill(listener_thread, sig);
@@ -118,7 +118,7 @@ static void on_signal(int sig)
     s->signalled = sig;
     s->grace = 0;
     lua_State *co = s->running;
-    if (co && !gently)
+    if (co != NULL && !gently)
         lua_sethook(co, on_hook, LUA_MASKCALL | LUA_MASKRET | LUA_MASKLINE | LUA_MASKCOUNT, 1);
     mp__mailbox_ring(s->bell);
 }
@@ -129,7 +129,7 @@ void mp__signal_seen(struct mp__rt *rt)
     struct mp__sched *s = rt->sched;
     if (!s->signalled)
         return;
-    if (s->interruptible) {
+    if (s->interruptible != NULL) {
         mp__scope_cancel(s->interruptible, WHY_INTERRUPT);
         return;
     }
@@ -139,7 +139,7 @@ void mp__signal_seen(struct mp__rt *rt)
 
 int mp__interrupted(const struct mp__rt *rt)
 {
-    return rt->sched && rt->sched->signalled;
+    return rt->sched != NULL && rt->sched->signalled;
 }
 
 /* ---- who listens ---- */
@@ -160,7 +160,7 @@ static void listen_with(struct mp__sched *s, int sig, struct sigaction *old)
 void mp__signal_take(struct mp__rt *rt)
 {
     struct sigaction now;
-    if (rt->sched->hosted || listener || !rt->owns_loop)
+    if (rt->sched->hosted || listener != NULL || !rt->owns_loop)
         return;
     if (sigaction(SIGINT, NULL, &now) || now.sa_handler == SIG_IGN)
         return;
@@ -217,14 +217,15 @@ static int l_exit(lua_State *L)
     int code = (int)luaL_checkinteger(L, 1);
     if (rt->in_hook)
         return luaL_error(L, "a policy hook cannot end the program");
-    if (!s->current && !s->hosted) {
+    if (s->current == NULL && !s->hosted) {
         lua_close(rt->L);
         exit(code);
     }
     if (s->exit_code < 0)
         s->exit_code = code;
     mp__scope_cancel(&s->root, WHY_EXIT);
-    if (!s->current || s->blocked || !lua_isyieldable(L) || s->current->state == TASK_CLOSING) {
+    if (s->current == NULL || s->blocked || !lua_isyieldable(L) ||
+        s->current->state == TASK_CLOSING) {
         mp__push_cancelled(L, WHY_EXIT);
         return lua_error(L);
     }

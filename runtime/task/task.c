@@ -66,7 +66,7 @@ static int task_over(lua_State *L, int status, lua_KContext ctx)
     if (status == LUA_OK || status == LUA_YIELD)
         return lua_gettop(L) - 1;
     struct mp__task *t = mp__rt(L)->sched->current;
-    if (t)
+    if (t != NULL)
         t->failed = 1;
     return 1;
 }
@@ -86,7 +86,7 @@ static void check_room(lua_State *L, struct mp__sched *s, struct mp__scope *scop
 {
     if (s->closing || scope->ended)
         luaL_error(L, "the scope has ended: no task without a scope");
-    if (s->current && s->current->state == TASK_CLOSING)
+    if (s->current != NULL && s->current->state == TASK_CLOSING)
         luaL_error(L, "cannot spawn while a task is being closed");
     if (s->ntasks >= MP_MAX_TASKS)
         luaL_error(L, "too many tasks (limit %d): use moonpool.map, it runs a window of them",

@@ -10,7 +10,7 @@ static void on_timer(uv_timer_t *handle);
 static void arm(struct mp__sched *s)
 {
     const struct mp__timer *first = mp__heap_first(&s->alarms);
-    if (!first) {
+    if (first == NULL) {
         uv_timer_stop(&s->timer);
         return;
     }
@@ -25,7 +25,7 @@ static void on_timer(uv_timer_t *handle)
 {
     struct mp__sched *s = handle->data;
     mp__time now = mp__now();
-    for (struct mp__timer *t = mp__heap_first(&s->alarms); t && t->at <= now;
+    for (struct mp__timer *t = mp__heap_first(&s->alarms); t != NULL && t->at <= now;
          t = mp__heap_first(&s->alarms)) {
         struct mp__alarm *alarm = MP__ENTRY(t, struct mp__alarm, timer);
         mp__heap_clear(&s->alarms, t);
@@ -86,7 +86,7 @@ int l_sleep(lua_State *L)
     luaL_argcheck(L, seconds >= 0, 1, "must not be negative or NaN");
     mp__wait_check(L);
     struct mp__rt *rt = mp__rt(L);
-    if (seconds == 0 && rt->sched->current)
+    if (seconds == 0 && rt->sched->current != NULL)
         return mp__wait_pause(L, 0, sleep_k);
     struct mp__node *node = mp__node(rt, sleep_cancel);
     node->alarm.fire = sleep_over;

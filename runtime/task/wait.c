@@ -21,7 +21,7 @@ int mp__is_mark(lua_State *L, int idx, const char *mark)
 struct mp__node *mp__node(struct mp__rt *rt, void (*cancel)(struct mp_wait *w))
 {
     struct mp__sched *s = rt->sched;
-    struct mp__node *node = s->current ? &s->current->node : &s->outer_node;
+    struct mp__node *node = s->current != NULL ? &s->current->node : &s->outer_node;
     memset(node, 0, sizeof(*node));
     node->rt = rt;
     node->w.cancel = cancel;
@@ -129,10 +129,10 @@ static int wait_k(lua_State *L, int status, lua_KContext ctx)
     if (state == WAIT_WOKEN)
         return w->k(L, status, w->ctx);
     struct mp__task *t = mp__rt(L)->sched->current;
-    if (state == WAIT_CANCELLED && t)
+    if (state == WAIT_CANCELLED && t != NULL)
         return mp__raise_cancelled(L, t);
     /* A coroutine library that does not know our mark resumed it. */
-    if (state == WAIT_WAITING && w->cancel)
+    if (state == WAIT_WAITING && w->cancel != NULL)
         w->cancel(w);
     return luaL_error(L, "a waiting coroutine was resumed from outside its task");
 }
@@ -166,7 +166,7 @@ int mp__wait_pause(lua_State *L, lua_KContext ctx, lua_KFunction k)
 
 static int outer_error(lua_State *L, struct mp_wait *w, int why)
 {
-    if (w->cancel)
+    if (w->cancel != NULL)
         w->cancel(w);
     w->state = WAIT_IDLE;
     mp__push_cancelled(L, why);
@@ -246,12 +246,12 @@ static const char *wait_obstacle(lua_State *L)
         return "cannot wait: the runtime is closing";
     if (s->rt->in_hook)
         return "cannot wait inside a policy hook: it decides at once";
-    if (t && t->state == TASK_CLOSING)
+    if (t != NULL && t->state == TASK_CLOSING)
         return "cannot wait while a task is being closed (use moonpool.shield before it ends)";
-    if (t && (s->blocked || !lua_isyieldable(L)))
+    if (t != NULL && (s->blocked || !lua_isyieldable(L)))
         return "cannot wait here: a C function is in between (table.sort, string.gsub, require, "
                "a metamethod or a hook)";
-    if (!t && s->in_run)
+    if (t == NULL && s->in_run)
         return "cannot wait here: inside a callback of the event loop; use a task";
     return lua_checkstack(L, 20) ? NULL : "no room to run the loop";
 }
@@ -259,7 +259,7 @@ static const char *wait_obstacle(lua_State *L)
 void mp__wait_possible(lua_State *L)
 {
     const char *obstacle = wait_obstacle(L);
-    if (obstacle)
+    if (obstacle != NULL)
         luaL_error(L, "%s", obstacle);
 }
 
@@ -267,7 +267,7 @@ void mp__wait_check(lua_State *L)
 {
     struct mp__task *t = mp__rt(L)->sched->current;
     mp__wait_possible(L);
-    if (t && t->why)
+    if (t != NULL && t->why)
         mp__raise_cancelled(L, t);
 }
 
@@ -281,14 +281,14 @@ int mp__wait_begin(lua_State *L, struct mp_wait *w, lua_KContext ctx, lua_KFunct
         return k(L, LUA_OK, ctx);
     }
     const char *obstacle = wait_obstacle(L);
-    int cancelled = t && t->why && !w->hold;
-    if ((obstacle || cancelled) && w->cancel)
+    int cancelled = t != NULL && t->why && !w->hold;
+    if ((obstacle != NULL || cancelled) && w->cancel != NULL)
         w->cancel(w);
-    if (obstacle)
+    if (obstacle != NULL)
         return luaL_error(L, "%s", obstacle);
     if (cancelled)
         return mp__raise_cancelled(L, t);
-    if (!t)
+    if (t == NULL)
         return run_outside(L, w);
     enter(t, w);
     return park(L, w);
@@ -303,7 +303,7 @@ void mp__wait_wake(struct mp__rt *rt, struct mp_wait *w)
         return;
     }
     w->state = WAIT_WOKEN;
-    if (w->task) {
+    if (w->task != NULL) {
         w->task->wait = NULL;
         mp__sched_ready(w->task);
     }
@@ -312,7 +312,7 @@ void mp__wait_wake(struct mp__rt *rt, struct mp_wait *w)
 double mp__task_deadline(lua_State *L)
 {
     struct mp__task *t = mp__rt(L)->sched->current;
-    if (!t || !t->scope || t->scope->deadline == MP__NEVER)
+    if (t == NULL || t->scope == NULL || t->scope->deadline == MP__NEVER)
         return -1;
     mp__time left = t->scope->deadline - mp__now();
     return left > 0 ? mp__seconds(left) : 0;

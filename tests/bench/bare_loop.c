@@ -91,7 +91,7 @@ static curl_socket_t on_open(void *arg, curlsocktype purpose, struct curl_sockad
     if ((size_t)fd >= b->fds)
         die("more sockets than expected");
     w = calloc(1, sizeof(*w));
-    if (!w || uv_poll_init(&b->loop, &w->poll, fd) != 0)
+    if (w == NULL || uv_poll_init(&b->loop, &w->poll, fd) != 0)
         die("cannot watch a socket");
     w->poll.data = w;
     w->bench = b;
@@ -121,8 +121,8 @@ static int on_socket(CURL *easy, curl_socket_t fd, int what, void *arg, void *so
 
     (void)easy;
     (void)socketp;
-    if (!w || what == CURL_POLL_REMOVE) {
-        if (w)
+    if (w == NULL || what == CURL_POLL_REMOVE) {
+        if (w != NULL)
             w->wanted = 0;
         return 0;
     }
@@ -199,7 +199,7 @@ static void reap(struct bench *b)
 
     for (;;) {
         message = curl_multi_info_read(b->multi, &more);
-        if (!message)
+        if (message == NULL)
             return;
         finish(b, message->easy_handle, message->data.result);
     }
@@ -227,7 +227,7 @@ static void add(struct bench *b, const char *url)
 {
     CURL *easy = curl_easy_init();
 
-    if (!easy)
+    if (easy == NULL)
         die("no easy handle");
     curl_easy_setopt(easy, CURLOPT_URL, url);
     curl_easy_setopt(easy, CURLOPT_POSTFIELDSIZE, (long)strlen(body));
@@ -254,7 +254,7 @@ static void start(struct bench *b, const char *url, long requests, long connecti
     b->fds = (size_t)connections + 64;
     b->by_fd = calloc(b->fds, sizeof(struct watch *));
     b->multi = curl_multi_init();
-    if (!b->by_fd || !b->multi)
+    if (b->by_fd == NULL || b->multi == NULL)
         die("out of memory");
     b->headers = curl_slist_append(NULL, "Content-Type: application/json");
     b->headers = curl_slist_append(b->headers, "Expect:");

@@ -50,7 +50,7 @@ int main(int argc, char **argv)
         return 1;
     }
     out = fopen(argv[1], "a");
-    if (!out) {
+    if (out == NULL) {
         perror(argv[1]);
         return 1;
     }

@@ -37,7 +37,7 @@ static int refuses(const struct memory *m)
 static void *allocate(void *ud, void *p, size_t old, size_t size)
 {
     struct memory *m = ud;
-    size_t before = p ? old : 0;
+    size_t before = p != NULL ? old : 0;
     if (size == 0) {
         m->used -= (long)before;
         free(p);
@@ -49,7 +49,7 @@ static void *allocate(void *ud, void *p, size_t old, size_t size)
             return NULL;
     }
     void *q = realloc(p, size);
-    if (q)
+    if (q != NULL)
         m->used += (long)size - (long)before;
     return q;
 }

@@ -194,7 +194,7 @@ static void the_heap_is_in_order(void **state)
         mp__heap_clear(&heap, &t[i]);
     for (i = 1; i < 500; i += 3)
         mp__heap_set(&heap, &t[i], (int64_t)(mp__random(&rng) % 100));
-    for (i = 0; mp__heap_first(&heap); i++) {
+    for (i = 0; mp__heap_first(&heap) != NULL; i++) {
         struct mp__timer *first = mp__heap_first(&heap);
 
         assert_true(first->at >= last);

@@ -267,7 +267,7 @@ static inline void rig_delay(struct rig *r, uint32_t i, int status, double retry
 
 static inline void rig_fini(struct rig *r)
 {
-    if (r->client)
+    if (r->client != NULL)
         mpp_client_close(r->client, r->now);
     rig_run(r);
     mpp_pool_unref(r->pool);

@@ -116,7 +116,7 @@ static void ten_thousand_scenarios_keep_every_promise(void **state)
     double simulated = 0;
 
     (void)state;
-    if (env)
+    if (env != NULL)
         sscanf(env, "%lu,%lu", &first, &count);
     for (seed = first; seed < first + count; seed++) {
         struct mpp_sim sim;

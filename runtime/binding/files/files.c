@@ -69,7 +69,7 @@ static int make_room(struct reader *r)
     if (r->cap - r->end >= CHUNK / 2)
         return 0;
     p = realloc(r->buf, r->cap < CHUNK ? CHUNK : r->cap * 2);
-    if (!p)
+    if (p == NULL)
         return -1;
     r->buf = p;
     r->cap = r->cap < CHUNK ? CHUNK : r->cap * 2;
@@ -135,7 +135,7 @@ static enum got take_line(struct reader *r, const char **p, size_t *n)
         skip_bom(r);
     if (r->end > r->scanned)
         nl = memchr(r->buf + r->scanned, '\n', r->end - r->scanned);
-    if (nl)
+    if (nl != NULL)
         return hand_out(r, (size_t)(nl - r->buf), (size_t)(nl - r->buf) + 1, p, n);
     r->scanned = r->end;
     if (r->eof)

@@ -150,7 +150,7 @@ static int l_stat(lua_State *L)
 static int close_dir(lua_State *L)
 {
     DIR **dir = lua_touserdata(L, 1);
-    if (*dir)
+    if (*dir != NULL)
         closedir(*dir);
     *dir = NULL;
     return 0;
@@ -175,12 +175,12 @@ static int l_listdir(lua_State *L)
     const char *path = luaL_checkstring(L, 1);
     DIR **dir = push_dir(L);
     *dir = opendir(path);
-    if (!*dir)
+    if (*dir == NULL)
         return answer(L, 0, path);
     lua_newtable(L);
     lua_Integer n = 0;
     /* glibc's is safe for streams of one's own: cppcheck-suppress readdirCalled */
-    for (struct dirent *entry = readdir(*dir); entry; entry = readdir(*dir)) {
+    for (struct dirent *entry = readdir(*dir); entry != NULL; entry = readdir(*dir)) {
         if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
             continue;
         lua_pushstring(L, entry->d_name);

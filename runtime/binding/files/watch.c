@@ -60,7 +60,7 @@ static void on_cancel(struct mp_wait *wait)
 {
     struct mp__fd_slot *slot = MP__ENTRY(wait, struct mp__fd_slot, wait);
 
-    if (slot->watch)
+    if (slot->watch != NULL)
         uv_poll_stop(&slot->watch->poll);
 }
 
@@ -96,7 +96,7 @@ void mp__fd_unwatch(struct mp__fd_slot *slot)
 {
     struct mp__fd_watch *w = slot->watch;
 
-    if (!w)
+    if (w == NULL)
         return;
     mp__rt_off_close(w->rt, on_runtime_close, w);
     if (slot->wait.state == 1)
@@ -115,7 +115,7 @@ static struct mp__fd_watch *new_watch(struct mp__rt *rt, int fd, int direction)
 {
     struct mp__fd_watch *w = calloc(1, sizeof(*w));
 
-    if (!w)
+    if (w == NULL)
         return NULL;
     w->rt = rt;
     w->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
@@ -139,9 +139,9 @@ int mp__fd_wait(lua_State *L, struct mp__fd_slot *slot, int fd, int direction, l
                 lua_KFunction k)
 {
     mp__wait_check(L);
-    if (!slot->watch) {
+    if (slot->watch == NULL) {
         slot->watch = new_watch(mp__rt(L), fd, direction);
-        if (!slot->watch)
+        if (slot->watch == NULL)
             return luaL_error(L, "cannot wait for a descriptor: %s", strerror(errno));
         slot->watch->slot = slot;
     }

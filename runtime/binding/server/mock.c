@@ -93,7 +93,7 @@ static void embed_text(lua_State *L, const struct job *j, lua_Integer i)
     size_t n;
     lua_rawgeti(L, 1, i);
     const char *text = lua_tolstring(L, -1, &n);
-    if (!text)
+    if (text == NULL)
         luaL_error(L, "texts[%d] must be a string", (int)i);
     mp__hash_embed(text, n, j->dim, j->v);
     lua_pop(L, 1);
@@ -169,7 +169,7 @@ static int l_mock_scores(lua_State *L)
     for (lua_Integer i = 1; i <= count; i++) {
         lua_rawgeti(L, 2, i);
         const char *text = lua_tolstring(L, -1, &n);
-        if (!text)
+        if (text == NULL)
             return luaL_error(L, "texts[%d] must be a string", (int)i);
         double score = (double)mp__hash_score(query, qn, text, n);
         lua_pop(L, 1);

@@ -29,7 +29,7 @@ static const char *check_text(lua_State *L, int idx, const char *what)
 {
     size_t n;
     const char *s = lua_tolstring(L, idx, &n);
-    if (!s || strlen(s) != n)
+    if (s == NULL || strlen(s) != n)
         luaL_error(L, "reply: a header's %s must be a string without NUL, not %s", what,
                    luaL_typename(L, idx));
     return s;
@@ -97,9 +97,10 @@ static int try_send(struct mp__req *q, const struct reply *r, const struct mp__h
 {
     struct mp__http_request *http = q->http;
     mp__request_over(q);
-    int err = fault ? mp__http_reply_fault(http, r->status, r->headers, r->nheaders, r->body,
-                                           r->len, fault)
-                    : mp__http_reply(http, r->status, r->headers, r->nheaders, r->body, r->len);
+    int err =
+        fault != NULL
+            ? mp__http_reply_fault(http, r->status, r->headers, r->nheaders, r->body, r->len, fault)
+            : mp__http_reply(http, r->status, r->headers, r->nheaders, r->body, r->len);
     if (err == UV_EINVAL)
         mp__request_again(q, http);
     return err;
@@ -135,7 +136,7 @@ static int answer_body(lua_State *L, struct mp__req *q, struct reply *r, int val
 {
     if (!lua_isnil(L, value)) {
         r->body = lua_tolstring(L, value, &r->len);
-        if (!r->body)
+        if (r->body == NULL)
             return luaL_error(L, "reply: body must be a string, not %s", luaL_typename(L, value));
         add_type(r, "text/plain; charset=utf-8");
     }
@@ -268,7 +269,7 @@ static int drain_k(lua_State *L, int status, lua_KContext ctx)
 {
     struct mp__req *q = (struct mp__req *)ctx;
     (void)status;
-    lua_pushboolean(L, q->http && !q->gone);
+    lua_pushboolean(L, q->http != NULL && !q->gone);
     return 1;
 }
 
@@ -304,7 +305,7 @@ static int l_server_abort(lua_State *L)
 {
     struct mp__req *q = luaL_checkudata(L, 1, MP__REQUEST);
     struct mp__http_request *http = q->http;
-    if (!http)
+    if (http == NULL)
         return 0;
     mp__request_over(q);
     mp__http_abort(http);
@@ -315,7 +316,7 @@ static int l_server_abort(lua_State *L)
 static int l_server_state(lua_State *L)
 {
     struct mp__req *q = luaL_checkudata(L, 1, MP__REQUEST);
-    lua_pushstring(L, !q->http ? "over" : q->started ? "started" : "new");
+    lua_pushstring(L, q->http == NULL ? "over" : q->started ? "started" : "new");
     return 1;
 }
 

@@ -19,7 +19,7 @@ static void on_gone(struct mp__http_request *http)
 {
     struct mp__req *r = http->data;
     r->gone = 1;
-    if (r->task)
+    if (r->task != NULL)
         mp__task_cancel(r->task);
     mp__waitlist_wake_all(&r->drain); /* outside a task there is nothing to cancel */
 }
@@ -66,7 +66,7 @@ static int l_request_gc(lua_State *L)
 {
     struct mp__req *r = luaL_checkudata(L, 1, MP__REQUEST);
     struct mp__http_request *http = r->http;
-    if (!http)
+    if (http == NULL)
         return 0;
     mp__request_over(r);
     mp__http_abort(http);
@@ -150,7 +150,7 @@ static int l_request_index(lua_State *L)
             return 1;
     }
     lua_pushvalue(L, 2);
-    if (lua_rawget(L, lua_upvalueindex(1)) != LUA_TNUMBER || !r->http)
+    if (lua_rawget(L, lua_upvalueindex(1)) != LUA_TNUMBER || r->http == NULL)
         return 0;
     int field = (int)lua_tointeger(L, -1);
     push_field(L, r->http, field);

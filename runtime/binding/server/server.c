@@ -14,7 +14,7 @@ static int queue_grow(struct mp__srv *s)
 {
     size_t cap = s->cap ? s->cap * 2 : 64;
     struct mp__http_request **queue = malloc(cap * sizeof(*queue));
-    if (!queue)
+    if (queue == NULL)
         return -1;
     for (size_t i = 0; i < s->queued; i++)
         queue[i] = s->queue[(s->head + i) % s->cap];
@@ -31,7 +31,7 @@ static struct mp__http_request *queue_take(struct mp__srv *s)
         struct mp__http_request *req = s->queue[s->head];
         s->head = (s->head + 1) % s->cap;
         s->queued--;
-        if (req)
+        if (req != NULL)
             return req;
     }
     return NULL;
@@ -90,7 +90,7 @@ static void server_close(struct mp__srv *s)
     s->closing = 1;
     mp__rt_off_close(s->rt, server_shut, s);
     mp__waitlist_wake_all(&s->idle);
-    if (!http) {
+    if (http == NULL) {
         s->closed = 1;
         return;
     }
@@ -118,7 +118,7 @@ static void server_shut(struct mp__rt *rt, void *arg)
 static int l_server_gc(lua_State *L)
 {
     struct mp__srv **box = luaL_checkudata(L, 1, MP__SERVER);
-    if (!*box)
+    if (*box == NULL)
         return 0;
     struct mp__srv *s = *box;
     *box = NULL;
@@ -190,7 +190,7 @@ static int l_server_open(lua_State *L)
     luaL_setmetatable(L, MP__SERVER);
 
     struct mp__srv *s = calloc(1, sizeof(*s));
-    if (!s)
+    if (s == NULL)
         return luaL_error(L, "not enough memory");
     *box = s;
     s->rt = mp__rt(L);
@@ -218,7 +218,7 @@ static int l_server_close(lua_State *L)
 static int l_server_stop(lua_State *L)
 {
     struct mp__srv *s = mp__check_server(L, 1);
-    if (s->http)
+    if (s->http != NULL)
         mp__http_server_stop(s->http);
     return 0;
 }
@@ -227,7 +227,7 @@ static int l_server_stop(lua_State *L)
 static int l_server_address(lua_State *L)
 {
     struct mp__srv *s = mp__check_server(L, 1);
-    if (!s->http)
+    if (s->http == NULL)
         return 0;
     lua_pushstring(L, mp__http_server_url(s->http));
     lua_pushinteger(L, mp__http_server_port(s->http));
@@ -244,7 +244,7 @@ static int l_server_stats(lua_State *L)
 {
     struct mp__srv *s = mp__check_server(L, 1);
     struct mp__http_stats st = s->last;
-    if (s->http)
+    if (s->http != NULL)
         mp__http_server_stats(s->http, &st);
     else
         st.open = st.working = 0;
@@ -283,7 +283,7 @@ static int next_now(lua_State *L, struct mp__srv *s)
     if (s->closing)
         return 0;
     struct mp__http_request *http = queue_take(s);
-    if (!http) {
+    if (http == NULL) {
         s->streak = 0;
         return mp__waitlist_wait(L, &s->idle, (lua_KContext)s, next_k);
     }
@@ -299,7 +299,7 @@ static int l_server_next(lua_State *L)
 {
     struct mp__srv *s = mp__check_server(L, 1);
     mp__wait_check(L);
-    if (s->streak < MAX_STREAK || !mp__task_current(s->rt))
+    if (s->streak < MAX_STREAK || mp__task_current(s->rt) == NULL)
         return next_now(L, s);
     s->streak = 0;
     return mp__wait_pause(L, (lua_KContext)s, next_k);

@@ -22,7 +22,7 @@ static uint32_t choice(lua_State *L, int t, const char *field, const char *const
     while (names[found] != NULL && (s == NULL || strcmp(s, names[found]) != 0))
         found++;
     if (names[found] == NULL)
-        luaL_error(L, "reply: %s: '%s' is none of those there are", field, s ? s : "?");
+        luaL_error(L, "reply: %s: '%s' is none of those there are", field, s != NULL ? s : "?");
     lua_pop(L, 1);
     return found;
 }

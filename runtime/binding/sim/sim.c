@@ -87,7 +87,7 @@ static void set(char *at, enum type type, double v)
 
 static void read_names(lua_State *L, int t, void *into, const struct name *names)
 {
-    for (; names->name; names++)
+    for (; names->name != NULL; names++)
         set((char *)into + names->offset, names->type, mp__opt_number(L, t, names->name, 0));
 }
 
@@ -143,7 +143,7 @@ static void put_seconds(lua_State *L, const struct mpp_sim *sim, double makespan
                                         "limit", "tokens", "p50",      "p99",       NULL};
     uint32_t n = makespan + 1 < sim->nseconds ? (uint32_t)makespan + 1 : sim->nseconds;
     lua_createtable(L, 0, 9);
-    for (int k = 0; names[k]; k++) {
+    for (int k = 0; names[k] != NULL; k++) {
         lua_createtable(L, (int)n, 0);
         for (uint32_t i = 0; i < n; i++) {
             const struct mpp_sim_second *s = &sim->seconds[i];

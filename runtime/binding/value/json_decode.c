@@ -112,9 +112,9 @@ static double strtod_c(const char *p)
 {
     static locale_t c_locale; /* a script may have called os.setlocale */
 
-    if (!c_locale)
+    if (c_locale == NULL)
         c_locale = newlocale(LC_ALL_MASK, "C", (locale_t)0);
-    return c_locale ? strtod_l(p, NULL, c_locale) : strtod(p, NULL);
+    return c_locale != NULL ? strtod_l(p, NULL, c_locale) : strtod(p, NULL);
 }
 
 /* Only a number at the very end may lack a byte after it that stops strtod. */
@@ -236,7 +236,7 @@ static int unescape_one(struct decoder *d, const char *close, char *out)
     if (*d->p == 'u')
         return unescape_u(d, close, out);
     hit = *d->p ? strchr(from, *d->p) : NULL;
-    if (!hit)
+    if (hit == NULL)
         return fail_at(d, d->p - 1, "unknown escape");
     out[0] = to[hit - from];
     d->p++;
@@ -252,13 +252,13 @@ static int push_escaped(struct decoder *d, const char *close)
 
     while (d->p < close) {
         const char *esc = memchr(d->p, '\\', (size_t)(close - d->p));
-        size_t run = (size_t)((esc ? esc : close) - d->p);
+        size_t run = (size_t)((esc != NULL ? esc : close) - d->p);
         int got;
 
         memcpy(out + n, d->p, run);
         n += run;
         d->p += run;
-        if (!esc)
+        if (esc == NULL)
             break;
         got = unescape_one(d, close, out + n);
         if (got < 0) {
@@ -538,7 +538,7 @@ static void report(const struct decoder *d, char *err, size_t errcap)
 
     for (;;) {
         nl = memchr(bol, '\n', (size_t)(d->at - bol));
-        if (!nl)
+        if (nl == NULL)
             break;
         bol = nl + 1;
         line++;
@@ -549,10 +549,10 @@ static void report(const struct decoder *d, char *err, size_t errcap)
 
 int mp__json_decode(lua_State *L, const char *p, size_t n, char *err, size_t errcap)
 {
-    struct decoder d = {.L = L, .start = p ? p : "", .p = p ? p : ""};
+    struct decoder d = {.L = L, .start = p != NULL ? p : "", .p = p != NULL ? p : ""};
     int top = lua_gettop(L);
 
-    d.end = d.start + (p ? n : 0);
+    d.end = d.start + (p != NULL ? n : 0);
     if (!lua_checkstack(L, 8))
         fail_at(&d, d.p, "out of memory");
     else if (parse_document(&d) == 0)

@@ -46,7 +46,7 @@ static size_t put(char *dst, size_t cap, size_t at, const char *fmt, const char 
 
     if (at >= cap)
         return at;
-    n = s ? snprintf(dst + at, cap - at, fmt, s) : snprintf(dst + at, cap - at, fmt, i);
+    n = s != NULL ? snprintf(dst + at, cap - at, fmt, s) : snprintf(dst + at, cap - at, fmt, i);
     return n < 0 ? at : at + (size_t)n;
 }
 
@@ -59,13 +59,13 @@ static int is_name(const char *s)
 
 static size_t put_path(struct encoder *e, const struct frame *f)
 {
-    const char *root = e->opt && e->opt->root ? e->opt->root : "value";
+    const char *root = e->opt != NULL && e->opt->root != NULL ? e->opt->root : "value";
     size_t at;
 
-    if (!f)
+    if (f == NULL)
         return put(e->err, e->errcap, 0, "%s", root, 0);
     at = put_path(e, f->up);
-    if (!f->key)
+    if (f->key == NULL)
         return put(e->err, e->errcap, at, "[%lld]", NULL, (long long)f->index);
     return put(e->err, e->errcap, at, is_name(f->key) ? ".%s" : "[\"%.40s\"]", f->key, 0);
 }
@@ -93,13 +93,15 @@ static int fail_depth(struct encoder *e, const struct frame *up, const void *tab
     char what[80];
     const struct frame *f;
 
-    for (f = up; f; f = f->up) {
+    for (f = up; f != NULL; f = f->up) {
         if (f->table == table)
             break;
     }
-    snprintf(what, sizeof(what), f ? "the table contains itself" : "nested deeper than %d levels",
+    snprintf(what, sizeof(what),
+             f != NULL ? "the table contains itself" : "nested deeper than %d levels",
              MP_JSON_ENCODE_DEPTH);
-    while (up && up->up && up->up->up) /* three levels show where; 128 would only fill the line */
+    while (up != NULL && up->up != NULL &&
+           up->up->up != NULL) /* three levels show where; 128 would only fill the line */
         up = up->up;
     return fail(e, up, what);
 }
@@ -339,7 +341,8 @@ static int encode_table_as(struct encoder *e, struct frame *f, int depth, int as
     lua_pop(e->L, 2);
     if (!as_object && (as_list || first_is_one))
         return encode_list(e, f, depth);
-    return e->opt && e->opt->sort_keys ? encode_sorted(e, f, depth) : encode_object(e, f, depth);
+    return e->opt != NULL && e->opt->sort_keys ? encode_sorted(e, f, depth)
+                                               : encode_object(e, f, depth);
 }
 
 static int encode_table(struct encoder *e, const struct frame *up, int depth)
@@ -359,8 +362,8 @@ static int encode_table(struct encoder *e, const struct frame *up, int depth)
         lua_pop(L, 1);
         mp__headers_fill(L, -1);
     }
-    rc = encode_table_as(e, &f, depth + 1, marker && marker == e->array_marker,
-                         marker && marker == e->object_marker);
+    rc = encode_table_as(e, &f, depth + 1, marker != NULL && marker == e->array_marker,
+                         marker != NULL && marker == e->object_marker);
     lua_settop(L, top);
     return rc;
 }

@@ -55,14 +55,14 @@ mp_matrix *mp__to_matrix(lua_State *L, int idx)
 {
     mp_matrix **box = luaL_testudata(L, idx, matrix_type);
 
-    return box ? *box : NULL;
+    return box != NULL ? *box : NULL;
 }
 
 mp_matrix *mp__check_matrix(lua_State *L, int idx)
 {
     mp_matrix **box = luaL_checkudata(L, idx, matrix_type);
 
-    if (!*box)
+    if (*box == NULL)
         luaL_argerror(L, idx, "the matrix was freed");
     return *box;
 }
@@ -81,7 +81,7 @@ static mp_matrix *push_new(lua_State *L, size_t rows, size_t cols)
     mp_matrix **box = mp__push_matrix_box(L);
 
     *box = mp_matrix_new(rows, cols);
-    if (!*box)
+    if (*box == NULL)
         luaL_error(L, "out of memory for a matrix of %I x %I", (lua_Integer)rows,
                    (lua_Integer)cols);
     mp__matrix_account(L, *box);
@@ -252,7 +252,7 @@ static int l_tostring(lua_State *L)
 {
     mp_matrix **box = luaL_checkudata(L, 1, matrix_type);
 
-    if (*box)
+    if (*box != NULL)
         lua_pushfstring(L, "matrix %I x %I", (lua_Integer)mp_matrix_rows(*box),
                         (lua_Integer)mp_matrix_cols(*box));
     else
@@ -278,7 +278,7 @@ static int l_eq(lua_State *L)
 {
     mp_matrix *a = mp__to_matrix(L, 1), *b = mp__to_matrix(L, 2);
 
-    lua_pushboolean(L, a && b && same(a, b));
+    lua_pushboolean(L, a != NULL && b != NULL && same(a, b));
     return 1;
 }
 

@@ -41,7 +41,7 @@ static size_t vector_length(lua_State *L, int idx)
 {
     struct row *r = luaL_testudata(L, idx, row_type);
 
-    return r ? r->n : (size_t)lua_rawlen(L, idx);
+    return r != NULL ? r->n : (size_t)lua_rawlen(L, idx);
 }
 
 const float *mp__check_vector(lua_State *L, int idx, size_t want, size_t *n)
@@ -49,7 +49,7 @@ const float *mp__check_vector(lua_State *L, int idx, size_t want, size_t *n)
     struct row *r = luaL_testudata(L, idx, row_type);
     float *out;
 
-    if (!r && !lua_istable(L, idx))
+    if (r == NULL && !lua_istable(L, idx))
         luaL_typeerror(L, idx, "row view or table of numbers");
     *n = vector_length(L, idx);
     if (want && *n != want) {
@@ -57,7 +57,7 @@ const float *mp__check_vector(lua_State *L, int idx, size_t want, size_t *n)
                         (lua_Integer)want);
         luaL_argerror(L, idx, lua_tostring(L, -1));
     }
-    if (r) {
+    if (r != NULL) {
         lua_pushvalue(L, idx);
         return r->p;
     }
@@ -77,13 +77,13 @@ void mp__matrix_fill_row(lua_State *L, int idx, float *out, size_t cols, lua_Int
     struct row *r = luaL_testudata(L, idx, row_type);
     size_t n;
 
-    if (!r && !lua_istable(L, idx))
+    if (r == NULL && !lua_istable(L, idx))
         luaL_error(L, "row %I: a table of numbers expected, got %s", row, luaL_typename(L, idx));
     n = vector_length(L, idx);
     if (n != cols)
         luaL_error(L, "row %I has %I numbers, row 1 has %I", row, (lua_Integer)n,
                    (lua_Integer)cols);
-    if (r) {
+    if (r != NULL) {
         memcpy(out, r->p, cols * sizeof(*out));
         return;
     }
@@ -174,7 +174,7 @@ static int l_row_eq(lua_State *L)
 {
     struct row *a = luaL_testudata(L, 1, row_type);
     struct row *b = luaL_testudata(L, 2, row_type);
-    int same = a && b && a->n == b->n;
+    int same = a != NULL && b != NULL && a->n == b->n;
 
     for (size_t i = 0; same && i < a->n; i++)
         same = a->p[i] == b->p[i];

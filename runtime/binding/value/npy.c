@@ -339,7 +339,7 @@ static int l_read(lua_State *L)
     box = mp__push_matrix_box(L);
     *box =
         mp_matrix_new((uint64_t)count < left ? (size_t)count : (size_t)left, (size_t)r->info.cols);
-    if (!*box)
+    if (*box == NULL)
         return luaL_error(L, "out of memory for %I rows", count);
     mp__matrix_account(L, *box);
     rc = read_rows(L, r, *box, (uint64_t)first - 1);
@@ -389,7 +389,7 @@ static int l_load(lua_State *L)
         return push_failure(L, path, strerror(errno));
     *box = mp__npy_load(fd, err, sizeof(err));
     close(fd);
-    if (!*box)
+    if (*box == NULL)
         return push_failure(L, path, err);
     mp__matrix_account(L, *box);
     return 1;
