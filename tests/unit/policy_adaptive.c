@@ -1,7 +1,6 @@
 /* Adaptive concurrency, latency histograms, presets, and the hooks' manners. */
 #include "policy_rig.h"
 #include "policy/concurrency.h"
-#include "base/heap.h"
 #include "base/hist.h"
 #include "base/prng.h"
 
@@ -178,33 +177,6 @@ static void percentiles_are_within_a_bucket(void **state)
     mp__hists_fini(&h);
 }
 
-static void the_heap_is_in_order(void **state)
-{
-    struct mp__heap heap = {0};
-    static struct mp__timer t[500];
-    uint64_t rng = 9;
-    int64_t last = -1;
-    int i;
-
-    (void)state;
-    memset(t, 0, sizeof(t));
-    for (i = 0; i < 500; i++)
-        mp__heap_set(&heap, &t[i], (int64_t)(mp__random(&rng) % 100));
-    for (i = 0; i < 500; i += 3)
-        mp__heap_clear(&heap, &t[i]);
-    for (i = 1; i < 500; i += 3)
-        mp__heap_set(&heap, &t[i], (int64_t)(mp__random(&rng) % 100));
-    for (i = 0; mp__heap_first(&heap) != NULL; i++) {
-        struct mp__timer *first = mp__heap_first(&heap);
-
-        assert_true(first->at >= last);
-        last = first->at;
-        mp__heap_clear(&heap, first);
-        mp__heap_clear(&heap, first);
-    }
-    assert_int_equal(i, 333);
-}
-
 static void presets_are_what_the_reference_says(void **state)
 {
     struct mp_policy p;
@@ -329,7 +301,6 @@ int main(void)
         cmocka_unit_test(a_limit_not_reached_does_not_grow),
         cmocka_unit_test(batch_size_is_not_latency),
         cmocka_unit_test(percentiles_are_within_a_bucket),
-        cmocka_unit_test(the_heap_is_in_order),
         cmocka_unit_test(presets_are_what_the_reference_says),
         cmocka_unit_test(a_retry_hook_rules_within_the_caps),
         cmocka_unit_test(a_classify_hook_cannot_make_a_failure_a_success),
