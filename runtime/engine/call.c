@@ -446,7 +446,7 @@ struct mp__part *mp__part_of(struct mpp_part *part)
     return mpp_part_facts(part)->info.user;
 }
 
-void mp__part_free(struct mp__part *part)
+static void part_free(struct mp__part *part)
 {
     if (part->last != NULL)
         mp__attempt_free(part->last);
@@ -603,7 +603,7 @@ void mp__call_part_done(struct mp__part *part, const struct mpp_action *act)
         if (done.kind == MP_KIND_POOL_TIMEOUT)
             mp__hint_pool(call->client);
     }
-    mp__part_free(part);
+    part_free(part);
 }
 
 void mp__call_done(struct mp__call *call, enum mp_kind kind)

@@ -237,7 +237,6 @@ void mp__call_split(struct mp__part *part, struct mpp_part *other, uint32_t keep
 void mp__call_part_done(struct mp__part *part, const struct mpp_action *act);
 void mp__call_done(struct mp__call *call, enum mp_kind kind);
 void mp__call_free(struct mp__call *call);
-void mp__part_free(struct mp__part *part);
 struct mp__part *mp__part_of(struct mpp_part *part);
 struct mp__hdr *mp__call_chain(struct mp__call *call, uint32_t endpoint, int with_body);
 

@@ -17,7 +17,7 @@ static void next_request(struct mp__conn *c);
 
 /* ---- memory ---- */
 
-struct mp__conn *mp__conn_new(struct mp__http_server *s)
+static struct mp__conn *conn_new(struct mp__http_server *s)
 {
     struct mp__link *spare = mp__list_shift(&s->spare);
     if (spare != NULL) {
@@ -408,7 +408,7 @@ static void reset_fields(struct mp__conn *c)
 
 void mp__conn_accept(struct mp__http_server *s)
 {
-    struct mp__conn *c = mp__conn_new(s);
+    struct mp__conn *c = conn_new(s);
     if (c == NULL)
         return;
     reset_fields(c);

@@ -152,6 +152,4 @@ int mp__http_reply_fault(struct mp__http_request *req, int status,
                          const struct mp__http_header *headers, size_t nheaders, const void *body,
                          size_t len, const struct mp__http_fault *fault);
 
-const char *mp__http_reason(int status); /* "Not Found" */
-
 #endif

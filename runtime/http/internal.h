@@ -129,7 +129,6 @@ void mp__conn_linger(struct mp__conn *c);
 void mp__conn_gone(struct mp__conn *c);
 void mp__conn_ended(struct mp__conn *c); /* the reply is all handed over */
 void mp__conn_expired(struct mp__conn *c);
-struct mp__conn *mp__conn_new(struct mp__http_server *s);
 void mp__conn_free(struct mp__conn *c);
 
 /* Writes now what the socket takes, queues a copy of the rest. 0 or the error, which closed c. */

@@ -51,7 +51,7 @@ static const struct {
     {529, "Overloaded"},
 };
 
-const char *mp__http_reason(int status)
+static const char *reason_of(int status)
 {
     for (size_t i = 0; i < sizeof(reasons) / sizeof(reasons[0]); i++) {
         if (reasons[i].status == status)
@@ -157,7 +157,7 @@ int mp__reply_head(struct mp__conn *c, int status, const struct mp__http_header 
     if (s->stopping || (length < 0 && c->req.http_minor == 0))
         c->keep_alive = 0;
     s->scratch.n = 0;
-    snprintf(first, sizeof(first), "HTTP/1.1 %d %s", status, mp__http_reason(status));
+    snprintf(first, sizeof(first), "HTTP/1.1 %d %s", status, reason_of(status));
     if (add(&s->scratch, first) || add_date(s))
         return UV_ENOMEM;
     int err = add_headers(c, headers, nheaders);
@@ -201,7 +201,7 @@ void mp__reply_fail(struct mp__conn *c, int status)
     c->keep_alive = 0;
     c->req.http_minor = 1;
     int len = snprintf(body, sizeof(body), "{\"error\":{\"message\":\"%s\",\"code\":%d}}\n",
-                       mp__http_reason(status), status);
+                       reason_of(status), status);
     static const struct mp__http_header type = {"content-type", "application/json"};
     if (mp__reply_head(c, status, &type, 1, len) != 0) {
         mp__conn_close(c);

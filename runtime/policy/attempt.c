@@ -8,7 +8,7 @@ uint64_t mpp_attempt_id(const struct mpp_attempt *a)
     return (uint64_t)a->gen << 32 | (a->index + 1);
 }
 
-struct mpp_attempt *mpp_attempt_find(struct mpp_core *core, uint64_t id)
+static struct mpp_attempt *find(struct mpp_core *core, uint64_t id)
 {
     struct mpp_attempt *a;
 
@@ -177,7 +177,7 @@ static void won(struct mpp_part *part, uint64_t id, int is_hedge, mp__time hedge
 void mpp_attempt_done(struct mpp_core *core, uint64_t id, const struct mpp_outcome *outcome,
                       mp__time now)
 {
-    struct mpp_attempt *a = mpp_attempt_find(core, id);
+    struct mpp_attempt *a = find(core, id);
     struct mpp_judgement judgement;
     struct mpp_endpoint *ep;
     struct mpp_part *part;
@@ -216,7 +216,7 @@ void mpp_attempt_done(struct mpp_core *core, uint64_t id, const struct mpp_outco
 
 void mpp_attempt_connected(struct mpp_core *core, uint64_t id, mp__time now)
 {
-    struct mpp_attempt *a = mpp_attempt_find(core, id);
+    struct mpp_attempt *a = find(core, id);
 
     if (now > core->now)
         core->now = now;
@@ -226,7 +226,7 @@ void mpp_attempt_connected(struct mpp_core *core, uint64_t id, mp__time now)
 
 void mpp_attempt_first_byte(struct mpp_core *core, uint64_t id, mp__time now)
 {
-    struct mpp_attempt *a = mpp_attempt_find(core, id);
+    struct mpp_attempt *a = find(core, id);
 
     mpp_attempt_connected(core, id, now);
     if (a != NULL)

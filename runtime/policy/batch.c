@@ -1,7 +1,7 @@
 #include "policy/batch.h"
 
-int mpp_batch_fits(const struct mp_batch_policy *p, const struct mpp_batch_sum *sum, uint32_t rows,
-                   const struct mpp_cost *row)
+static int fits(const struct mp_batch_policy *p, const struct mpp_batch_sum *sum, uint32_t rows,
+                const struct mpp_cost *row)
 {
     if (rows == 0)
         return 1;
@@ -31,7 +31,7 @@ uint32_t mpp_batch_take(const struct mp_batch_policy *policy, mpp_cost_fn *cost,
         row = (struct mpp_cost){0};
         /* A full batch need not look: the row may be dear to measure. */
         if (n >= (policy->size ? policy->size : 128) || cost(arg, first + n, &row) != 0 ||
-            !mpp_batch_fits(policy, &sum, n, &row))
+            !fits(policy, &sum, n, &row))
             break;
         sum.chars = add(sum.chars, row.chars);
         sum.bytes = add(sum.bytes, row.bytes);

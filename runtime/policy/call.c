@@ -84,7 +84,7 @@ void mpp_call_touch(struct mpp_call *call)
     mpp_client_touch(client);
 }
 
-void mpp_call_done(struct mpp_call *call, enum mp_kind kind)
+static void done(struct mpp_call *call, enum mp_kind kind)
 {
     struct mpp_core *core = call->client->core;
 
@@ -128,7 +128,7 @@ int mpp_call_ask(struct mpp_call *call, struct mpp_part **out)
     else
         call->more = 0;
     if (r == 0 && call->live == 0)
-        mpp_call_done(call, MP_KIND_NONE);
+        done(call, MP_KIND_NONE);
     return r < 0 ? -1 : 0;
 }
 
@@ -138,7 +138,7 @@ void mpp_call_after_part(struct mpp_call *call)
     if (call->live > 0)
         mpp_call_touch(call);
     else if (call->ended || !call->more)
-        mpp_call_done(call, (enum mp_kind)call->kind);
+        done(call, (enum mp_kind)call->kind);
     else if (!call->dry && !mp__linked(&call->note.link))
         mp__list_push(&call->client->core->asking, &call->note.link);
 }

@@ -30,6 +30,20 @@ void mpp_part_free(struct mpp_part *part)
     mp__slab_put(&core->parts, part);
 }
 
+static void unhold(struct mpp_part *part)
+{
+    struct mpp_client *client = part->call->client;
+    uint32_t i;
+
+    if (!part->holding)
+        return;
+    part->holding = 0;
+    for (i = 0; i < client->n; i++)
+        if (client->endpoints[i].rate->holder == part)
+            client->endpoints[i].rate->holder = NULL;
+    mpp_client_touch(client);
+}
+
 void mpp_part_ready(struct mpp_part *part, int first)
 {
     part->state = MPP_READY;
@@ -54,7 +68,7 @@ void mpp_part_admit(struct mpp_part *part, struct mpp_endpoint *ep)
     part->endpoint = ep;
     part->state = MPP_WAITING;
     mpp_rate_reserve(ep->rate, part, part->facts.info.tokens, core->now);
-    mpp_part_unhold(part);
+    unhold(part);
     if (ep->breaker.state == MPP_BREAKER_HALF)
         part->is_probe = ep->breaker.probing = 1;
     if (part->facts.admitted == 0)
@@ -116,20 +130,6 @@ void mpp_part_leave(struct mpp_part *part)
     mpp_client_touch(call->client);
 }
 
-void mpp_part_unhold(struct mpp_part *part)
-{
-    struct mpp_client *client = part->call->client;
-    uint32_t i;
-
-    if (!part->holding)
-        return;
-    part->holding = 0;
-    for (i = 0; i < client->n; i++)
-        if (client->endpoints[i].rate->holder == part)
-            client->endpoints[i].rate->holder = NULL;
-    mpp_client_touch(client);
-}
-
 void mpp_part_backoff(struct mpp_part *part, mp__time until)
 {
     struct mpp_core *core = part->call->client->core;
@@ -163,7 +163,7 @@ void mpp_part_end(struct mpp_part *part, enum mp_kind kind)
     default:
         mp__list_remove(&part->queue);
     }
-    mpp_part_unhold(part);
+    unhold(part);
     mp__heap_clear(&core->heap, &part->timer);
     mp__list_remove(&part->siblings);
     part->state = MPP_ENDED;

@@ -214,7 +214,6 @@ void mpp_call_after_part(struct mpp_call *call); /* one of its parts ended */
 void mpp_call_free(struct mpp_call *call);
 int mpp_call_has_work(const struct mpp_call *call);
 int mpp_call_ask(struct mpp_call *call, struct mpp_part **out); /* next_part, see there */
-void mpp_call_done(struct mpp_call *call, enum mp_kind kind);   /* tells it, once */
 void mpp_call_end(struct mpp_call *call, enum mp_kind kind);
 
 /* ---- part.c ---- */
@@ -228,11 +227,9 @@ void mpp_part_leave(struct mpp_part *part); /* its slot of the call, after the l
 void mpp_part_backoff(struct mpp_part *part, mp__time until);
 void mpp_part_end(struct mpp_part *part, enum mp_kind kind); /* from any state */
 void mpp_part_timer(struct mpp_part *part);
-void mpp_part_unhold(struct mpp_part *part);
 
 /* ---- attempt.c ---- */
 struct mpp_attempt *mpp_attempt_start(struct mpp_part *part, struct mpp_endpoint *ep, int is_hedge);
-struct mpp_attempt *mpp_attempt_find(struct mpp_core *core, uint64_t id);
 uint64_t mpp_attempt_id(const struct mpp_attempt *a);
 void mpp_attempt_abort(struct mpp_attempt *a);
 void mpp_attempt_gone(struct mpp_attempt *a); /* slots back, freed */

@@ -2,7 +2,7 @@
  * internal.h - the scheduler's own types.
  *
  * A task is a coroutine in a scope. It is in exactly one of these places: the run queue, a wait
- * (struct mp_wait, linked to whatever will end it), running, or over. Nothing in these structs is a
+ * (struct mp__wait, linked to whatever will end it), running, or over. Nothing in these structs is a
  * Lua value: a live task is anchored in a registry table under its address, its coroutine, result
  * and scope in the task's user values.
  */
@@ -23,7 +23,7 @@ struct mp__alarm {
 
 /* What a task waits with when the source needs no memory of its own. */
 struct mp__node {
-    struct mp_wait w;
+    struct mp__wait w;
     struct mp__rt *rt;
     struct mp__link link;
     struct mp__waitlist *in; /* whose list `link` is on */
@@ -61,7 +61,7 @@ struct mp__task {
     struct mp__rt *rt;
     struct mp__scope *scope; /* NULL once it is over */
     lua_State *co;
-    struct mp_wait *wait;
+    struct mp__wait *wait;
     struct mp__link run;     /* in the run queue */
     struct mp__link sibling; /* in scope->tasks, or when over in scope->failures */
     struct mp__waitlist joiners;
@@ -106,7 +106,7 @@ struct mp__sched {
     struct mp__heap alarms;
     struct mp__scope root;
     struct mp__scope *interruptible; /* what a SIGINT cancels; NULL: root */
-    struct mp_wait *outer;           /* the wait outside any task that runs the loop */
+    struct mp__wait *outer;          /* the wait outside any task that runs the loop */
     struct mp__node outer_node;
     unsigned ntasks;
     unsigned nfree;       /* reset threads kept for reuse */
@@ -133,7 +133,7 @@ extern const char mp__wait_mark; /* waits for an event: pass it outward */
 extern const char mp__kill_mark; /* wants to be closed: pass it outward and close */
 
 /* wait.c */
-struct mp__node *mp__node(struct mp__rt *rt, void (*cancel)(struct mp_wait *w));
+struct mp__node *mp__node(struct mp__rt *rt, void (*cancel)(struct mp__wait *w));
 void mp__wait_possible(lua_State *L); /* as mp__wait_check, but a cancelled task may pass */
 void mp__node_join(struct mp__waitlist *list, struct mp__node *node);
 void mp__node_leave(struct mp__node *node); /* fine when on no list */

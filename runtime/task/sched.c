@@ -41,7 +41,7 @@ void mp__sched_ready(struct mp__task *t)
 
 void mp__task_cancel_for(struct mp__task *t, int why)
 {
-    struct mp_wait *w = t->wait;
+    struct mp__wait *w = t->wait;
     if (t->state >= TASK_DONE || t->why)
         return;
     t->why = (unsigned char)why;

@@ -213,7 +213,7 @@ static void apply_options(lua_State *L, struct mp__scope *s, const struct option
 
 /* ---- waiting for the end; the stack is: ..., scope, body ---- */
 
-static void join_cancel(struct mp_wait *w)
+static void join_cancel(struct mp__wait *w)
 {
     struct mp__scope *s = (struct mp__scope *)w->ctx;
     if (w->task != NULL && !s->shielded)

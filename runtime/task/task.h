@@ -40,7 +40,7 @@ void mp__rt_open(lua_State *L, uv_loop_t *loop); /* NULL: a loop of its own */
 
 /* ---- waiting ----
  *
- * A C function that must wait for an event links a struct mp_wait (zeroed, living in a userdata or
+ * A C function that must wait for an event links a struct mp__wait (zeroed, living in a userdata or
  * other memory that outlives the wait) to its source and returns mp__wait_begin(...). Inside a task
  * that yields; outside any task it runs the loop until the wait ends. Then `k` runs with `ctx`, in
  * the same Lua function, to push the results. If the task is cancelled meanwhile, `cancel` is called
@@ -48,9 +48,9 @@ void mp__rt_open(lua_State *L, uv_loop_t *loop); /* NULL: a loop of its own */
  * task; `k` does not run. mp__wait_wake only links the task into the run queue: it may be called from
  * any loop callback, at most once a wait.
  */
-struct mp_wait {
+struct mp__wait {
     struct mp__task *task; /* NULL outside a task */
-    void (*cancel)(struct mp_wait *w);
+    void (*cancel)(struct mp__wait *w);
     lua_KFunction k;
     lua_KContext ctx;
     unsigned char state; /* enum wait_state */
@@ -60,8 +60,8 @@ struct mp_wait {
 /* The source must keep the loop alive (a referenced active handle) while somebody waits: a loop
  * with nothing alive and nothing runnable is taken for a deadlock and ends in an error. A wait
  * that was woken before it began, or before its task was cancelled, ends normally. */
-int mp__wait_begin(lua_State *L, struct mp_wait *w, lua_KContext ctx, lua_KFunction k);
-void mp__wait_wake(struct mp__rt *rt, struct mp_wait *w);
+int mp__wait_begin(lua_State *L, struct mp__wait *w, lua_KContext ctx, lua_KFunction k);
+void mp__wait_wake(struct mp__rt *rt, struct mp__wait *w);
 
 /* Raises (with a clear message) where this Lua function cannot wait: inside table.sort, a gsub
  * callback, require or a metamethod called from C, while in a task; and raises the cancellation in

@@ -57,7 +57,7 @@ static void sleep_over(struct mp__alarm *alarm)
     mp__wait_wake(node->rt, &node->w);
 }
 
-static void sleep_cancel(struct mp_wait *w)
+static void sleep_cancel(struct mp__wait *w)
 {
     struct mp__node *node = MP__ENTRY(w, struct mp__node, w);
     mp__alarm_clear(node->rt->sched, &node->alarm);

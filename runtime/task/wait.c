@@ -18,7 +18,7 @@ int mp__is_mark(lua_State *L, int idx, const char *mark)
 }
 
 /* A task waits for one thing at a time, so one node a task will do; likewise outside. */
-struct mp__node *mp__node(struct mp__rt *rt, void (*cancel)(struct mp_wait *w))
+struct mp__node *mp__node(struct mp__rt *rt, void (*cancel)(struct mp__wait *w))
 {
     struct mp__sched *s = rt->sched;
     struct mp__node *node = s->current != NULL ? &s->current->node : &s->outer_node;
@@ -45,7 +45,7 @@ void mp__node_leave(struct mp__node *node)
     node->in->n--;
 }
 
-static void leave_list(struct mp_wait *w)
+static void leave_list(struct mp__wait *w)
 {
     mp__node_leave(MP__ENTRY(w, struct mp__node, w));
 }
@@ -123,7 +123,7 @@ int mp__raise_cancelled(lua_State *L, struct mp__task *t)
 
 static int wait_k(lua_State *L, int status, lua_KContext ctx)
 {
-    struct mp_wait *w = (struct mp_wait *)ctx;
+    struct mp__wait *w = (struct mp__wait *)ctx;
     unsigned char state = w->state;
     w->state = WAIT_IDLE;
     if (state == WAIT_WOKEN)
@@ -137,13 +137,13 @@ static int wait_k(lua_State *L, int status, lua_KContext ctx)
     return luaL_error(L, "a waiting coroutine was resumed from outside its task");
 }
 
-static int park(lua_State *L, struct mp_wait *w)
+static int park(lua_State *L, struct mp__wait *w)
 {
     lua_pushlightuserdata(L, (void *)&mp__wait_mark);
     return lua_yieldk(L, 1, (lua_KContext)w, wait_k);
 }
 
-static void enter(struct mp__task *t, struct mp_wait *w)
+static void enter(struct mp__task *t, struct mp__wait *w)
 {
     w->state = WAIT_WAITING;
     w->task = t;
@@ -154,7 +154,7 @@ static void enter(struct mp__task *t, struct mp_wait *w)
 int mp__wait_pause(lua_State *L, lua_KContext ctx, lua_KFunction k)
 {
     struct mp__rt *rt = mp__rt(L);
-    struct mp_wait *w = &mp__node(rt, NULL)->w;
+    struct mp__wait *w = &mp__node(rt, NULL)->w;
     w->k = k;
     w->ctx = ctx;
     enter(rt->sched->current, w);
@@ -164,7 +164,7 @@ int mp__wait_pause(lua_State *L, lua_KContext ctx, lua_KFunction k)
 
 /* ---- outside any task: run the loop here ---- */
 
-static int outer_error(lua_State *L, struct mp_wait *w, int why)
+static int outer_error(lua_State *L, struct mp__wait *w, int why)
 {
     if (w->cancel != NULL)
         w->cancel(w);
@@ -174,12 +174,12 @@ static int outer_error(lua_State *L, struct mp_wait *w, int why)
 }
 
 /* Nothing runnable and no live handle: the loop would return at once for ever. */
-static int stuck(struct mp__sched *s, struct mp_wait *w, int alive)
+static int stuck(struct mp__sched *s, struct mp__wait *w, int alive)
 {
     return !alive && w->state == WAIT_WAITING && mp__list_empty(&s->queue);
 }
 
-static void run_until_woken(struct mp__rt *rt, struct mp_wait *w)
+static void run_until_woken(struct mp__rt *rt, struct mp__wait *w)
 {
     struct mp__sched *s = rt->sched;
     while (w->state == WAIT_WAITING) {
@@ -204,7 +204,7 @@ static void leave_process(struct mp__rt *rt)
     exit(code);
 }
 
-static int run_outside(lua_State *L, struct mp_wait *w)
+static int run_outside(lua_State *L, struct mp__wait *w)
 {
     struct mp__rt *rt = mp__rt(L);
     struct mp__sched *s = rt->sched;
@@ -271,7 +271,7 @@ void mp__wait_check(lua_State *L)
         mp__raise_cancelled(L, t);
 }
 
-int mp__wait_begin(lua_State *L, struct mp_wait *w, lua_KContext ctx, lua_KFunction k)
+int mp__wait_begin(lua_State *L, struct mp__wait *w, lua_KContext ctx, lua_KFunction k)
 {
     struct mp__task *t = mp__rt(L)->sched->current;
     w->k = k;
@@ -294,7 +294,7 @@ int mp__wait_begin(lua_State *L, struct mp_wait *w, lua_KContext ctx, lua_KFunct
     return park(L, w);
 }
 
-void mp__wait_wake(struct mp__rt *rt, struct mp_wait *w)
+void mp__wait_wake(struct mp__rt *rt, struct mp__wait *w)
 {
     (void)rt;
     if (w->state != WAIT_WAITING) {

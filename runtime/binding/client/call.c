@@ -43,7 +43,7 @@ static void on_done(void *arg, const struct mp_result *result)
     op_unref(op);
 }
 
-static void on_cancel(struct mp_wait *w)
+static void on_cancel(struct mp__wait *w)
 {
     struct mp__op *op = (struct mp__op *)w; /* its first member */
     if (!op->done && op->rt->engine != NULL)
@@ -313,7 +313,7 @@ static void read_spec(lua_State *L, int spec, int anchor, struct mp_request *q,
 
 /* ---- the call ---- */
 
-int mp__op_result(lua_State *L, int status, lua_KContext ctx)
+static int push_outcome(lua_State *L, int status, lua_KContext ctx)
 {
     struct mp__op *op = (struct mp__op *)ctx;
     (void)status;
@@ -414,18 +414,11 @@ static int l_call_wait(lua_State *L)
     luaL_argcheck(L, op != NULL && !op->taken, 1, "its result was taken");
     if (op->done) {
         op->taken = 1;
-        return mp__op_result(L, LUA_OK, (lua_KContext)op);
+        return push_outcome(L, LUA_OK, (lua_KContext)op);
     }
     mp__wait_check(L);
     op->taken = 1;
-    return mp__wait_begin(L, &op->wait, (lua_KContext)op, mp__op_result);
-}
-
-static int l_call_done(lua_State *L)
-{
-    struct mp__op_box *box = luaL_checkudata(L, 1, MP_OP_TYPE);
-    lua_pushboolean(L, box->op != NULL && box->op->done);
-    return 1;
+    return mp__wait_begin(L, &op->wait, (lua_KContext)op, push_outcome);
 }
 
 static int l_call_cancel(lua_State *L)
@@ -440,7 +433,6 @@ void mp__open_call(lua_State *L)
 {
     static const luaL_Reg functions[] = {{"call_start", l_call_start},
                                          {"call_wait", l_call_wait},
-                                         {"call_done", l_call_done},
                                          {"call_cancel", l_call_cancel},
                                          {NULL, NULL}};
     luaL_newmetatable(L, MP_OP_TYPE);

@@ -55,7 +55,7 @@ static void close_engine(struct mp__rt *rt, void *arg)
     mp_engine_close(e, engine_closed, rt);
 }
 
-mp_engine *mp__engine_of(lua_State *L)
+static mp_engine *engine_of(lua_State *L)
 {
     struct mp__rt *rt = mp__rt(L);
     if (rt->engine != NULL)
@@ -92,7 +92,7 @@ static int l_pool_new(lua_State *L)
     struct mp_pool_config c;
     luaL_checktype(L, 1, LUA_TTABLE);
     read_pool_config(L, 1, &c);
-    mp_engine *e = mp__engine_of(L);
+    mp_engine *e = engine_of(L);
     struct mp__pool_box *box = lua_newuserdatauv(L, sizeof(*box), 0);
     box->pool = NULL;
     luaL_setmetatable(L, MP_POOL_TYPE);
@@ -195,7 +195,7 @@ static int l_client_new(lua_State *L)
     struct mp_client_config c;
     struct mp_pool_config pc;
     read_client_config(L, &c, &pc);
-    mp_engine *e = mp__engine_of(L);
+    mp_engine *e = engine_of(L);
     struct mp__client_box *box = lua_newuserdatauv(L, sizeof(*box), 1);
     box->client = NULL;
     box->counts = NULL;

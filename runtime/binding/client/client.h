@@ -27,7 +27,7 @@ struct mp__result_box {
 
 /* One call: counted, a reference is the userdata's, another the engine's while it runs. */
 struct mp__op {
-    struct mp_wait wait; /* first: mp_wait's cancel finds the op by it */
+    struct mp__wait wait; /* first: mp__wait's cancel finds the op by it */
     struct mp__watch watch;
     struct mp__rt *rt;
     mp_engine *engine;
@@ -52,12 +52,8 @@ struct mp__op_box {
     struct mp__op *op;
 };
 
-int mp__op_result(lua_State *L, int status, lua_KContext op); /* pushes it */
 void mp__stream_into(struct mp_request *q);
 void mp__open_stream(lua_State *L);
-
-/* The runtime's engine, made on first use; raises when it cannot be. */
-mp_engine *mp__engine_of(lua_State *L);
 
 void mp__open_policy(lua_State *L);
 void mp__open_result(lua_State *L);

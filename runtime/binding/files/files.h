@@ -14,7 +14,7 @@ struct mp__fd_watch;
  * mp__fd_unwatch. Keeps its watch from one wait to the next. */
 struct mp__fd_slot {
     struct mp__fd_watch *watch;
-    struct mp_wait wait;
+    struct mp__wait wait;
 };
 
 /* Regular files (and whatever epoll refuses) are always ready and need no watch. */

@@ -52,12 +52,6 @@ static int l_getenv(lua_State *L)
     return 1;
 }
 
-static int l_getpid(lua_State *L)
-{
-    lua_pushinteger(L, getpid());
-    return 1;
-}
-
 /* terminal_width(fd = 2) -> columns, or nil when it is no terminal */
 static int l_terminal_width(lua_State *L)
 {
@@ -211,15 +205,6 @@ static int l_random_hex(lua_State *L)
     return 1;
 }
 
-/* setlinebuf(file): a line at a time, also into a pipe */
-static int l_setlinebuf(lua_State *L)
-{
-    luaL_Stream *stream = luaL_checkudata(L, 1, LUA_FILEHANDLE);
-    luaL_argcheck(L, stream->closef != NULL, 1, "the file is closed");
-    lua_pushboolean(L, setvbuf(stream->f, NULL, _IOLBF, BUFSIZ) == 0);
-    return 1;
-}
-
 /* max_rss() -> the most memory this process has had, in bytes */
 static int l_max_rss(lua_State *L)
 {
@@ -244,7 +229,6 @@ void mp__open_system(lua_State *L)
                                          {"hrtime", l_hrtime},
                                          {"isatty", l_isatty},
                                          {"getenv", l_getenv},
-                                         {"getpid", l_getpid},
                                          {"terminal_width", l_terminal_width},
                                          {"mkdir", l_mkdir},
                                          {"rmdir", l_rmdir},
@@ -254,7 +238,6 @@ void mp__open_system(lua_State *L)
                                          {"stat", l_stat},
                                          {"listdir", l_listdir},
                                          {"random_hex", l_random_hex},
-                                         {"setlinebuf", l_setlinebuf},
                                          {"max_rss", l_max_rss},
                                          {"rss", l_rss},
                                          {NULL, NULL}};

@@ -56,7 +56,7 @@ static void on_ready(uv_poll_t *poll, int status, int events)
     mp__wait_wake(w->rt, &w->slot->wait);
 }
 
-static void on_cancel(struct mp_wait *wait)
+static void on_cancel(struct mp__wait *wait)
 {
     struct mp__fd_slot *slot = MP__ENTRY(wait, struct mp__fd_slot, wait);
 

@@ -16,7 +16,7 @@ static const char sets_key; /* registry: set's address -> its userdata, weakly *
 
 /* ---- counts ---- */
 
-struct mp__hook_counts *mp__hook_counts_new(void)
+static struct mp__hook_counts *counts_new(void)
 {
     struct mp__hook_counts *n = calloc(1, sizeof(*n));
     if (n != NULL)
@@ -215,12 +215,12 @@ int mp__hook_ask(struct mp__hook_case *c)
 
 /* ---- sets ---- */
 
-void mp__hookset_ref(struct mp__hookset *hs)
+static void set_ref(struct mp__hookset *hs)
 {
     hs->refs++;
 }
 
-void mp__hookset_unref(struct mp__hookset *hs)
+static void set_unref(struct mp__hookset *hs)
 {
     if (--hs->refs > 0)
         return;
@@ -230,12 +230,12 @@ void mp__hookset_unref(struct mp__hookset *hs)
 
 static void retain(void *arg)
 {
-    mp__hookset_ref(arg);
+    set_ref(arg);
 }
 
 static void release(void *arg)
 {
-    mp__hookset_unref(arg);
+    set_unref(arg);
 }
 
 struct mp__hookset *mp__hookset_test(lua_State *L, int idx)
@@ -251,7 +251,7 @@ static int l_gc(lua_State *L)
     *box = NULL;
     if (hs != NULL) {
         hs->dead = 1;
-        mp__hookset_unref(hs);
+        set_unref(hs);
     }
     return 0;
 }
@@ -260,7 +260,7 @@ static struct mp__hook_counts *counts_of(lua_State *L, struct mp__client_box *cl
 {
     struct mp__hook_counts *n = client != NULL ? client->counts : NULL;
     if (n == NULL)
-        n = mp__hook_counts_new();
+        n = counts_new();
     if (n == NULL)
         luaL_error(L, "out of memory");
     if (client != NULL)

@@ -90,17 +90,12 @@ struct mp__hook_case {
 /* 1: the hook ran and made sense, out is filled (perhaps with MPP_DEFAULT); 0: it did not. */
 int mp__hook_ask(struct mp__hook_case *c);
 struct mp__hookset *mp__hookset_test(lua_State *L, int idx); /* NULL: not one */
-void mp__hookset_ref(struct mp__hookset *hs);
-void mp__hookset_unref(struct mp__hookset *hs);
-struct mp__hook_counts *mp__hook_counts_new(void);     /* NULL: no memory */
-void mp__hook_counts_unref(struct mp__hook_counts *n); /* NULL is fine */
+void mp__hook_counts_unref(struct mp__hook_counts *n);       /* NULL is fine */
 void mp__push_hook_stats(lua_State *L,
                          const struct mp__hook_counts *n); /* a table; n may be NULL */
 
 /* hook_view.c */
 void mp__push_hook_view(lua_State *L, struct mp__hook_case *c);
-/* The engine's attempt behind a case: 1 and *out, or 0. */
-int mp__hook_case_attempt(const struct mp__hook_case *c, struct mp__attempt_facts *out);
 struct mp__op *mp__hook_op(const struct mp__hook_case *c); /* of its call, or NULL */
 void mp__open_hook_view(lua_State *L);
 

@@ -98,7 +98,8 @@ static const struct {
 
 /* ---- where the facts are ---- */
 
-int mp__hook_case_attempt(const struct mp__hook_case *c, struct mp__attempt_facts *out)
+/* The engine's attempt behind a case: 1 and *out, or 0. */
+static int attempt_of(const struct mp__hook_case *c, struct mp__attempt_facts *out)
 {
     const struct mp__attempt *a = c->attempt;
     if (a == NULL && c->core != NULL && c->core->outcome != NULL && !c->hs->alone)
@@ -124,7 +125,7 @@ static const struct mpp_part_facts *part_of(const struct mp__hook_case *c)
     struct mp__attempt_facts a;
     if (c->core != NULL)
         return c->core->part;
-    return mp__hook_case_attempt(c, &a) ? a.part : NULL;
+    return attempt_of(c, &a) ? a.part : NULL;
 }
 
 static const struct mpp_client *client_of(const struct mp__hook_case *c)
@@ -132,7 +133,7 @@ static const struct mpp_client *client_of(const struct mp__hook_case *c)
     struct mp__attempt_facts a;
     if (c->core != NULL)
         return c->core->client;
-    return mp__hook_case_attempt(c, &a) ? a.client : NULL;
+    return attempt_of(c, &a) ? a.client : NULL;
 }
 
 /* 0-based; -1: none is chosen yet. */
@@ -141,7 +142,7 @@ static int64_t endpoint_of(const struct mp__hook_case *c)
     struct mp__attempt_facts a;
     if (c->core != NULL)
         return c->which == HOOK_ROUTE ? -1 : (int64_t)c->core->endpoint;
-    return mp__hook_case_attempt(c, &a) ? (int64_t)a.endpoint : -1;
+    return attempt_of(c, &a) ? (int64_t)a.endpoint : -1;
 }
 
 /* ---- values ---- */
@@ -343,7 +344,7 @@ static void push_text(lua_State *L, const char *s, size_t n)
 static int attempt_field(lua_State *L, const struct mp__hook_case *c, enum field f)
 {
     struct mp__attempt_facts a;
-    if (!mp__hook_case_attempt(c, &a))
+    if (!attempt_of(c, &a))
         return 0;
     int before = c->which == HOOK_BEFORE;
     switch (f) {
@@ -517,7 +518,7 @@ static int l_header(lua_State *L)
     size_t n;
     const char *name = luaL_checklstring(L, 2, &n);
     struct mp__attempt_facts a;
-    if (!mp__hook_case_attempt(c, &a) || c->which == HOOK_BEFORE)
+    if (!attempt_of(c, &a) || c->which == HOOK_BEFORE)
         return 0;
     for (const char *p = a.head, *end = a.head + a.head_len; p < end;) {
         const char *eol = memchr(p, '\n', (size_t)(end - p));

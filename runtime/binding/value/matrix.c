@@ -29,28 +29,6 @@ void mp__matrix_account(lua_State *L, const mp_matrix *m)
         lua_gc(L, LUA_GCSTEP, kb < 1 << 20 ? (int)kb : 1 << 20);
 }
 
-static int push_boxed(lua_State *L)
-{
-    mp_matrix **from = lua_touserdata(L, 1);
-    mp_matrix **box = mp__push_matrix_box(L);
-
-    *box = *from;
-    *from = NULL;
-    return 1;
-}
-
-/* The reference must not be lost when Lua cannot allocate, so the pushing is protected. */
-void mp__push_matrix(lua_State *L, mp_matrix *m)
-{
-    lua_pushcfunction(L, push_boxed);
-    lua_pushlightuserdata(L, &m);
-    if (lua_pcall(L, 1, 1, 0) != LUA_OK) {
-        mp_matrix_unref(m);
-        lua_error(L);
-    }
-    mp__matrix_account(L, *(mp_matrix **)lua_touserdata(L, -1));
-}
-
 mp_matrix *mp__to_matrix(lua_State *L, int idx)
 {
     mp_matrix **box = luaL_testudata(L, idx, matrix_type);

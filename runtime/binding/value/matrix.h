@@ -9,9 +9,6 @@
 
 #include "moonpool.h"
 
-/* Pushes a userdata that takes over one reference of m (also when Lua runs out of memory). */
-void mp__push_matrix(lua_State *L, mp_matrix *m);
-
 /* Pushes an empty box that may be filled with one reference later; it frees what is in it. Where
  * work between allocation and push may raise, the box comes first. */
 mp_matrix **mp__push_matrix_box(lua_State *L);
