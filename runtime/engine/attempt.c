@@ -13,6 +13,7 @@
 #include <time.h>
 
 #include "codec/json_find.h"
+#include "codec/head.h"
 #include "engine/internal.h"
 #include "engine/message.h"
 #include "policy/retry.h"
@@ -123,45 +124,34 @@ static int on_header(struct mp__xfer *x, const char *line, size_t n)
     return 0;
 }
 
-static float *on_row(void *arg, uint32_t item, uint32_t dim)
+static float *scratch_row(struct mp__attempt *a, uint32_t item, uint32_t dim,
+                          enum mp__row_fault *fault)
 {
-    struct mp__attempt *a = arg;
-    const char *why = NULL;
-    float *to = NULL;
-    if (!a->is_hedge) {
-        to = mp__call_row(a->call, a->part->first + item, dim, &why);
-    } else {
-        if (a->scratch == NULL) {
-            a->scratch = calloc((size_t)a->part->count * dim, sizeof(float));
-            a->scratch_dim = dim;
-        }
-        if (a->scratch != NULL && dim == a->scratch_dim)
-            to = a->scratch + (size_t)item * dim;
+    if (a->scratch == NULL) {
+        a->scratch = calloc((size_t)a->part->count * dim, sizeof(float));
+        a->scratch_dim = dim;
     }
-    if (to == NULL)
-        snprintf(a->message, sizeof(a->message), "%s",
-                 why != NULL && strcmp(why, "dimension") != 0
-                     ? why
-                     : "the reply's vectors have another dimension than those before");
-    return to;
+    if (a->scratch != NULL && dim == a->scratch_dim)
+        return a->scratch + (size_t)item * dim;
+    *fault = a->scratch == NULL ? MP__ROW_NO_MEMORY : MP__ROW_DIMENSION;
+    return NULL;
 }
 
-/* The value of a header of the reply, not NUL-ended; NULL: it has none of that name. */
-static const char *reply_header(const struct mp__attempt *a, const char *name, size_t *n)
+static float *on_row(void *arg, uint32_t item, uint32_t dim)
 {
-    size_t name_n = strlen(name);
-    const char *end = a->head.p + a->head.n;
-    for (const char *p = a->head.p, *nl = NULL; p != NULL && p < end; p = nl + 1) {
-        nl = memchr(p, '\n', (size_t)(end - p));
-        if (nl == NULL)
-            return NULL;
-        if ((size_t)(nl - p) >= name_n + 2 && p[name_n] == ':' &&
-            strncasecmp(p, name, name_n) == 0) {
-            *n = (size_t)(nl - p) - name_n - 2;
-            return p + name_n + 2;
-        }
-    }
-    return NULL;
+    static const char *const words[] = {
+        [MP__ROW_FINE] = "",
+        [MP__ROW_DIMENSION] = "the reply's vectors have another dimension than those before",
+        [MP__ROW_TOO_MANY] = "the matrix would be larger than max_matrix_bytes",
+        [MP__ROW_NO_MEMORY] = "out of memory",
+    };
+    struct mp__attempt *a = arg;
+    enum mp__row_fault fault = MP__ROW_FINE;
+    float *to = a->is_hedge ? scratch_row(a, item, dim, &fault)
+                            : mp__call_row(a->call, a->part->first + item, dim, &fault);
+    if (to == NULL)
+        snprintf(a->message, sizeof(a->message), "%s", words[fault]);
+    return to;
 }
 
 static int ready_decoder(struct mp__attempt *a, const struct mp__decoder_cfg *cfg)
@@ -176,7 +166,7 @@ static int ready_decoder(struct mp__attempt *a, const struct mp__decoder_cfg *cf
     if (a->decoder == NULL)
         return MP_ENOMEM;
     if (header != NULL)
-        value = reply_header(a, header, &n);
+        value = mp__head_find(a->head.p, a->head.n, header, &n);
     if (value != NULL) /* an error stays in the decoder, which says it at the first byte */
         mp__decoder_header(a->decoder, value, n);
     return 0;
@@ -475,7 +465,7 @@ void mp__attempt_usage(const struct mp__attempt *a, int64_t *prompt, int64_t *to
 {
     const char *name = a->call != NULL ? a->call->vectors.tokens_header : NULL;
     size_t n = 0;
-    const char *value = name != NULL ? reply_header(a, name, &n) : NULL;
+    const char *value = name != NULL ? mp__head_find(a->head.p, a->head.n, name, &n) : NULL;
     mp__decoder_usage(a->decoder, prompt, total);
     if (value != NULL && *prompt < 0)
         *prompt = mp__json_find_int(value, n, "");

@@ -466,23 +466,23 @@ void mp__call_split(struct mp__part *part, struct mpp_part *other, uint32_t keep
 
 /* ---- ends ---- */
 
-float *mp__call_row(struct mp__call *call, uint64_t row, uint32_t dim, const char **why)
+float *mp__call_row(struct mp__call *call, uint64_t row, uint32_t dim, enum mp__row_fault *fault)
 {
     struct mp_result *r = call->result;
     if (r->matrix == NULL) {
         if (dim > 0 && call->nrows > call->engine->cfg.max_matrix_bytes / sizeof(float) / dim) {
-            *why = "the matrix would be larger than max_matrix_bytes";
+            *fault = MP__ROW_TOO_MANY;
             return NULL;
         }
         r->matrix = mp_matrix_new(call->nrows, dim);
         if (r->matrix == NULL) {
-            *why = "out of memory";
+            *fault = MP__ROW_NO_MEMORY;
             return NULL;
         }
         r->dimensions = dim;
     }
     if (dim != r->dimensions) {
-        *why = "dimension";
+        *fault = MP__ROW_DIMENSION;
         return NULL;
     }
     return mp_matrix_data(r->matrix) + row * dim;
@@ -561,10 +561,10 @@ static void add_usage(struct mp_result *r, struct mp__attempt *a)
 /* A hedge decoded beside the matrix: it won, so its rows move in. */
 static enum mp_kind take_scratch(struct mp__part *part, const struct mp__attempt *a)
 {
-    const char *why = NULL;
+    enum mp__row_fault fault;
     if (a->scratch == NULL)
         return MP_KIND_NONE;
-    float *to = mp__call_row(part->call, part->first, a->scratch_dim, &why);
+    float *to = mp__call_row(part->call, part->first, a->scratch_dim, &fault);
     if (to == NULL)
         return MP_KIND_DECODE;
     memcpy(to, a->scratch, (size_t)part->count * a->scratch_dim * sizeof(float));

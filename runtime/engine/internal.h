@@ -253,7 +253,9 @@ void mp__attempt_timer(struct mp__attempt *a);
 void mp__attempt_free(struct mp__attempt *a);
 void mp__attempt_resume(struct mp__attempt *a); /* its streamed reply may go on */
 void mp__attempt_leave(struct mp__attempt *a);  /* its part is over while it still runs */
-float *mp__call_row(struct mp__call *call, uint64_t row, uint32_t dim, const char **why);
+enum mp__row_fault { MP__ROW_FINE, MP__ROW_DIMENSION, MP__ROW_TOO_MANY, MP__ROW_NO_MEMORY };
+/* Where the row's vector goes; NULL: *fault says why not. */
+float *mp__call_row(struct mp__call *call, uint64_t row, uint32_t dim, enum mp__row_fault *fault);
 
 /* Adds an exchange for rows [first, first+count). */
 int mp__result_add(struct mp__call *call, const struct mp_exchange *x, const char *head,

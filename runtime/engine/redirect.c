@@ -11,6 +11,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "codec/head.h"
 #include "engine/internal.h"
 
 #define MAX_HOPS 3
@@ -23,16 +24,12 @@ static int is_redirect(int status)
 /* The last Location of the kept headers, "" when there is none. */
 static void location(const struct mp__attempt *a, char *out, size_t cap)
 {
-    const char *end = a->head.p + a->head.n;
+    struct mp__head_line line;
+    const char *at = a->head.p;
     out[0] = '\0';
-    for (const char *p = a->head.p, *nl = NULL; p != NULL && p < end; p = nl + 1) {
-        nl = memchr(p, '\n', (size_t)(end - p));
-        if (nl == NULL)
-            return;
-        size_t n = (size_t)(nl - p);
-        if (n > 10 && n - 10 < cap && strncasecmp(p, "location: ", 10) == 0)
-            snprintf(out, cap, "%.*s", (int)(n - 10), p + 10);
-    }
+    while (mp__head_next(&at, a->head.p + a->head.n, &line))
+        if (mp__head_is(&line, "location") && line.value_n > 0 && line.value_n < cap)
+            snprintf(out, cap, "%.*s", (int)line.value_n, line.value);
 }
 
 static int keeps_method(const struct mp__attempt *a)

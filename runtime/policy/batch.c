@@ -1,11 +1,17 @@
 #include "policy/batch.h"
+#include "policy/core.h"
 
-static int fits(const struct mp_batch_policy *p, const struct mpp_batch_sum *sum, uint32_t rows,
-                const struct mpp_cost *row)
+static uint32_t most(const struct mp_batch_policy *p)
+{
+    return p->size ? p->size : MPP_BATCH_ROWS;
+}
+
+int mpp_batch_fits(const struct mp_batch_policy *p, const struct mpp_batch_sum *sum, uint32_t rows,
+                   const struct mpp_cost *row)
 {
     if (rows == 0)
         return 1;
-    if (rows >= (p->size ? p->size : 128))
+    if (rows >= most(p))
         return 0;
     /* Written as subtractions: a cost may be UINT64_MAX. */
     if (p->chars && (sum->chars > p->chars || row->chars > p->chars - sum->chars))
@@ -30,8 +36,8 @@ uint32_t mpp_batch_take(const struct mp_batch_policy *policy, mpp_cost_fn *cost,
     for (; n < nrows && n < UINT32_MAX; n++) {
         row = (struct mpp_cost){0};
         /* A full batch need not look: the row may be dear to measure. */
-        if (n >= (policy->size ? policy->size : 128) || cost(arg, first + n, &row) != 0 ||
-            !fits(policy, &sum, n, &row))
+        if (n >= most(policy) || cost(arg, first + n, &row) != 0 ||
+            !mpp_batch_fits(policy, &sum, n, &row))
             break;
         sum.chars = add(sum.chars, row.chars);
         sum.bytes = add(sum.bytes, row.bytes);

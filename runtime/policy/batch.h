@@ -31,6 +31,8 @@ uint32_t mpp_batch_take(const struct mp_batch_policy *policy, mpp_cost_fn *cost,
                         uint64_t first, uint64_t nrows, struct mpp_batch_sum *sum);
 
 /* Does a row fit behind `rows` rows that cost `sum`? */
+int mpp_batch_fits(const struct mp_batch_policy *policy, const struct mpp_batch_sum *sum,
+                   uint32_t rows, const struct mpp_cost *row);
 
 /* floor(log2(x)) + 1; 0 for less than 1: the size class of a part of so many tokens. */
 uint32_t mpp_size_class(double x);

@@ -23,7 +23,7 @@ struct mpp_call *mpp_call_new(const struct mpp_call_cfg *cfg, mp__time now)
     call->hooks = cfg->hooks != NULL ? cfg->hooks : client->hooks;
     call->next_part = cfg->next_part;
     call->user = cfg->user;
-    call->max_concurrent = cfg->max_concurrent ? cfg->max_concurrent : 128;
+    call->max_concurrent = cfg->max_concurrent ? cfg->max_concurrent : MPP_CALL_PARTS;
     call->pool_timeout = mp__ns(cfg->pool_timeout);
     call->idempotent = cfg->idempotent;
     call->pinned = cfg->pinned_endpoint < (int32_t)client->n ? cfg->pinned_endpoint : -1;

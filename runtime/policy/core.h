@@ -27,6 +27,9 @@
 #include "moonpool.h"
 #include "policy/hints.h"
 
+#define MPP_BATCH_ROWS 128 /* a request, when nobody says */
+#define MPP_CALL_PARTS 128 /* of a call at once, likewise */
+
 struct mpp_core;
 struct mpp_pool;   /* connection slots, shared by clients */
 struct mpp_client; /* endpoints + default policy */
@@ -189,7 +192,7 @@ void *mpp_client_user(const struct mpp_client *client);
 struct mpp_call_cfg {
     struct mpp_client *client;
     const struct mp_policy *policy; /* NULL: the client's. Else must outlive the call */
-    uint32_t max_concurrent;        /* parts admitted at once; 0: 128 */
+    uint32_t max_concurrent;        /* parts admitted at once; 0: MPP_CALL_PARTS */
     mp__time deadline;              /* absolute; MP__NEVER */
     double pool_timeout;            /* s; <= 0 none */
     uint8_t idempotent;

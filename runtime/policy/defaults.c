@@ -53,7 +53,7 @@ static void job_defaults(struct mp_policy *policy)
     policy->concurrency.limit = 4;
     policy->concurrency.max = 256;
     policy->concurrency.min = 1;
-    policy->batch.size = 128;
+    policy->batch.size = MPP_BATCH_ROWS;
     policy->breaker.consecutive = 5;
     policy->breaker.ratio = 0.5;
     policy->breaker.min_requests = 20;

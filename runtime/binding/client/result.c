@@ -8,13 +8,13 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 
 #include "binding/client/client.h"
 #include "binding/value/headers.h"
 #include "binding/value/json.h"
 #include "binding/value/matrix.h"
 #include "binding/value/msgpack.h"
+#include "codec/head.h"
 
 #define SLICE_NS 1000000
 
@@ -113,26 +113,6 @@ static int l_matrix_scatter(lua_State *L)
     return 1;
 }
 
-/* ---- headers ---- */
-
-static size_t header_value(const struct mp_exchange *x, const char *name, const char **value)
-{
-    const char *p = x->data;
-    const char *stop = p + x->head_len;
-    size_t n = strlen(name);
-    while (p < stop) {
-        const char *end = memchr(p, '\n', (size_t)(stop - p));
-        if (end == NULL)
-            break;
-        if ((size_t)(end - p) > n + 2 && p[n] == ':' && strncasecmp(p, name, n) == 0) {
-            *value = p + n + 2;
-            return (size_t)(end - *value);
-        }
-        p = end + 1;
-    }
-    return 0;
-}
-
 /* ---- one exchange ---- */
 
 static void push_error(lua_State *L, const struct mp_exchange *x, const char *kind,
@@ -196,8 +176,8 @@ static int l_result_body(lua_State *L)
 
 static int looks_like_json(const struct mp_exchange *x)
 {
-    const char *type = NULL;
-    size_t n = header_value(x, "content-type", &type);
+    size_t n = 0;
+    const char *type = mp__head_find(x->data, x->head_len, "content-type", &n);
     if (n > 0)
         return memmem(type, n, "json", 4) != NULL;
     const char *body = mp_exchange_body(x);
@@ -206,8 +186,8 @@ static int looks_like_json(const struct mp_exchange *x)
 
 static int is_msgpack(const struct mp_exchange *x)
 {
-    const char *type = NULL;
-    size_t n = header_value(x, "content-type", &type);
+    size_t n = 0;
+    const char *type = mp__head_find(x->data, x->head_len, "content-type", &n);
     return n > 0 &&
            (memmem(type, n, "msgpack", 7) != NULL || memmem(type, n, "messagepack", 11) != NULL);
 }

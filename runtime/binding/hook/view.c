@@ -9,6 +9,7 @@
 #include <strings.h>
 
 #include "base/prng.h"
+#include "codec/head.h"
 
 struct view {
     struct mp__hook_watch *watch;
@@ -515,21 +516,16 @@ static struct mp__hook_case *check_view(lua_State *L)
 static int l_header(lua_State *L)
 {
     struct mp__hook_case *c = check_view(L);
-    size_t n;
-    const char *name = luaL_checklstring(L, 2, &n);
+    size_t n = 0;
+    const char *name = luaL_checkstring(L, 2);
     struct mp__attempt_facts a;
     if (!attempt_of(c, &a) || c->which == HOOK_BEFORE)
         return 0;
-    for (const char *p = a.head, *end = a.head + a.head_len; p < end;) {
-        const char *eol = memchr(p, '\n', (size_t)(end - p));
-        eol = eol != NULL ? eol : end;
-        if ((size_t)(eol - p) >= n + 2 && strncasecmp(p, name, n) == 0 && p[n] == ':') {
-            lua_pushlstring(L, p + n + 2, (size_t)(eol - p) - n - 2);
-            return 1;
-        }
-        p = eol + 1;
-    }
-    return 0;
+    const char *value = mp__head_find(a.head, a.head_len, name, &n);
+    if (value == NULL)
+        return 0;
+    lua_pushlstring(L, value, n);
+    return 1;
 }
 
 /* view:load(i) -> in flight, sound, latency, limit of endpoint i (none: its own) */

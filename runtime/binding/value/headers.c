@@ -8,28 +8,30 @@
 #include "binding/value/headers.h"
 
 #include <lauxlib.h>
-#include <string.h>
+
+#include "codec/head.h"
 
 static const char meta_key;
 
 /* Lower-case names; of a name that comes more than once the values are joined by ", ". */
-static void put_header(lua_State *L, int t, const char *line, const char *colon, const char *end)
+static void put_header(lua_State *L, int t, const struct mp__head_line *line)
 {
     char name[256];
-    size_t n = (size_t)(colon - line);
+    size_t n = line->name_n;
     if (n >= sizeof(name))
         return;
     for (size_t i = 0; i < n; i++)
-        name[i] = line[i] >= 'A' && line[i] <= 'Z' ? (char)(line[i] + 32) : line[i];
+        name[i] = line->name[i] >= 'A' && line->name[i] <= 'Z' ? (char)(line->name[i] + 32)
+                                                               : line->name[i];
     lua_pushlstring(L, name, n);
     lua_pushvalue(L, -1);
     if (lua_rawget(L, t) == LUA_TSTRING) {
         lua_pushliteral(L, ", ");
-        lua_pushlstring(L, colon + 2, (size_t)(end - colon - 2));
+        lua_pushlstring(L, line->value, line->value_n);
         lua_concat(L, 3);
     } else {
         lua_pop(L, 1);
-        lua_pushlstring(L, colon + 2, (size_t)(end - colon - 2));
+        lua_pushlstring(L, line->value, line->value_n);
     }
     lua_rawset(L, t);
 }
@@ -51,15 +53,9 @@ void mp__headers_fill(lua_State *L, int idx)
     lua_setmetatable(L, t);
     lua_pushnil(L);
     lua_rawseti(L, t, 1);
-    for (const char *stop = p + n; p != NULL && p < stop;) {
-        const char *end = memchr(p, '\n', (size_t)(stop - p));
-        const char *colon = end != NULL ? memchr(p, ':', (size_t)(end - p)) : NULL;
-        if (end == NULL)
-            break;
-        if (colon != NULL && end - colon >= 2)
-            put_header(L, t, p, colon, end);
-        p = end + 1;
-    }
+    struct mp__head_line line;
+    for (const char *at = p; mp__head_next(&at, p + n, &line);)
+        put_header(L, t, &line);
     lua_pop(L, 1);
 }
 

@@ -12,6 +12,12 @@
 
 #define KICK_ROUNDS 4
 
+/* What a pool is when nobody says. */
+#define MAX_CONNECTIONS 256
+#define MAX_IDLE        128
+#define IDLE_TIMEOUT    30 /* s */
+#define LANE_SIZE       64
+
 static pthread_once_t global_once = PTHREAD_ONCE_INIT;
 
 static void global_init(void)
@@ -327,13 +333,13 @@ static void config_defaults(struct mp_pool_config *c, const struct mp_pool_confi
     if (given != NULL)
         memcpy(c, given, given->size < sizeof(*c) ? given->size : sizeof(*c));
     if (c->max_connections == 0)
-        c->max_connections = 256;
+        c->max_connections = MAX_CONNECTIONS;
     if (c->max_idle == 0)
-        c->max_idle = 128;
+        c->max_idle = MAX_IDLE;
     if (c->idle_timeout == 0)
-        c->idle_timeout = 30;
+        c->idle_timeout = IDLE_TIMEOUT;
     if (c->lane_size == 0)
-        c->lane_size = 64;
+        c->lane_size = LANE_SIZE;
     if (c->lane_size > c->max_connections)
         c->lane_size = c->max_connections;
 }
