@@ -2,6 +2,12 @@
 -- anything is sent, with the option's name and the nearest one that exists.
 local M = {}
 
+--- A variable of the environment; an empty one is not set, as for curl and in the shell's ${X:-}.
+function M.env(name)
+  local value = os.getenv(name)
+  return value ~= "" and value or nil
+end
+
 local function distance(a, b)
   local row = {}
   for j = 0, #b do row[j] = j end
@@ -31,9 +37,24 @@ function M.nearest(name, known)
   return best
 end
 
--- What is refused may be shown: no control characters into a log.
+-- How the keys of services begin.
+local key_prefixes = {
+  sk = true, pk = true, pa = true, jina = true, hf = true, gsk = true, nvapi = true, pcsk = true,
+  nk = true, tok = true, key = true, ABSK = true, Bearer = true,
+}
+
+--- `text` without the words in it that look like the key of a service: a key that stands in the wrong
+--- place must not go to the screen, a log or a bug report.
+function M.masked(text)
+  text = text:gsub("(%f[%w]%a+)([-_][%w_%-]+)", function(prefix, rest)
+    return key_prefixes[prefix] and #rest >= 8 and rest:find "%d" and "***" or nil
+  end)
+  return (text:gsub("%f[%w]AIza[%w_%-]+", "***"):gsub("Bearer%s+%S+", "Bearer ***"))
+end
+
+-- What is refused may be shown: no control characters into a log, and no key.
 local function fail(where, level, fmt, ...)
-  error(where .. ": " .. fmt:format(...):gsub("%c", "?"), level + 1)
+  error(where .. ": " .. M.masked(fmt:format(...)):gsub("%c", "?"), level + 1)
 end
 
 local function is_number(v)
@@ -155,6 +176,36 @@ function M.check(where, given, rules, level, secret)
   return given
 end
 
+-- Whether ".." segments climb over the path's start.
+local function climbs_out(path)
+  local depth = 0
+  for segment in path:match("^[^?#]*"):gsub("%%2[eE]", "."):gmatch "[^/]+" do
+    depth = depth + (segment == ".." and -1 or segment ~= "." and 1 or 0)
+    if depth < 0 then return true end
+  end
+  return false
+end
+
+--- The caller's own path, from "/" on. It stays below the base URL: the URL is normalised before it is
+--- sent, and what lies beside the endpoint's prefix may be another tenant's.
+--- `own`: prefixes of the provider itself, which may climb.
+function M.path(where, path, level, own)
+  path = path or "/"
+  local rest = path
+  for _, prefix in ipairs(own or {}) do
+    if #path - #prefix < #rest and path:sub(1, #prefix) == prefix then rest = path:sub(#prefix + 1) end
+  end
+  if climbs_out(rest) then fail(where, level or 2, "path: its .. leads out of base_url") end
+  return path:sub(1, 1) == "/" and path or "/" .. path
+end
+
+-- As the engine refuses them; here the message names the option.
+local framing = {}
+for name in ("content-length transfer-encoding connection keep-alive te trailer proxy-connection upgrade")
+  :gmatch "%S+" do
+  framing[name] = true
+end
+
 --- Headers: a table name -> value (false removes), as the flat list the core takes.
 function M.headers(where, t, level, into)
   local out = into or {}
@@ -166,6 +217,9 @@ function M.headers(where, t, level, into)
       fail(where, level, "headers: '%s' is no header name", tostring(name))
     end
     if value ~= false then
+      if framing[name:lower()] then
+        fail(where, level, "headers: %s is the transport's to set", name)
+      end
       if type(value) == "number" then value = ("%s"):format(value) end
       if type(value) ~= "string" then
         fail(where, level, "headers: the value of %s must be a string, got a %s", name, type(value))

@@ -147,18 +147,25 @@ static int base_headers(struct mp__header_set *set, const struct mp_client_confi
     return rc;
 }
 
+/* An empty variable is not set, as curl reads it: it must not hide the one after it. */
+static const char *env(const char *name)
+{
+    const char *v = getenv(name);
+    return v != NULL && *v != '\0' ? v : NULL;
+}
+
 /* What the environment says, read once: curl would look at every request. */
 static const char *env_proxy(const char *scheme)
 {
     const char *v = NULL;
     if (strcmp(scheme, "https") == 0) {
-        v = getenv("https_proxy");
-        v = v != NULL ? v : getenv("HTTPS_PROXY");
+        v = env("https_proxy");
+        v = v != NULL ? v : env("HTTPS_PROXY");
     } else {
-        v = getenv("http_proxy"); /* HTTP_PROXY can be set by a CGI client's header */
+        v = env("http_proxy"); /* HTTP_PROXY can be set by a CGI client's header */
     }
-    v = v != NULL ? v : getenv("all_proxy");
-    v = v != NULL ? v : getenv("ALL_PROXY");
+    v = v != NULL ? v : env("all_proxy");
+    v = v != NULL ? v : env("ALL_PROXY");
     return v != NULL ? v : "";
 }
 
@@ -263,9 +270,9 @@ static char *copy_or(const char *s, const char *fallback)
 
 static void copy_strings(struct mp_client *c, const struct mp_client_config *cfg)
 {
-    const char *no_proxy = getenv("no_proxy");
+    const char *no_proxy = env("no_proxy");
     if (no_proxy == NULL)
-        no_proxy = getenv("NO_PROXY");
+        no_proxy = env("NO_PROXY");
     c->tls_ca = copy_or(cfg->tls.ca_file, NULL);
     c->tls_cert = copy_or(cfg->tls.cert_file, NULL);
     c->tls_key = copy_or(cfg->tls.key_file, NULL);

@@ -10,6 +10,20 @@
 
 #include "engine/internal.h"
 
+/* What says where a message ends or what the connection is for is the transport's: with a second
+ * word on it, a proxy and the server could read two requests where one was sent. */
+static int is_framing(const char *name)
+{
+    static const char *const names[] = {
+        "content-length", "transfer-encoding", "connection", "keep-alive", "te",
+        "trailer",        "proxy-connection",  "upgrade",
+    };
+    for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++)
+        if (strcasecmp(name, names[i]) == 0)
+            return 1;
+    return 0;
+}
+
 int mp__header_check(const char *name, const char *value, const char **why)
 {
     static const char extra[] = "!#$%&'*+-.^_`|~";
@@ -22,6 +36,9 @@ int mp__header_check(const char *name, const char *value, const char **why)
         if (!alnum && strchr(extra, *p) == NULL)
             *why = "a header name holds a character that is not allowed";
     }
+    if (*why == NULL && value != NULL && is_framing(name))
+        *why = "Content-Length, Transfer-Encoding, Connection, Keep-Alive, TE, Trailer and Upgrade "
+               "are the transport's to set";
     for (const char *p = value; *why == NULL && p != NULL && *p != '\0'; p++)
         if (*p == '\r' || *p == '\n' || ((unsigned char)*p < ' ' && *p != '\t') || *p == 127)
             *why = "a header value holds a line break or control character";

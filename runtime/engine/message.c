@@ -7,6 +7,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "codec/utf8.h"
 #include "engine/transport/transport.h"
 
 #define MAX_ERROR_JSON 16384
@@ -45,15 +46,34 @@ static const char *text_of(const cJSON *v)
     return NULL;
 }
 
-/* Plain words stay, a page of HTML or binary does not. */
+/* What moves a terminal's cursor or turns the reading direction, beyond ASCII: U+0080 to U+009F (the
+ * C1 controls), U+200E, U+200F, U+2028 to U+202E, U+2066 to U+2069. */
+static int steers(const unsigned char *s, size_t len)
+{
+    if (len == 2)
+        return s[0] == 0xC2 && s[1] < 0xA0;
+    if (len != 3 || s[0] != 0xE2)
+        return 0;
+    return (s[1] == 0x80 && (s[2] == 0x8E || s[2] == 0x8F || (s[2] >= 0xA8 && s[2] <= 0xAE))) ||
+           (s[1] == 0x81 && s[2] >= 0xA6 && s[2] <= 0xA9);
+}
+
+/* Plain words stay, a page of HTML or binary does not; what is no UTF-8 is a question mark. */
 static void plain(char *out, size_t cap, const char *body, size_t n)
 {
-    size_t to = 0;
-    for (size_t i = 0; i < n && to + 1 < cap && to < 160; i++) {
-        unsigned char c = (unsigned char)body[i];
-        if (c == '<' && to == 0)
+    const unsigned char *s = (const unsigned char *)body;
+    size_t to = 0, i, len;
+    for (i = 0; i < n && to < 160; i += len) {
+        len = s[i] < 0x80 ? 1 : mp__utf8_seq(s + i, n - i);
+        if ((s[i] == '<' && to == 0) || to + (len > 1 ? len : 1) >= cap)
             break;
-        out[to++] = c < ' ' || c == 127 ? ' ' : (char)c;
+        if (len > 1 && !steers(s + i, len)) {
+            memcpy(out + to, s + i, len);
+            to += len;
+            continue;
+        }
+        out[to++] = len == 0 ? '?' : len > 1 || s[i] < ' ' || s[i] == 127 ? ' ' : (char)s[i];
+        len = len == 0 ? 1 : len;
     }
     out[to] = '\0';
 }

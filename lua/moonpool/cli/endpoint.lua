@@ -1,5 +1,6 @@
 -- moonpool.cli.endpoint: the options with which every command names its endpoint, and the client
 -- they make.
+local options = require "moonpool.options"
 local parser = require "moonpool.cli.parser"
 local provider = require "moonpool.provider"
 
@@ -16,11 +17,30 @@ local function hedge(text)
   return { delay = seconds }
 end
 
--- The value stays out of the message: it may be a key.
+local function first_line(path)
+  local file, why = io.open(path, "rb")
+  if not file then return nil, "cannot read " .. why end
+  local line = file:read "l"
+  file:close()
+  if not line then return nil, path .. " is empty" end
+  return (line:gsub("\r$", ""))
+end
+
+-- The value stays out of the message: it may be a key. It may also come from elsewhere, so that it
+-- shows neither in `ps` nor in the shell's history.
 local function header(text)
   local name, value = text:match "^([^:%s]+):%s*(.-)%s*$"
   if not name then
     return nil, "a header is written 'Name: value'"
+  end
+  local variable, path = value:match "^env:([%a_][%w_]*)$", value:match "^file:(.+)$"
+  if variable then
+    value = options.env(variable)
+    if not value then return nil, ("%s: the variable %s is not set"):format(name, variable) end
+  elseif path then
+    local why
+    value, why = first_line(path)
+    if not value then return nil, ("%s: %s"):format(name, why) end
   end
   return { name = name, value = value ~= "" and value or false }
 end
@@ -36,7 +56,8 @@ function endpoint.configure(p, without)
   p:option("--provider", "Dialect: " .. table.concat(provider.names, ", ") .. " (default openai).")
     :argname "NAME":choices(provider.names)
   p:option("--api-key-env", "Environment variable that holds the API key."):argname "VARIABLE"
-  p:option("--header", "Header of every request, 'Name: value'; may be repeated.")
+  p:option("--header", "Header of every request, 'Name: value', 'Name: env:VARIABLE' or 'Name: file:PATH'; "
+    .. "may be repeated.")
     :argname "HEADER":count "*":convert(header)
   p:option("--timeout", "Seconds that one attempt may take."):argname "SECONDS":convert(parser.positive)
   p:option("--retries", "Attempts after the first one (default 5)."):argname "N":convert(parser.whole)
@@ -63,8 +84,12 @@ local function key_from(name, args)
   if not args.api_key_env then
     return nil
   end
-  local key = os.getenv(args.api_key_env)
-  if not key or key == "" then
+  -- What is no name of a variable may be the key itself: it is not repeated.
+  if not args.api_key_env:find "^[%u_][%u%d_]*$" and not options.env(args.api_key_env) then
+    parser.usage_error(name, "--api-key-env: the name of a variable expected, not the key itself")
+  end
+  local key = options.env(args.api_key_env)
+  if not key then
     parser.usage_error(name, ("--api-key-env: the variable %s is not set"):format(args.api_key_env))
   end
   return key

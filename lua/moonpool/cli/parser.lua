@@ -2,6 +2,7 @@
 --
 -- A command's parser raises instead, and cli.main prints, chooses the exit code and lets every
 -- <close> variable on the way run.
+local options = require "moonpool.options"
 local argparse = require "moonpool.argparse"
 
 local parser = {}
@@ -22,7 +23,7 @@ end
 --- A wrong use of a command: exit code 2.
 function parser.usage_error(name, message, usage)
   local text = ("%s%s: %s\n(%s --help shows all options)\n"):format(
-    usage and usage .. "\n\n" or "", name, message, name)
+    usage and usage .. "\n\n" or "", name, options.masked(message), name)
   parser.stop(2, text)
 end
 

@@ -245,6 +245,12 @@ function M.with_provider(rules, desc)
   return options.extended(rules, desc.options)
 end
 
+--- The path that the caller of request, batch_post or stream has named.
+function M.own_path(state, where, opts, level)
+  local own = state.provider.own_paths
+  return options.path(where, opts.path or opts.url_path, level, own and own(state.options))
+end
+
 function M.path(desc, opts, client)
   if type(desc.path) == "function" then return desc.path(opts, client.options) end
   return desc.path

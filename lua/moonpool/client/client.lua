@@ -62,7 +62,17 @@ local function read_file(path, where, level)
   return (text:gsub("%s+$", ""))
 end
 
--- A key's text now; functions are asked at each call, so keys can rotate.
+-- What a key that was pasted can have caught on its way; a server would only say 401 to it.
+local function key_fault(k)
+  if k:find("[%c\127]") then return "the key holds a line break or control character" end
+  if k:find(" ", 1, true) then return "the key holds a space inside: pasted wrongly?" end
+  if k:find("\u{2013}", 1, true) or k:find("\u{2014}", 1, true) or k:find("\u{2011}", 1, true) then
+    return "the key holds a dash as word processors make them, where a plain - belongs"
+  end
+  if k:find("[\128-\255]") then return "the key holds a character that is not ASCII: pasted wrongly?" end
+end
+
+-- A key's text now, without white space around it; functions are asked at each call, so keys can rotate.
 local function key_text(k, where, level)
   if type(k) == "function" then
     k = k()
@@ -70,19 +80,20 @@ local function key_text(k, where, level)
       error(where .. ": api_key: the function must return a string or nil", level + 1)
     end
   elseif type(k) == "table" then
-    k = k.env and os.getenv(k.env) or k.file and read_file(k.file, where, level + 1)
+    k = k.env and options.env(k.env) or k.file and read_file(k.file, where, level + 1)
   end
+  if not k then return nil end
+  k = k:match "^%s*(.-)%s*$"
   if k == "" then return nil end
-  if k and k:find("[%c\127]") then
-    error(where .. ": api_key: holds a line break or control character", level + 1)
-  end
+  local why = key_fault(k)
+  if why then error(where .. ": api_key: " .. why, level + 1) end
   return k
 end
 
 local function env_key(prov)
   for _, name in ipairs(prov.key_env or {}) do
-    local v = os.getenv(name)
-    if v and v ~= "" then return v end
+    local v = options.env(name)
+    if v then return v, name end
   end
 end
 
@@ -106,7 +117,7 @@ local function endpoint_list(o, prov, level)
     if total <= 0 then error("client: endpoints: the weights are all 0", level + 1) end
     return list
   end
-  local base = o.base_url or (prov.base and prov.base(o)) or (prov.base_env and os.getenv(prov.base_env))
+  local base = o.base_url or (prov.base and prov.base(o)) or (prov.base_env and options.env(prov.base_env))
     or prov.base_url
   if not base then error("client: base_url: missing", level + 1) end
   return { { base_url = base } }
@@ -220,8 +231,8 @@ local function client_policy(o, level)
 end
 
 local function prefix_of(o)
-  return o.request_id_prefix or os.getenv "MOONPOOL_REQUEST_ID_PREFIX"
-    or os.getenv "PERFORMANCE_CLIENT_REQUEST_ID_PREFIX"
+  return o.request_id_prefix or options.env "MOONPOOL_REQUEST_ID_PREFIX"
+    or options.env "PERFORMANCE_CLIENT_REQUEST_ID_PREFIX"
 end
 
 local function auth_of(prov, o, level)

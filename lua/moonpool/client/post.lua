@@ -111,12 +111,6 @@ end
 
 -- ---- calls ----------------------------------------------------------------------------------------------
 
-local function join(path)
-  path = path or "/"
-  if path:sub(1, 1) ~= "/" then path = "/" .. path end
-  return path
-end
-
 -- These calls decode MessagePack too; the callers' own Accept headers come later and replace this.
 local function accept(state, spec)
   if state.own_accept then return end
@@ -143,7 +137,7 @@ function client.methods.batch_post(self, opts)
   if #payloads == 0 then error("batch_post: payloads: must not be empty", 2) end
   local method = opts.method or "POST"
   local spec = call.spec(state, opts, nil, "batch_post", 2)
-  spec.method, spec.path, spec.payloads = method, join(opts.path or opts.url_path), payloads
+  spec.method, spec.path, spec.payloads = method, call.own_path(state, "batch_post", opts, 3), payloads
   spec.no_body = not with_body[method]
   spec.row_headers = row_headers(state, opts, 2)
   accept(state, spec)
@@ -169,7 +163,7 @@ function client.methods.request(self, opts)
   local payload = opts.json
   if payload == nil then payload = opts.body or "" end
   if type(opts.json) == "string" then payload = json.encode(opts.json) end
-  spec.method, spec.path, spec.payloads = method, join(opts.path), { payload }
+  spec.method, spec.path, spec.payloads = method, call.own_path(state, "request", opts, 3), { payload }
   spec.no_body = not has_body and not with_body[method]
   accept(state, spec)
   local r, err = call.run(state, spec)

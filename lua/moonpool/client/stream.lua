@@ -146,9 +146,8 @@ function client.methods.stream(self, opts)
   local has_body = opts.json ~= nil or opts.body ~= nil
   local payload = opts.json
   if payload == nil then payload = opts.body or "" end
-  local path = opts.path or opts.url_path or "/"
   spec.method = opts.method or (has_body and "POST" or "GET")
-  spec.path = path:sub(1, 1) == "/" and path or "/" .. path
+  spec.path = call.own_path(state, "stream", opts, 3)
   spec.payloads, spec.no_body, spec.stream = { payload }, not has_body, true
   spec.idempotent = false -- a hedge would start the generation twice
   if spec.timeouts.read == nil then spec.timeouts.read = state.read_timeout or 1200 end

@@ -1,12 +1,13 @@
 -- Azure OpenAI: OpenAI's body under a path that names the deployment, the key in a header of its own.
 -- api_version = "v1" is the newer surface without deployments in the path.
 local common = require "moonpool.provider.common"
+local options = require "moonpool.options"
 local openai = require "moonpool.provider.openai"
 
 local DEFAULT_VERSION = "2024-10-21"
 
 local function version_of(client)
-  return client.api_version or os.getenv "OPENAI_API_VERSION" or DEFAULT_VERSION
+  return client.api_version or options.env "OPENAI_API_VERSION" or DEFAULT_VERSION
 end
 
 local function path(o, client)

@@ -183,6 +183,10 @@ return {
   },
   request_id_header = "x-baseten-customer-request-id",
   deadline_headers = true,
+  own_paths = function(o)
+    local at = layout(o)
+    return { at.call, at.root }
+  end,
   options = {
     model_id = "text", chain_id = "text", environment = "text", deployment_id = "text", region = "text",
     webhook_secrets = R.either(R.string, R.table),

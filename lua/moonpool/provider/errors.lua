@@ -45,12 +45,44 @@ local function replace(text, secret)
   return text
 end
 
+local base64_letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+
+-- The base64 of `text` where `skip` other bytes come before it, without the letters at either end that
+-- depend on what stands around it.
+local function base64_inside(text, skip)
+  local bytes, out = ("\0"):rep(skip) .. text, {}
+  for i = 1, #bytes - 2, 3 do
+    local a, b, c = bytes:byte(i, i + 2)
+    local word = a << 16 | b << 8 | c
+    for shift = 18, 0, -6 do
+      local at = (word >> shift & 63) + 1
+      out[#out + 1] = base64_letters:sub(at, at)
+    end
+  end
+  return table.concat(out):sub(skip == 0 and 1 or skip + 2)
+end
+
+-- A key as a server may give it back: as it is, in a URL, in JSON, in base64 ("Basic ...").
+local function forms(key)
+  local list = { key }
+  local function add(text)
+    if text ~= key and #text >= 8 then list[#list + 1] = text end
+  end
+  add((key:gsub("[^%w%-._~]", function(c) return ("%%%02X"):format(c:byte()) end)))
+  add((key:gsub("[^%w%-._~]", function(c) return ("%%%02x"):format(c:byte()) end)))
+  add((key:gsub("/", "\\/")))
+  for skip = 0, 2 do add(base64_inside(key, skip)) end
+  return list
+end
+
 --- Takes the keys out of an error's texts: some servers repeat the key they refuse.
 function M.redact(err, keys)
   for _, key in ipairs(keys) do
     if #key >= 4 then
-      for name, value in next, err do
-        if type(value) == "string" then err[name] = replace(value, key) end
+      for _, form in ipairs(forms(key)) do
+        for name, value in next, err do
+          if type(value) == "string" then err[name] = replace(value, form) end
+        end
       end
     end
   end

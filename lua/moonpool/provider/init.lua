@@ -41,7 +41,7 @@ local rules = {
   embed = R.table, rerank = R.table, classify = R.table, methods = R.table, discover = R.func,
   headers = R.table, request_id_header = R.string, options = R.table, base_env = R.string,
   deadline_headers = R.boolean, key_check = R.func, error = R.func, defaults = R.table,
-  base = R.func, setup = R.func,
+  base = R.func, setup = R.func, own_paths = R.func,
 }
 
 local function check(p, level)
@@ -67,7 +67,7 @@ function M.get(which, level)
   local known = {}
   for _, name in ipairs(builtin) do known[name] = true end
   local near = options.nearest(which, known)
-  error(("provider: unknown provider '%s'%s; known: %s"):format(which,
+  error(("provider: unknown provider '%s'%s; known: %s"):format(options.masked(which),
     near and (" (did you mean '%s'?)"):format(near) or "", table.concat(builtin, " ")), level)
 end
 
