@@ -251,6 +251,8 @@ static void describe_end(struct mp__transport *t, struct mp__xfer *x, CURLcode c
         return;
     curl_easy_getinfo(e, CURLINFO_OS_ERRNO, &os_errno);
     curl_easy_getinfo(e, CURLINFO_HTTP_CONNECTCODE, &proxy_status);
+    if (x->kind == MP_KIND_TLS) /* curl 8 keeps that of another address it tried */
+        os_errno = 0;
     if (os_errno == 0 && !x->connected)
         os_errno = t->open_errno;
     t->open_errno = 0;
