@@ -128,9 +128,8 @@ function server:close(grace)
     return
   end
   core.server_stop(self.handle)
-  local until_ = core.now() + (grace or 0)
-  while not self.closed and core.now() < until_ and core.server_stats(self.handle).in_flight > 0 do
-    core.sleep(0.01)
+  if grace and grace > 0 then
+    core.timeout(grace, core.server_quiet, self.handle)
   end
   self:shut()
 end

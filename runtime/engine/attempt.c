@@ -411,8 +411,10 @@ void mp__attempt_start(struct mp__part *part, const struct mpp_action *act)
     }
     struct mp__endpoint *ep = &a->client->endpoints[a->endpoint];
     a->waiter.ready = on_name;
-    if (ep->name == NULL || mp__name_wait(ep->name, &a->waiter, now))
-        ep->name == NULL ? send_now(a) : on_name(&a->waiter);
+    if (ep->name == NULL)
+        send_now(a);
+    else if (mp__name_wait(ep->name, &a->waiter, now))
+        on_name(&a->waiter);
     if (a->state != MP__ENDED)
         mp__heap_set(&e->timers, &a->timer, next_limit(a, now));
 }

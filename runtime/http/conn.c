@@ -76,11 +76,21 @@ static void closed_cb(uv_handle_t *h)
     release(c);
 }
 
+static void set_state(struct mp__conn *c, enum mp__conn_state state)
+{
+    struct mp__http_server *s = c->server;
+    int wrote = c->state == MP__S_FLUSH;
+    s->writing += (size_t)(state == MP__S_FLUSH) - (size_t)wrote;
+    c->state = (uint8_t)state;
+    if (wrote)
+        mp__server_quiet(s);
+}
+
 static int leave(struct mp__conn *c)
 {
     if (c->state == MP__S_CLOSED)
         return 0;
-    c->state = MP__S_CLOSED;
+    set_state(c, MP__S_CLOSED);
     c->reading = 0;
     mp__server_clock(c, MP__C_NONE);
     mp__fault_cancel(c);
@@ -113,7 +123,7 @@ void mp__conn_linger(struct mp__conn *c)
 {
     if (c->state == MP__S_CLOSED || c->state == MP__S_LINGER)
         return;
-    c->state = MP__S_LINGER;
+    set_state(c, MP__S_LINGER);
     mp__buf_trim(&c->held, 0);
     mp__server_clock(c, MP__C_LINGER);
     if (c->gone || uv_shutdown(&c->shutdown, &c->uv.stream, shutdown_cb) != 0) {
@@ -356,6 +366,7 @@ static void feed_held(struct mp__conn *c)
 
 static void next_request(struct mp__conn *c)
 {
+    set_state(c, MP__S_IDLE);
     if (!c->keep_alive || c->server->stopping) {
         if (c->held.n > 0 || c->feeding)
             mp__conn_linger(c);
@@ -384,15 +395,17 @@ void mp__conn_ended(struct mp__conn *c)
     c->req.on_drain = NULL;
     c->full = 0;
     if (c->state == MP__S_CLOSED) {
+        mp__server_quiet(c->server);
         release(c);
         return;
     }
     if (c->job != NULL)
         return; /* the fault writes on; it comes back here */
     if (c->pending > 0)
-        c->state = MP__S_FLUSH;
+        set_state(c, MP__S_FLUSH);
     else
         next_request(c);
+    mp__server_quiet(c->server);
 }
 
 static void reset_fields(struct mp__conn *c)

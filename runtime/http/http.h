@@ -40,6 +40,7 @@ struct mp__http_config {    /* a zero field takes its default */
     double idle_timeout;    /* between two requests: 75 */
     double write_timeout;   /* between two bytes that the client takes of a reply: 60 */
     void (*on_request)(struct mp__http_request *req, void *arg);
+    void (*on_quiet)(void *arg); /* once stopped: the last reply is written, or its client gone */
     void *arg;
 };
 
@@ -98,6 +99,8 @@ void mp__http_server_stop(struct mp__http_server *s);
  * ended, frees the server and then calls cb (may be NULL). */
 void mp__http_server_close(struct mp__http_server *s, void (*cb)(void *arg), void *arg);
 
+/* Nothing is being answered. */
+int mp__http_server_quiet(const struct mp__http_server *s);
 void mp__http_server_stats(const struct mp__http_server *s, struct mp__http_stats *out);
 
 /* ---- request ---- */

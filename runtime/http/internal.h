@@ -93,6 +93,7 @@ struct mp__http_server {
     uv_timer_t timer;
     uint64_t timer_at; /* ms of the loop, 0: not running */
     int listening, stopping, closing, is_tcp;
+    size_t writing; /* connections in MP__S_FLUSH */
     size_t handles; /* open: timer, listener, connections, faults' timers */
     struct mp__link conns;
     struct mp__link clocks[MP__C_COUNT];
@@ -119,6 +120,7 @@ static inline int mp__bytes_add(struct mp__buf *b, const void *p, size_t n)
 
 /* server.c */
 void mp__server_clock(struct mp__conn *c, enum mp__clock kind); /* MP__C_NONE: off */
+void mp__server_quiet(struct mp__http_server *s);               /* a reply is over: the last one? */
 void mp__server_released(struct mp__http_server *s); /* a handle closed or a request ended */
 
 /* conn.c */

@@ -306,6 +306,17 @@ void mp__http_server_close(struct mp__http_server *s, void (*cb)(void *arg), voi
     uv_close((uv_handle_t *)&s->timer, timer_closed);
 }
 
+int mp__http_server_quiet(const struct mp__http_server *s)
+{
+    return s->stats.working == 0 && s->writing == 0;
+}
+
+void mp__server_quiet(struct mp__http_server *s)
+{
+    if (s->stopping && s->config.on_quiet != NULL && mp__http_server_quiet(s))
+        s->config.on_quiet(s->config.arg);
+}
+
 void mp__server_released(struct mp__http_server *s)
 {
     if (!s->closing || s->handles > 0 || s->stats.working > 0)

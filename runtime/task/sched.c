@@ -12,8 +12,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define TURN_BUDGET   5000000u /* ns of tasks before the loop looks at its sockets again */
-#define BUDGET_STRIDE 4        /* resumes between looks at the clock */
+#define TURN_BUDGET   5000000 /* ns of tasks before the loop looks at its sockets again */
+#define BUDGET_STRIDE 4       /* resumes between looks at the clock */
 
 /* Registry keys. */
 static const char tasks_key, free_key, stray_key, crash_key;
@@ -341,12 +341,12 @@ void mp__sched_run(struct mp__rt *rt)
     lua_State *L = s->from != NULL ? s->from : rt->L;
     if (s->current != NULL || s->closing || !lua_checkstack(L, 20))
         return;
-    uint64_t end = uv_hrtime() + TURN_BUDGET;
+    mp__time end = mp__now() + TURN_BUDGET;
     for (unsigned n = 1; !mp__list_empty(&s->queue); n++) {
         struct mp__task *t = MP__ENTRY(s->queue.next, struct mp__task, run);
         mp__list_remove(&t->run);
         resume_task(L, t);
-        if (n % BUDGET_STRIDE == 0 && uv_hrtime() > end)
+        if (n % BUDGET_STRIDE == 0 && mp__now() > end)
             break;
     }
     if (s->idling && mp__list_empty(&s->queue) && s->later.n == 0) {

@@ -377,7 +377,8 @@ static int l_scope_cancel(lua_State *L)
 
 static int close_k(lua_State *L, int status, lua_KContext ctx)
 {
-    (void)L, (void)status;
+    (void)L;
+    (void)status;
     finish_scope((struct mp__scope *)ctx);
     return 0;
 }

@@ -27,7 +27,9 @@ static int l_waitlist(lua_State *L)
 
 static int wait_over(lua_State *L, int status, lua_KContext ctx)
 {
-    (void)L, (void)status, (void)ctx;
+    (void)L;
+    (void)status;
+    (void)ctx;
     return 0;
 }
 

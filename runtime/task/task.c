@@ -173,7 +173,8 @@ int mp__task_results(lua_State *L, int idx)
 
 static int await_k(lua_State *L, int status, lua_KContext ctx)
 {
-    (void)status, (void)ctx;
+    (void)status;
+    (void)ctx;
     return mp__task_results(L, 1);
 }
 

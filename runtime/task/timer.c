@@ -65,7 +65,9 @@ static void sleep_cancel(struct mp__wait *w)
 
 static int sleep_k(lua_State *L, int status, lua_KContext ctx)
 {
-    (void)L, (void)status, (void)ctx;
+    (void)L;
+    (void)status;
+    (void)ctx;
     return 0;
 }
 

@@ -254,6 +254,9 @@ describe("a hook that takes too long", function()
       local function spin() pcall(function() while true do end end) end
       while true do coroutine.wrap(spin)() end
     end,
+    ["the text of its error"] = function()
+      error(setmetatable({}, { __tostring = function() while true do end end }))
+    end,
     ["one that allocates"] = function()
       local t = {}
       while true do t = { t } if #t > 1 then break end t = {} end

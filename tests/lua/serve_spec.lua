@@ -375,6 +375,21 @@ describe("serve: the server", function()
     end)
   end)
 
+  it("writes a reply to its end when given grace, however slow its reader", function()
+    with_server(function() return ("x"):rep(32 << 20) end, function(client, server)
+      moonpool.scope(function(scope)
+        local chunks = client:stream { path = "/" }
+        eventually(function() return server:stats().in_flight == 0 end)
+        local closing = scope:spawn(function() server:close(60) end)
+        local n = 0
+        for chunk in chunks do n = n + #chunk end
+        assert.equal(32 << 20, n)
+        closing:await()
+        assert.is_true(server.closed)
+      end)
+    end)
+  end)
+
   it("is closed with the scope it was made in", function()
     local server
     moonpool.scope(function(scope)

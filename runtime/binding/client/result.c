@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "binding/client/client.h"
 #include "binding/value/headers.h"
 #include "binding/value/json.h"
@@ -255,9 +256,9 @@ static int l_result_rows(lua_State *L)
     luaL_checktype(L, 2, LUA_TTABLE);
     luaL_checktype(L, 3, LUA_TTABLE);
     uint64_t k = (uint64_t)luaL_checkinteger(L, 4) - 1;
-    uint64_t start = uv_hrtime();
+    mp__time start = mp__now();
     for (; k < r->nexchanges; k++) {
-        if ((k & 15) == 15 && uv_hrtime() - start > SLICE_NS) {
+        if ((k & 15) == 15 && mp__now() - start > SLICE_NS) {
             lua_pushinteger(L, (lua_Integer)k + 1);
             return 1;
         }

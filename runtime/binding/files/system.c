@@ -3,6 +3,7 @@
  *
  * Failures return nil, message, errno as in Lua's io library; wrong arguments raise.
  */
+#include "base/clock.h"
 #include "binding/binding.h"
 #include "task/task.h"
 
@@ -36,7 +37,7 @@ static int l_wall(lua_State *L)
 /* hrtime() -> monotonic nanoseconds, an integer */
 static int l_hrtime(lua_State *L)
 {
-    lua_pushinteger(L, (lua_Integer)uv_hrtime());
+    lua_pushinteger(L, mp__now());
     return 1;
 }
 

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define QUIET_NS UINT64_C(60000000000) /* between two lines of the log */
+#define QUIET_NS (60 * MP__SECOND) /* between two lines of the log */
 
 const char *const mp__hook_names[HOOK_COUNT] = {
     "classify", "retry", "hedge",           "route",          "concurrency",    "breaker",
@@ -64,7 +64,7 @@ void mp__push_hook_stats(lua_State *L, const struct mp__hook_counts *n)
         lua_setfield(L, -2, mp__hook_names[i]);
     }
     put_counts(L, sum[0], sum[1], sum[2], sum[3], sum[4]);
-    lua_pushnumber(L, n->time);
+    lua_pushnumber(L, mp__seconds(n->time));
     lua_setfield(L, -2, "time");
     if (n->last[0] != '\0') {
         lua_pushstring(L, n->last);
@@ -138,14 +138,12 @@ static int p_text(lua_State *L)
 /* The message of the error on the top; turning a table into text may fail too. */
 static const char *message(lua_State *H)
 {
-    const char *text = NULL;
-    if (lua_type(H, -1) == LUA_TSTRING)
-        return lua_tostring(H, -1);
-    lua_pushcfunction(H, p_text);
-    lua_insert(H, -2);
-    if (lua_pcall(H, 1, 1, 0) == LUA_OK)
-        text = lua_tostring(H, -1);
-    return text != NULL ? text : "an error without text";
+    if (lua_type(H, -1) != LUA_TSTRING) {
+        lua_pushcfunction(H, p_text);
+        lua_insert(H, -2);
+        (void)lua_pcall(H, 1, 1, 0); /* if it fails, that has a text */
+    }
+    return lua_type(H, -1) == LUA_TSTRING ? lua_tostring(H, -1) : "an error without text";
 }
 
 static void tell(struct mp__hook_case *c, const char *text)
@@ -154,7 +152,7 @@ static void tell(struct mp__hook_case *c, const char *text)
     struct mp_engine *e = c->hs->rt->engine;
     char more[64] = "";
     char line[400];
-    uint64_t now = uv_hrtime();
+    mp__time now = mp__now();
     snprintf(n->last, sizeof(n->last), "%s: %s", mp__hook_names[c->which], text);
     n->unlogged++;
     if (e == NULL || (n->logged_at != 0 && now - n->logged_at < QUIET_NS))
@@ -168,22 +166,21 @@ static void tell(struct mp__hook_case *c, const char *text)
     n->unlogged = 0;
 }
 
-/* 1: its verdict counts. */
-static int account(struct mp__hook_case *c, int status, int stopped, uint64_t ns)
+/* 1: its verdict counts. fault: what it raised, or NULL. */
+static int account(struct mp__hook_case *c, const char *fault, int stopped, mp__time took)
 {
     struct mp__hook_counts *n = c->hs->counts;
-    n->time += (double)ns * 1e-9;
-    n->by[c->which].slow += ns > MP_HOOK_SOFT_NS;
+    n->time += took;
+    n->by[c->which].slow += took > MP_HOOK_SOFT_NS;
     if (stopped)
         n->by[c->which].stopped++;
-    else if (status != LUA_OK && c->bad)
+    else if (fault != NULL && c->bad)
         n->by[c->which].bad++;
-    else if (status != LUA_OK)
+    else if (fault != NULL)
         n->by[c->which].errors++;
     else
         return 1;
-    lua_State *H = c->hs->rt->watch->H;
-    tell(c, status != LUA_OK ? message(H) : "it ran too long and was stopped");
+    tell(c, fault != NULL ? fault : "it ran too long and was stopped");
     return 0;
 }
 
@@ -200,14 +197,15 @@ int mp__hook_ask(struct mp__hook_case *c)
     lua_settop(w->H, 0);
     if (!hs->alone)
         mp__hook_enter(rt->engine);
-    uint64_t start = uv_hrtime();
+    mp__time start = mp__now();
     mp__hook_begin(w);
     lua_pushcfunction(w->H, p_ask);
     lua_pushlightuserdata(w->H, c);
-    int status = lua_pcall(w->H, 1, 0, 0);
+    /* Inside the watch: the error's __tostring may spin like the hook itself. */
+    const char *fault = lua_pcall(w->H, 1, 0, 0) != LUA_OK ? message(w->H) : NULL;
     w->open = NULL;
     int stopped = mp__hook_end(w);
-    int counts = account(c, status, stopped, uv_hrtime() - start);
+    int counts = account(c, fault, stopped, mp__now() - start);
     if (!hs->alone)
         mp__hook_leave(rt->engine);
     return counts;

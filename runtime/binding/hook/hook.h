@@ -19,6 +19,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "base/clock.h"
 #include "binding/client/client.h"
 #include "engine/hooks.h"
 
@@ -47,8 +48,8 @@ struct mp__hook_counts {
     struct {
         uint64_t calls, errors, bad, slow, stopped;
     } by[HOOK_COUNT];
-    double time;        /* s in hooks, together */
-    uint64_t logged_at; /* uv_hrtime of the last line; 0: none */
+    mp__time time;      /* in hooks, together */
+    mp__time logged_at; /* the last line; 0: none */
     uint64_t unlogged;  /* failures since then */
     char last[240];     /* the last failure */
 };

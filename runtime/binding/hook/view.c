@@ -388,7 +388,7 @@ static int attempt_field(lua_State *L, const struct mp__hook_case *c, enum field
     case F_ELAPSED:
         if (a.part == NULL)
             return 0;
-        lua_pushnumber(L, (double)((int64_t)uv_hrtime() - a.part->created) * 1e-9);
+        lua_pushnumber(L, mp__seconds(mp__now() - a.part->created));
         return 1;
     default:
         return 0;
@@ -404,7 +404,7 @@ static int general_field(lua_State *L, const struct mp__hook_case *c, enum field
         lua_pushstring(L, mp__hook_names[c->which]);
         return 1;
     case F_NOW: /* the simulator's clock where it asks */
-        lua_pushnumber(L, (double)(c->core != NULL ? c->core->now : (mp__time)uv_hrtime()) * 1e-9);
+        lua_pushnumber(L, mp__seconds(c->core != NULL ? c->core->now : mp__now()));
         return 1;
     case F_ID:
         push_id(L, c);

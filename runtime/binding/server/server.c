@@ -61,6 +61,11 @@ static void on_request(struct mp__http_request *req, void *arg)
     mp__waitlist_wake_last(&s->idle);
 }
 
+static void on_quiet(void *arg)
+{
+    mp__waitlist_wake_all(&((struct mp__srv *)arg)->quiet);
+}
+
 /* ---- life ---- */
 
 static void maybe_free(struct mp__srv *s)
@@ -90,6 +95,7 @@ static void server_close(struct mp__srv *s)
     s->closing = 1;
     mp__rt_off_close(s->rt, server_shut, s);
     mp__waitlist_wake_all(&s->idle);
+    mp__waitlist_wake_all(&s->quiet);
     if (http == NULL) {
         s->closed = 1;
         return;
@@ -180,7 +186,7 @@ static int fail(lua_State *L, const char *address, int err)
 /* server_open{listen=, max_body=, ...}: a listening server, or nil and the error. */
 static int l_server_open(lua_State *L)
 {
-    struct mp__http_config config = {.on_request = on_request};
+    struct mp__http_config config = {.on_request = on_request, .on_quiet = on_quiet};
     luaL_checktype(L, 1, LUA_TTABLE);
     read_config(L, &config);
     lua_getfield(L, 1, "listen");
@@ -195,6 +201,7 @@ static int l_server_open(lua_State *L)
     *box = s;
     s->rt = mp__rt(L);
     mp__waitlist_init(&s->idle);
+    mp__waitlist_init(&s->quiet);
     mp__list_init(&s->taken);
     config.arg = s;
     int err = mp__http_server_new(s->rt->loop, &config, &s->http);
@@ -221,6 +228,24 @@ static int l_server_stop(lua_State *L)
     if (s->http != NULL)
         mp__http_server_stop(s->http);
     return 0;
+}
+
+static int quiet_k(lua_State *L, int status, lua_KContext ctx)
+{
+    (void)L;
+    (void)status;
+    (void)ctx;
+    return 0;
+}
+
+/* server_quiet(server): waits until a stopped server answers nothing any more. */
+static int l_server_quiet(lua_State *L)
+{
+    struct mp__srv *s = mp__check_server(L, 1);
+    mp__wait_check(L);
+    if (s->http == NULL || mp__http_server_quiet(s->http))
+        return 0;
+    return mp__waitlist_wait(L, &s->quiet, 0, quiet_k);
 }
 
 /* server_address(server): url, port (0 for a unix socket); nil once it is closed. */
@@ -308,13 +333,10 @@ static int l_server_next(lua_State *L)
 void mp__open_server(lua_State *L)
 {
     static const luaL_Reg functions[] = {
-        {"server_open", l_server_open},
-        {"server_close", l_server_close},
-        {"server_stop", l_server_stop},
-        {"server_address", l_server_address},
-        {"server_stats", l_server_stats},
-        {"server_next", l_server_next},
-        {NULL, NULL},
+        {"server_open", l_server_open},       {"server_close", l_server_close},
+        {"server_stop", l_server_stop},       {"server_quiet", l_server_quiet},
+        {"server_address", l_server_address}, {"server_stats", l_server_stats},
+        {"server_next", l_server_next},       {NULL, NULL},
     };
     luaL_newmetatable(L, MP__SERVER);
     lua_pushcfunction(L, l_server_gc);

@@ -21,9 +21,10 @@ struct mp__srv {
     struct mp__http_request *
         *queue; /* ring of those that no worker has yet; NULL: left meanwhile */
     size_t head, queued, cap;
-    struct mp__waitlist idle; /* workers that wait */
-    struct mp__link taken;    /* mp__req.link of requests that workers hold */
-    unsigned streak;          /* requests taken since a worker last waited */
+    struct mp__waitlist idle;  /* workers that wait */
+    struct mp__waitlist quiet; /* who waits for the last reply of a stopped server */
+    struct mp__link taken;     /* mp__req.link of requests that workers hold */
+    unsigned streak;           /* requests taken since a worker last waited */
     int closing, closed, collected;
     struct mp__buf out;         /* the body of a reply of vectors */
     struct mp__http_stats last; /* of a server that is no more */
