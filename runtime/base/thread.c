@@ -5,7 +5,7 @@
 
 #define STACK (256 * 1024)
 
-int mp__thread_start(pthread_t *id, void *(*run)(void *arg), void *arg)
+int mp__thread_start_with(pthread_t *id, size_t stack, void *(*run)(void *arg), void *arg)
 {
     pthread_attr_t attr;
     pthread_t unwanted;
@@ -14,7 +14,7 @@ int mp__thread_start(pthread_t *id, void *(*run)(void *arg), void *arg)
 
     if (err != 0)
         return err;
-    pthread_attr_setstacksize(&attr, STACK);
+    pthread_attr_setstacksize(&attr, stack);
     if (id == NULL)
         pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
     sigfillset(&all);
@@ -23,4 +23,9 @@ int mp__thread_start(pthread_t *id, void *(*run)(void *arg), void *arg)
     pthread_sigmask(SIG_SETMASK, &old, NULL);
     pthread_attr_destroy(&attr);
     return err;
+}
+
+int mp__thread_start(pthread_t *id, void *(*run)(void *arg), void *arg)
+{
+    return mp__thread_start_with(id, STACK, run, arg);
 }

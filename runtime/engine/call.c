@@ -95,6 +95,11 @@ int mp__call_check(struct mp_engine *e, const struct mp_request *q)
         return mp__fail(MP_EINVAL, "client: missing");
     if (e->closing || q->client->closed)
         return mp__fail(MP_ECLOSED, "the client is closed");
+    return mp__request_check(q);
+}
+
+int mp__request_check(const struct mp_request *q)
+{
     if (q->nrows == 0)
         return mp__fail(MP_EINVAL, "rows: empty");
     if (q->mode == MP_BODY_JOIN && q->rows == NULL)

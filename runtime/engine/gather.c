@@ -1,8 +1,7 @@
 /*
  * gather.c - the batcher: submissions taken in, queued and ended.
  *
- * What may share a request is decided by the request itself: everything in it but the rows is
- * written into one string of bytes, and equal strings are one group.
+ * What may share a request is decided by the request itself: equal frames are one group.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -11,87 +10,11 @@
 #include "codec/json_write.h"
 #include "engine/gather.h"
 
-#define SHARED_FLAGS (MP_NO_SPLIT | MP_IDEMPOTENT | MP_NO_HEADERS | MP_BIG_REPLY)
-
 /* ---- groups ---- */
-
-struct id_at { /* where the frame's strings begin in the id */
-    size_t method, path, prefix, suffix, list, vector, index, headers;
-};
-
-static size_t put_bytes(struct mp__buf *b, const char *p, size_t n, int *rc)
-{
-    uint64_t len = p != NULL ? n : UINT64_MAX;
-    if (mp__buf_add(b, &len, sizeof(len)) != 0 || mp__buf_add(b, p, p != NULL ? n : 0) != 0 ||
-        mp__buf_addc(b, '\0') != 0)
-        *rc = MP_ENOMEM;
-    return b->n - 1 - (p != NULL ? n : 0);
-}
-
-static size_t put_string(struct mp__buf *b, const char *s, int *rc)
-{
-    return put_bytes(b, s, s != NULL ? strlen(s) : 0, rc);
-}
-
-static void put_raw(struct mp__buf *b, const void *p, size_t n, int *rc)
-{
-    if (mp__buf_add(b, p, n) != 0)
-        *rc = MP_ENOMEM;
-}
-
-static int write_id(struct mp__buf *b, const struct mp_request *q, const struct mp_gather *how,
-                    struct id_at *at)
-{
-    int rc = 0;
-    uint32_t flags = q->flags & SHARED_FLAGS;
-    const struct mp_vectors *v = q->vectors;
-    at->method = put_string(b, q->method != NULL ? q->method : "POST", &rc);
-    at->path = put_string(b, q->path != NULL ? q->path : "/", &rc);
-    at->prefix = put_bytes(b, q->prefix.n > 0 ? q->prefix.p : "", q->prefix.n, &rc);
-    at->suffix = put_bytes(b, q->suffix.n > 0 ? q->suffix.p : "", q->suffix.n, &rc);
-    at->list = put_string(b, v->list, &rc);
-    at->vector = put_string(b, v->vector, &rc);
-    at->index = put_string(b, v->index, &rc);
-    put_raw(b, &v->dtype, sizeof(v->dtype), &rc);
-    put_raw(b, &v->dimensions, sizeof(v->dimensions), &rc);
-    put_raw(b, &q->row_style, sizeof(q->row_style), &rc);
-    put_raw(b, &flags, sizeof(flags), &rc);
-    put_raw(b, &q->policy, sizeof(q->policy), &rc);
-    put_raw(b, &q->hooks, sizeof(q->hooks), &rc);
-    if (q->timeouts != NULL) /* all but the total, which is each submission's own */
-        put_raw(b, q->timeouts, offsetof(struct mp_timeouts, total), &rc);
-    put_bytes(b, how->group.n > 0 ? how->group.p : "", how->group.n, &rc);
-    at->headers = b->n;
-    for (size_t i = 0; i < q->nheaders; i++) {
-        put_string(b, q->headers[i].name, &rc);
-        put_string(b, q->headers[i].value, &rc);
-    }
-    return rc;
-}
-
-static const char *next_string(const char **p)
-{
-    uint64_t len = 0;
-    memcpy(&len, *p, sizeof(len));
-    const char *s = *p + sizeof(len);
-    *p = s + (len == UINT64_MAX ? 0 : len) + 1;
-    return len == UINT64_MAX ? NULL : s;
-}
-
-static void set_headers(struct mp__group *g, size_t at, size_t n)
-{
-    const char *p = g->id + at;
-    for (size_t i = 0; i < n; i++) {
-        g->headers[i].name = next_string(&p);
-        g->headers[i].value = next_string(&p);
-    }
-    g->request.headers = g->headers;
-    g->request.nheaders = n;
-}
 
 static void set_policy(struct mp__group *g, const struct mp_request *q)
 {
-    size_t frame = q->prefix.n + q->suffix.n;
+    size_t frame = q->prefix.n + q->suffix.n + q->tail.n;
     g->limits = g->batcher->limits;
     g->policy = g->batcher->client->policy;
     if (q->policy != NULL)
@@ -102,41 +25,22 @@ static void set_policy(struct mp__group *g, const struct mp_request *q)
         g->limits.bytes = g->limits.bytes > frame ? g->limits.bytes - frame : 1;
 }
 
-static struct mp__group *group_new(mp_batcher *b, const struct mp_request *q, struct mp__buf *id,
-                                   const struct id_at *at)
+static struct mp__group *group_new(mp_batcher *b, const struct mp_request *q, struct mp__buf *id)
 {
     struct mp__group *g = calloc(1, sizeof(*g));
-    struct mp_header *headers = calloc(q->nheaders + 1, sizeof(*headers));
-    if (g == NULL || headers == NULL) {
+    if (g == NULL)
+        return NULL;
+    if (mp__frame_take(&g->frame, id, q) != 0) {
         free(g);
-        free(headers);
         return NULL;
     }
     g->batcher = b;
-    g->headers = headers;
-    g->id_len = id->n;
-    g->id = mp__buf_take(id, NULL);
-    g->vectors = *q->vectors;
-    g->vectors.list = q->vectors->list != NULL ? g->id + at->list : NULL;
-    g->vectors.vector = q->vectors->vector != NULL ? g->id + at->vector : NULL;
-    g->vectors.index = q->vectors->index != NULL ? g->id + at->index : NULL;
-    if (q->timeouts != NULL)
-        g->timeouts = *q->timeouts;
     set_policy(g, q);
-    g->request = (struct mp_request)MP_INIT(struct mp_request);
-    g->request.client = b->client;
-    g->request.method = g->id + at->method;
-    g->request.path = g->id + at->path;
-    g->request.prefix = (struct mp_str){g->id + at->prefix, q->prefix.n};
-    g->request.suffix = (struct mp_str){g->id + at->suffix, q->suffix.n};
-    g->request.mode = MP_BODY_JOIN;
-    g->request.row_style = q->row_style;
-    g->request.flags = (q->flags & SHARED_FLAGS) | MP_BORROW;
-    g->request.max_concurrent = 1;
-    g->request.vectors = &g->vectors;
-    g->request.policy = &g->policy;
-    g->request.hooks = q->hooks;
-    set_headers(g, at->headers, q->nheaders);
+    struct mp_request *r = &g->frame.request;
+    r->client = b->client;
+    r->flags = (r->flags & ~(uint32_t)MP_ONE_REQUEST) | MP_BORROW;
+    r->max_concurrent = 1;
+    r->policy = &g->policy;
     mp__table_init(&g->flows);
     for (int i = 0; i < MP__LANES; i++)
         mp__list_init(&g->lanes[i].ring);
@@ -147,18 +51,17 @@ static struct mp__group *group_get(mp_batcher *b, const struct mp_request *q,
                                    const struct mp_gather *how)
 {
     struct mp__buf id;
-    struct id_at at;
     mp__buf_init(&id, 0);
     struct mp__group *g = NULL;
-    if (write_id(&id, q, how, &at) != 0)
+    if (mp__frame_write(&id, q) != 0 || mp__buf_add(&id, how->group.p, how->group.n) != 0)
         goto out;
     uint64_t hash = mp__hash64(id.p, id.n, b->seed);
     for (struct mp__node *n = mp__table_chain(&b->groups, hash); n != NULL; n = n->next) {
         g = MP__ENTRY(n, struct mp__group, node);
-        if (n->hash == hash && g->id_len == id.n && memcmp(g->id, id.p, id.n) == 0)
+        if (n->hash == hash && g->frame.n == id.n && memcmp(g->frame.bytes, id.p, id.n) == 0)
             goto out;
     }
-    g = group_new(b, q, &id, &at);
+    g = group_new(b, q, &id);
     if (g != NULL)
         mp__table_add(&b->groups, &g->node, hash);
 out:
@@ -174,8 +77,7 @@ void mp__group_unref(struct mp__group *g)
         return;
     mp__table_remove(&g->batcher->groups, &g->node);
     mp__table_fini(&g->flows);
-    free(g->headers);
-    free(g->id);
+    mp__frame_free(&g->frame);
     free(g);
 }
 
@@ -371,30 +273,36 @@ int mp__submission_cost(void *arg, uint64_t row, struct mpp_cost *out)
     const struct mp__submission *s = arg;
     const struct mp_str *t = &s->rows[row];
     out->chars = s->batcher->limits.chars > 0 ? mp__utf8_chars(t->p, t->n) : 0;
-    out->bytes = t->n + 3;
+    const struct mp_request *f = s->group != NULL ? &s->group->frame.request : NULL;
+    out->bytes = t->n + 3 + (f != NULL ? f->row_prefix.n + f->row_suffix.n : 0);
     out->tokens = (double)t->n * mpp_client_tokens_per_byte(s->batcher->client->core);
     return 0;
 }
 
-static int check_submission(const mp_batcher *b, const struct mp_request *q,
-                            const struct mp_gather *how)
+int mp__gather_check(const struct mp_request *q, const struct mp_gather *how)
 {
     if (q->mode != MP_BODY_JOIN)
         return mp__fail(MP_EINVAL, "mode: a batcher joins rows (MP_BODY_JOIN)");
     if (q->vectors == NULL)
         return mp__fail(MP_EINVAL, "vectors: missing");
-    if (q->done == NULL)
-        return mp__fail(MP_EINVAL, "done: missing");
     if (q->chunk != NULL || q->source != NULL || q->row_headers != NULL)
         return mp__fail(MP_EINVAL, "chunk, source, row_headers: not for a batcher");
     if (how->priority < -1 || how->priority > 1)
         return mp__fail(MP_EINVAL, "priority: %d is not -1, 0 or 1", (int)how->priority);
     if (how->key.n > 4096 || how->group.n > 65536)
         return mp__fail(MP_EINVAL, "key: longer than 4,096 bytes, or group than 65,536");
+    return 0;
+}
+
+static int check_submission(const mp_batcher *b, const struct mp_request *q,
+                            const struct mp_gather *how)
+{
+    if (q->done == NULL)
+        return mp__fail(MP_EINVAL, "done: missing");
     if (q->nrows > b->max_waiting)
         return mp__fail(MP_EINVAL, "rows: %zu are more than may wait (max_waiting %u)", q->nrows,
                         b->max_waiting);
-    return 0;
+    return mp__gather_check(q, how);
 }
 
 static int copy_rows(struct mp__submission *s, const struct mp_request *q,

@@ -16,6 +16,7 @@
 #define MP_ENGINE_GATHER_H
 
 #include "base/table.h"
+#include "engine/frame.h"
 #include "engine/internal.h"
 #include "policy/batch.h"
 
@@ -49,12 +50,7 @@ struct mp__group {
     struct mpp_batch_sum sum;
     struct mp_batch_policy limits;
     struct mp_policy policy;
-    struct mp_request request; /* the frame; its strings are in `text` */
-    struct mp_vectors vectors;
-    struct mp_timeouts timeouts;
-    struct mp_header *headers;
-    size_t id_len;
-    char *id; /* what must be equal */
+    struct mp__frame frame;
 };
 
 struct mp__submission {

@@ -334,6 +334,8 @@ static void on_reply(void *arg, const struct mp_result *result)
         int64_t prompt = used_by(result->prompt_tokens, upto, all);
         int64_t total = used_by(result->total_tokens, upto, all);
         if (!sh->s->ended) {
+            if (r->nshares == 1) /* the reply does not say which rows */
+                sh->s->result->rows_cut += result->rows_cut;
             give_usage(sh, prompt - (prompt < 0 ? 0 : used_by(result->prompt_tokens, seen, all)),
                        total - (total < 0 ? 0 : used_by(result->total_tokens, seen, all)));
             give(sh, result);
@@ -358,8 +360,8 @@ static mp__time last_deadline(const struct mp__request *r)
 
 static int submit(struct mp__request *r)
 {
-    struct mp_request q = r->group->request;
-    struct mp_timeouts t = r->group->timeouts;
+    struct mp_request q = r->group->frame.request;
+    struct mp_timeouts t = r->group->frame.timeouts;
     mp__time until = last_deadline(r);
     mp__time now = mp__now();
     uint64_t at = 0;

@@ -232,6 +232,7 @@ struct mp__attempt {
 
 int mp__call_next_part(void *call, struct mpp_part_info *out);
 int mp__call_check(struct mp_engine *e, const struct mp_request *q);
+int mp__request_check(const struct mp_request *q); /* what needs no engine, from any thread */
 int mp__call_check_path(const char *path);
 void mp__call_split(struct mp__part *part, struct mpp_part *other, uint32_t keep);
 void mp__call_part_done(struct mp__part *part, const struct mpp_action *act);
@@ -274,6 +275,8 @@ void mp__hook_later(struct mp_engine *e); /* what was put off while a hook ran *
 
 /* ---- batchers ---- */
 
+/* Whether a batcher takes it; from any thread. */
+int mp__gather_check(const struct mp_request *q, const struct mp_gather *how);
 void mp__gather_init(struct mp_engine *e);
 void mp__gather_fini(struct mp_engine *e);
 void mp__gather_close(struct mp_engine *e, const struct mp_client *client); /* NULL: all */

@@ -98,10 +98,11 @@ MP_API size_t mp_matrix_cols(const mp_matrix *m);
 /* ---- replies: rows of a matrix as the body that a service would answer ------------------- */
 
 enum mp_reply_style {
-    MP_REPLY_OPENAI = 0, /* {"object":"list","data":[{"index":0,"embedding":...}],"model","usage"} */
-    MP_REPLY_TEI,        /* [[...],[...]] */
-    MP_REPLY_COHERE,     /* {"id","embeddings":{"float":[...]},"meta"} */
-    MP_REPLY_OLLAMA      /* {"model","embeddings":[...],"prompt_eval_count"} */
+    MP_REPLY_OPENAI =
+        0,           /* {"object":"list","data":[{"index":0,"embedding":...}],"model","usage"} */
+    MP_REPLY_TEI,    /* [[...],[...]] */
+    MP_REPLY_COHERE, /* {"id","embeddings":{"float":[...]},"meta"} */
+    MP_REPLY_OLLAMA  /* {"model","embeddings":[...],"prompt_eval_count"} */
 };
 
 enum mp_reply_format {
@@ -358,9 +359,9 @@ enum mp_dtype { MP_F32 = 0, MP_I8, MP_U8, MP_BITS };
 enum mp_layout {
     MP_LAYOUT_LIST = 0, /* a list of vectors, or of objects that hold them */
     MP_LAYOUT_ONE,      /* one vector, at the list's path */
-    MP_LAYOUT_TENSOR,   /* a list of vectors, or of all their numbers; or, if `header` is there and says
+    MP_LAYOUT_TENSOR, /* a list of vectors, or of all their numbers; or, if `header` is there and says
                            how long the JSON is, bytes behind it */
-    MP_LAYOUT_PACKED    /* bytes, their places in `header`; without it as MP_LAYOUT_LIST */
+    MP_LAYOUT_PACKED /* bytes, their places in `header`; without it as MP_LAYOUT_LIST */
 };
 
 struct mp_vectors {     /* where a reply carries its vectors; the strings must outlive the call */
@@ -369,11 +370,11 @@ struct mp_vectors {     /* where a reply carries its vectors; the strings must o
     const char *vector; /* path in an item; NULL: the item is the vector */
     const char *index;  /* path of the item's 0-based position; NULL: positional */
     uint32_t dtype;
-    uint32_t dimensions; /* expected, 0: learn */
-    uint32_t layout;     /* enum mp_layout */
-    const char *header;  /* of the reply, that a layout of bytes needs */
-    const char *tokens;  /* path in an item of its count of tokens */
-    const char *cut;     /* path in an item of "was truncated" */
+    uint32_t dimensions;       /* expected, 0: learn */
+    uint32_t layout;           /* enum mp_layout */
+    const char *header;        /* of the reply, that a layout of bytes needs */
+    const char *tokens;        /* path in an item of its count of tokens */
+    const char *cut;           /* path in an item of "was truncated" */
     const char *dims, *kind;   /* of a tensor: paths of its sizes and of its type's name */
     const char *usage;         /* path of the request's count of tokens, where it is not usual */
     const char *tokens_header; /* the same as a header of the reply */
@@ -434,6 +435,7 @@ enum mp_request_flags {
     MP_ONE_REQUEST = 4, /* all rows in one request, whatever the batch policy says */
     MP_IDEMPOTENT = 8,  /* may be hedged */
     MP_NO_HEADERS = 16, /* do not keep response headers */
+    MP_HELD = 64,       /* a bridge: fetched by mp_bridge_take, not by mp_bridge_poll */
     MP_BIG_REPLY = 32   /* expect replies of more than 64 KiB: larger receive buffers */
 };
 
@@ -597,6 +599,71 @@ struct mp_client_stats {
 };
 
 MP_API void mp_client_stats(mp_client *client, struct mp_client_stats *out);
+
+/* ---- bridge: an engine on a thread of its own ----------------------------------------------
+ *
+ * For programs that have another loop or none: an engine, one client and one batcher run on a thread
+ * that blocks all signals. Everything here may be called from any thread, at any time but after
+ * mp_bridge_close, and waits for nothing but a short lock. After a fork the child gets MP_EFORK. */
+
+typedef struct mp_bridge mp_bridge;
+
+struct mp_bridge_config {
+    size_t size;
+    const struct mp_config *engine;          /* NULL: defaults */
+    const struct mp_client_config *client;   /* what its pointers name is copied */
+    const struct mp_batcher_config *batcher; /* NULL: defaults */
+    uint32_t max_open;                       /* calls not yet polled; beyond: MP_EAGAIN. 65,536 */
+    uint32_t pad;
+    const char
+        *name; /* set: a second start of this name in this process gets the same bridge, which
+                         then has to be closed as often */
+};
+
+MP_API int mp_bridge_start(const struct mp_bridge_config *config, mp_bridge **out);
+/* The running bridge of that name, to be closed once more; NULL: none in this process. */
+MP_API mp_bridge *mp_bridge_find(const char *name);
+
+/* Ends what is open, without completions, and the thread; waits for that. NULL is fine. */
+MP_API void mp_bridge_close(mp_bridge *bridge);
+
+/* As mp_submit, all of the request copied (client, done and source must be NULL), or, with gather,
+ * as mp_batcher_submit. MP_OK: exactly one completion will come. */
+MP_API int mp_bridge_submit(mp_bridge *bridge, const struct mp_request *request,
+                            const struct mp_gather *gather, uint64_t *ticket);
+/* Takes up to max finished calls. */
+MP_API int mp_bridge_poll(mp_bridge *bridge, struct mp_completion *out, int max);
+/* For MP_HELD: 1 and the completion of this one, 0: not yet, MP_EINVAL: no such ticket. */
+MP_API int mp_bridge_take(mp_bridge *bridge, uint64_t ticket, struct mp_completion *out);
+/* Ends the call soon, by its ordinary completion. Idempotent. */
+MP_API void mp_bridge_cancel(mp_bridge *bridge, uint64_t ticket);
+/* The same without a completion: nobody wants it any more. */
+MP_API void mp_bridge_drop(mp_bridge *bridge, uint64_t ticket);
+
+/* A descriptor that is readable while mp_bridge_poll would find something; for poll(), not to be
+ * read or closed. -1: after a fork. */
+MP_API int mp_bridge_fd(mp_bridge *bridge);
+
+/* For programs that can read a unix socket but not watch a descriptor: makes one under `dir` (private
+ * to this user) and writes its path. Connect, then call mp_bridge_bell_accept (1: that peer is this
+ * process; 0: nobody has connected). From then on one byte comes when completions appear where none
+ * were, and one a second as a sign of life. A new bell takes the place of the old one. */
+MP_API int mp_bridge_bell(mp_bridge *bridge, const char *dir, char *path, size_t size);
+MP_API int mp_bridge_bell_accept(mp_bridge *bridge);
+
+struct mp_bridge_stats {
+    size_t size;
+    uint64_t submitted, completed, taken, dropped, refused;
+    uint64_t bells; /* bytes or wake-ups: completed / bells is how many one serves */
+    uint32_t open;  /* submitted, not yet taken */
+    uint32_t ready; /* completed, not yet taken */
+    /* As of a moment ago, a second at most. */
+    struct mp_stats engine;
+    struct mp_client_stats client;
+    struct mp_batcher_stats batcher;
+};
+
+MP_API int mp_bridge_stats(mp_bridge *bridge, struct mp_bridge_stats *out);
 
 #ifdef __cplusplus
 }
