@@ -1,5 +1,5 @@
--- options.lua - tables of options: unknown names, wrong types and senseless values are refused before
--- anything is sent, with the option's name and the nearest one that exists.
+-- moonpool.options: tables of options: unknown names, wrong types and senseless values are refused
+-- before anything is sent, with the option's name and the nearest one that exists.
 local M = {}
 
 --- A variable of the environment; an empty one is not set, as for curl and in the shell's ${X:-}.
@@ -32,7 +32,9 @@ function M.nearest(name, known)
   table.sort(names)
   for _, k in ipairs(names) do
     local d = distance(name, k)
-    if d < best_distance then best, best_distance = k, d end
+    if d < best_distance then
+      best, best_distance = k, d
+    end
   end
   return best
 end
@@ -66,51 +68,89 @@ local R = {}
 M.rule = R
 
 function R.string(v)
-  if type(v) ~= "string" then return "string expected" end
+  if type(v) ~= "string" then
+    return "string expected"
+  end
 end
 function R.text(v)
-  if type(v) ~= "string" then return "string expected" end
-  if not v:find("%S") then return "must not be blank" end
+  if type(v) ~= "string" then
+    return "string expected"
+  end
+  if not v:find("%S") then
+    return "must not be blank"
+  end
 end
 function R.boolean(v)
-  if type(v) ~= "boolean" then return "boolean expected" end
+  if type(v) ~= "boolean" then
+    return "boolean expected"
+  end
 end
 function R.table(v)
-  if type(v) ~= "table" then return "table expected" end
+  if type(v) ~= "table" then
+    return "table expected"
+  end
 end
 function R.any() end
 function R.func(v)
-  if type(v) ~= "function" then return "function expected" end
+  if type(v) ~= "function" then
+    return "function expected"
+  end
 end
 function R.positive(v)
-  if not is_number(v) then return "number expected" end
-  if v <= 0 then return "must be greater than 0" end
+  if not is_number(v) then
+    return "number expected"
+  end
+  if v <= 0 then
+    return "must be greater than 0"
+  end
 end
 function R.not_negative(v)
-  if not is_number(v) then return "number expected" end
-  if v < 0 then return "cannot be negative" end
+  if not is_number(v) then
+    return "number expected"
+  end
+  if v < 0 then
+    return "cannot be negative"
+  end
 end
 function R.count(v)
-  if not is_number(v) then return "number expected" end
-  if v <= 0 then return "must be greater than 0" end
-  if v % 1 ~= 0 then return "must be a whole number greater than 0" end
+  if not is_number(v) then
+    return "number expected"
+  end
+  if v <= 0 then
+    return "must be greater than 0"
+  end
+  if v % 1 ~= 0 then
+    return "must be a whole number greater than 0"
+  end
 end
 function R.whole(v)
-  if not is_number(v) then return "number expected" end
-  if v < 0 or v % 1 ~= 0 then return "must be a whole number, 0 or more" end
+  if not is_number(v) then
+    return "number expected"
+  end
+  if v < 0 or v % 1 ~= 0 then
+    return "must be a whole number, 0 or more"
+  end
 end
 --- A duration in seconds, or false for none.
 function R.duration(v)
-  if v == false then return end
-  if not is_number(v) then return "number of seconds expected" end
-  if v <= 0 then return "must be greater than 0" end
+  if v == false then
+    return
+  end
+  if not is_number(v) then
+    return "number of seconds expected"
+  end
+  if v <= 0 then
+    return "must be greater than 0"
+  end
 end
 function R.one_of(...)
   local list = { ... }
   local set = {}
   for _, v in ipairs(list) do set[v] = true end
   return function(v)
-    if not set[v] then return "must be one of " .. table.concat(list, ", ") end
+    if not set[v] then
+      return "must be one of " .. table.concat(list, ", ")
+    end
   end
 end
 function R.either(...)
@@ -119,13 +159,17 @@ function R.either(...)
     local why
     for _, rule in ipairs(rules) do
       why = rule(v)
-      if not why then return end
+      if not why then
+        return
+      end
     end
     return why
   end
 end
 R.off = function(v)
-  if v ~= false then return "false expected" end
+  if v ~= false then
+    return "false expected"
+  end
 end
 
 local kinds = {
@@ -136,11 +180,15 @@ local kinds = {
 --- `rules` with `extra` (name -> kind) added. A kind is a name of the list above, a list of allowed
 --- values, or a rule.
 function M.extended(rules, extra)
-  if not extra then return rules end
+  if not extra then
+    return rules
+  end
   local all = {}
   for name, rule in pairs(rules) do all[name] = rule end
   for name, kind in pairs(extra) do
-    if type(kind) == "table" then kind = R.one_of(table.unpack(kind)) end
+    if type(kind) == "table" then
+      kind = R.one_of(table.unpack(kind))
+    end
     all[name] = type(kind) == "function" and kind or kinds[kind] or R.any
   end
   return all
@@ -148,8 +196,12 @@ end
 
 local function shown(v)
   local t = type(v)
-  if t == "string" then return #v > 40 and "a string" or ("'%s'"):format(v) end
-  if t == "number" or t == "boolean" then return tostring(v) end
+  if t == "string" then
+    return #v > 40 and "a string" or ("'%s'"):format(v)
+  end
+  if t == "number" or t == "boolean" then
+    return tostring(v)
+  end
   return "a " .. t
 end
 
@@ -157,7 +209,9 @@ end
 --- shown: rules of names in `secret` say only the type.
 function M.check(where, given, rules, level, secret)
   level = (level or 2) + 1
-  if type(given) ~= "table" then fail(where, level, "table of options expected, got %s", type(given)) end
+  if type(given) ~= "table" then
+    fail(where, level, "table of options expected, got %s", type(given))
+  end
   for name, value in pairs(given) do
     local rule = rules[name]
     if not rule then
@@ -181,7 +235,9 @@ local function climbs_out(path)
   local depth = 0
   for segment in path:match("^[^?#]*"):gsub("%%2[eE]", "."):gmatch "[^/]+" do
     depth = depth + (segment == ".." and -1 or segment ~= "." and 1 or 0)
-    if depth < 0 then return true end
+    if depth < 0 then
+      return true
+    end
   end
   return false
 end
@@ -193,9 +249,13 @@ function M.path(where, path, level, own)
   path = path or "/"
   local rest = path
   for _, prefix in ipairs(own or {}) do
-    if #path - #prefix < #rest and path:sub(1, #prefix) == prefix then rest = path:sub(#prefix + 1) end
+    if #path - #prefix < #rest and path:sub(1, #prefix) == prefix then
+      rest = path:sub(#prefix + 1)
+    end
   end
-  if climbs_out(rest) then fail(where, level or 2, "path: its .. leads out of base_url") end
+  if climbs_out(rest) then
+    fail(where, level or 2, "path: its .. leads out of base_url")
+  end
   return path:sub(1, 1) == "/" and path or "/" .. path
 end
 
@@ -209,9 +269,13 @@ end
 --- Headers: a table name -> value (false removes), as the flat list the core takes.
 function M.headers(where, t, level, into)
   local out = into or {}
-  if t == nil then return out end
+  if t == nil then
+    return out
+  end
   level = (level or 2) + 1
-  if type(t) ~= "table" then fail(where, level, "headers: table expected, got %s", type(t)) end
+  if type(t) ~= "table" then
+    fail(where, level, "headers: table expected, got %s", type(t))
+  end
   for name, value in pairs(t) do
     if type(name) ~= "string" or not name:find("^[%w!#$%%&'*+%-.^_`|~]+$") then
       fail(where, level, "headers: '%s' is no header name", tostring(name))
@@ -220,7 +284,9 @@ function M.headers(where, t, level, into)
       if framing[name:lower()] then
         fail(where, level, "headers: %s is the transport's to set", name)
       end
-      if type(value) == "number" then value = ("%s"):format(value) end
+      if type(value) == "number" then
+        value = ("%s"):format(value)
+      end
       if type(value) ~= "string" then
         fail(where, level, "headers: the value of %s must be a string, got a %s", name, type(value))
       end

@@ -2,9 +2,9 @@
 #ifndef MP_BASE_CLOCK_H
 #define MP_BASE_CLOCK_H
 
-#include <uv.h>
-
 #include "base/time.h"
+
+#include <uv.h>
 
 static inline mp__time mp__now(void)
 {

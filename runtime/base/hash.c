@@ -1,7 +1,7 @@
 #define XXH_INLINE_ALL /* nothing to link: a program that uses the library needs no libxxhash */
-#include <xxhash.h>
-
 #include "base/hash.h"
+
+#include <xxhash.h>
 
 uint64_t mp__hash64(const void *p, size_t n, uint64_t seed)
 {

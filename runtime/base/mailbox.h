@@ -8,9 +8,9 @@
 #ifndef MP_BASE_MAILBOX_H
 #define MP_BASE_MAILBOX_H
 
-#include <uv.h>
-
 #include "base/list.h"
+
+#include <uv.h>
 
 struct mp__mailbox;
 

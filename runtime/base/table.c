@@ -27,7 +27,7 @@ static void grow(struct mp__table *table)
         return;
     for (size_t i = 0; i < (table->cap ? table->cap : 1); i++) {
         struct mp__node *next = NULL;
-        for (struct mp__node *n = table->v ? table->v[i] : table->v1; n != NULL; n = next) {
+        for (struct mp__node *n = table->v != NULL ? table->v[i] : table->v1; n != NULL; n = next) {
             next = n->next;
             n->next = v[n->hash & (cap - 1)];
             v[n->hash & (cap - 1)] = n;

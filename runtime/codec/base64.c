@@ -2,6 +2,7 @@
  * base64.c - strict base64 in plain C; the SIMD bulk is in base64_simd.c.
  */
 #include "codec/base64.h"
+
 #include "codec/base64_simd.h"
 
 #include <string.h>

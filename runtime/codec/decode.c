@@ -1,6 +1,8 @@
 /*
  * decode.c - the streaming decoder: public calls and the structure of the document.
  */
+#include "codec/decode.h"
+
 #include "codec/internal.h"
 #include "codec/json_find.h"
 

@@ -2,6 +2,7 @@
  * json_write.c - JSON text out.
  */
 #include "codec/json_write.h"
+
 #include "codec/cpu.h"
 #include "codec/utf8.h"
 

@@ -3,13 +3,13 @@
  */
 #include "codec/number.h"
 
+#include "codec/number_pow5.h"
+
 #include <locale.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-#include "codec/number_pow5.h"
 
 #define POW_MIN (-64) /* below it 2^64 * 10^q is under half of the least float */
 #define POW_MAX 38

@@ -5,7 +5,6 @@
  * shorter run are shifted to the top of the word, so a run of any length costs the same.
  */
 #include "codec/number.h"
-
 #include "codec/cpu.h"
 
 #include <string.h>

@@ -11,7 +11,6 @@
  * number.
  */
 #include "codec/number.h"
-
 #include "codec/cpu.h"
 
 #include <string.h>

@@ -6,12 +6,12 @@
  */
 #include "codec/reply.h"
 
-#include <string.h>
-
 #include "codec/base64.h"
 #include "codec/float_text.h"
 #include "codec/json_write.h"
 #include "codec/vec.h"
+
+#include <string.h>
 
 #define SMALL_TEXT 24 /* a comma and an integer */
 

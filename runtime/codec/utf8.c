@@ -1,9 +1,10 @@
 /*
  * utf8.c - strict UTF-8: validation and counting.
  */
+#include "codec/utf8.h"
+
 #include "codec/json_write.h"
 #include "codec/cpu.h"
-#include "codec/utf8.h"
 
 #include <stdint.h>
 #include <string.h>

@@ -2,6 +2,7 @@
  * vec.c - arithmetic on float32 rows.
  */
 #include "codec/vec.h"
+
 #include "codec/cpu.h"
 
 #include <math.h>

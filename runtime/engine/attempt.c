@@ -5,18 +5,18 @@
  * The byte callbacks run inside curl: they copy, decode and flag. What decides (on_end, the timer)
  * runs in the turn.
  */
+#include "codec/json_find.h"
+#include "codec/head.h"
+#include "engine/internal.h"
+#include "engine/message.h"
+#include "policy/retry.h"
+
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 #include <time.h>
-
-#include "codec/json_find.h"
-#include "codec/head.h"
-#include "engine/internal.h"
-#include "engine/message.h"
-#include "policy/retry.h"
 
 #define KEEP ((size_t)64 * 1024) /* larger buffers are not kept between attempts */
 

@@ -1,13 +1,13 @@
 /*
  * attempt_request.c - the request of one exchange: body, URL, headers, ids.
  */
+#include "codec/json_write.h"
+#include "engine/internal.h"
+
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
-
-#include "codec/json_write.h"
-#include "engine/internal.h"
 
 #define EXPECT_FROM (1024 * 1024) /* curl adds Expect to larger bodies */
 

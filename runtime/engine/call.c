@@ -5,14 +5,14 @@
  * promised to keep (MP_BORROW). Parts are made only when the core has a slot for one, so a call of
  * a million rows costs no more than the parts in flight.
  */
+#include "codec/json_write.h"
+#include "engine/internal.h"
+#include "policy/batch.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-
-#include "codec/json_write.h"
-#include "engine/internal.h"
-#include "policy/batch.h"
 
 /* ---- tickets ---- */
 

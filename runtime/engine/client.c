@@ -2,12 +2,12 @@
  * client.c - pools, clients and their endpoints: checked once, so that nothing has to be checked
  * again for each request.
  */
+#include "engine/internal.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
-
-#include "engine/internal.h"
 
 /* ---- pools ---- */
 

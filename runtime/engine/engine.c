@@ -6,6 +6,9 @@
  * that has worked for MP__TURN_NS hands back to the loop and goes on in the next iteration (an
  * active idle handle keeps the poll from blocking).
  */
+#include "engine/internal.h"
+#include "moonpool_uv.h"
+
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -13,9 +16,6 @@
 #include <string.h>
 #include <sys/random.h>
 #include <unistd.h>
-
-#include "engine/internal.h"
-#include "moonpool_uv.h"
 
 /* ---- small services ---- */
 

@@ -3,12 +3,13 @@
  *
  * What may share a request is decided by the request itself: equal frames are one group.
  */
-#include <stdlib.h>
-#include <string.h>
+#include "engine/gather.h"
 
 #include "base/hash.h"
 #include "codec/json_write.h"
-#include "engine/gather.h"
+
+#include <stdlib.h>
+#include <string.h>
 
 /* ---- groups ---- */
 

@@ -6,10 +6,10 @@
  * server refused together with other callers' rows is asked again alone, so nobody pays for a row
  * that is not his; within one submission the engine's own halving goes on as for any call.
  */
+#include "engine/gather.h"
+
 #include <stdlib.h>
 #include <string.h>
-
-#include "engine/gather.h"
 
 #define BELOW_FIRST 8 /* of so many requests one begins with the lowest lane */
 

@@ -4,11 +4,11 @@
  * A name given later replaces the same name given earlier, whatever its case; a NULL value removes
  * it. Names and values that could break out of their line are refused before any request.
  */
+#include "engine/internal.h"
+
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
-
-#include "engine/internal.h"
 
 /* What says where a message ends or what the connection is for is the transport's: with a second
  * word on it, a proxy and the server could read two requests where one was sent. */

@@ -5,9 +5,9 @@
  * Running out of ports, descriptors or connections looks like a faulty server from where the
  * request stands; only here both the error and the cause are known.
  */
-#include <errno.h>
-
 #include "engine/internal.h"
+
+#include <errno.h>
 
 #define LAST_SECONDS 60
 

@@ -1,9 +1,11 @@
 /* hooks.c - what hooks may see and change of calls and attempts, and what waits while one runs. */
-#include <stdio.h>
-#include <string.h>
+#include "engine/hooks.h"
 
 #include "engine/internal.h"
 #include "policy/batch.h"
+
+#include <stdio.h>
+#include <string.h>
 
 /* ---- facts ---- */
 

@@ -12,9 +12,6 @@
 #ifndef MP_ENGINE_INTERNAL_H
 #define MP_ENGINE_INTERNAL_H
 
-#include <sys/types.h>
-#include <uv.h>
-
 #include "base/buf.h"
 #include "base/clock.h"
 #include "base/heap.h"
@@ -27,6 +24,9 @@
 #include "engine/transport/transport.h"
 #include "moonpool.h"
 #include "policy/core.h"
+
+#include <sys/types.h>
+#include <uv.h>
 
 #define MP__MAX_HEAD       (64 * 1024)
 #define MP__MAX_ERROR_BODY (16 * 1024)

@@ -1,8 +1,8 @@
 /* kinds.c - names of error kinds and codes, and the text of the last refused argument. */
+#include "engine/internal.h"
+
 #include <stdarg.h>
 #include <stdio.h>
-
-#include "engine/internal.h"
 
 static _Thread_local char last_error[256];
 

@@ -1,14 +1,14 @@
 /* message.c - errors in words: what happened, and what to do about it. */
 #include "engine/message.h"
 
+#include "codec/utf8.h"
+#include "engine/transport/transport.h"
+
 #include <cjson/cJSON.h>
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
-
-#include "codec/utf8.h"
-#include "engine/transport/transport.h"
 
 #define MAX_ERROR_JSON 16384
 

@@ -6,16 +6,16 @@
  * neither by a cancel nor at the end: it holds only the counted struct shared, and finds out there
  * that nobody listens any more. (uv_getaddrinfo cannot do this: libuv joins its pool at exit.)
  */
+#include "base/mailbox.h"
+#include "base/thread.h"
+#include "engine/internal.h"
+
 #include <arpa/inet.h>
 #include <netdb.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-
-#include "base/mailbox.h"
-#include "base/thread.h"
-#include "engine/internal.h"
 
 #define FRESH_SECONDS 60
 #define RETRY_SECONDS 1 /* a failure is believed for so long */

@@ -1,9 +1,9 @@
 /* probe.c - active health checks: a GET of an endpoint's health path, when the core asks. */
+#include "engine/internal.h"
+
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
-
-#include "engine/internal.h"
 
 struct mp__xfer_probe {
     struct mp__xfer xfer;

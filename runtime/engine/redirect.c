@@ -6,13 +6,13 @@
  * the scheme, host and port that it was sent to, with its method and body: after 307 and 308 any,
  * after 301, 302 and 303 one that has no body to lose.
  */
+#include "codec/head.h"
+#include "engine/internal.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
-
-#include "codec/head.h"
-#include "engine/internal.h"
 
 #define MAX_HOPS 3
 

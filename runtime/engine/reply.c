@@ -1,9 +1,8 @@
 /* reply.c - mp_reply_write: the checks in front of codec/reply.c. */
 #include "codec/reply.h"
+#include "engine/internal.h"
 
 #include <stdlib.h>
-
-#include "engine/internal.h"
 
 static int check(const struct mp_reply *r)
 {

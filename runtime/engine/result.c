@@ -1,9 +1,9 @@
 /* result.c - what a call came to: exchanges, matrix, sums. */
+#include "engine/internal.h"
+
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-
-#include "engine/internal.h"
 
 const char *mp_exchange_head(const struct mp_exchange *x)
 {

@@ -1,7 +1,7 @@
 /* stats.c - counters of the engine and of a client, gathered when asked for. */
-#include <string.h>
-
 #include "engine/internal.h"
+
+#include <string.h>
 
 static void fill(void *out, const void *full, size_t size)
 {

@@ -4,13 +4,12 @@
  * The command runs as a task, so whatever it does may wait. When it returns the process ends, in
  * order: tasks, engine, loop, Lua.
  */
+#include "moonpool_lua.h"
+
 #include <lauxlib.h>
 #include <lualib.h>
-
 #include <signal.h>
 #include <stdio.h>
-
-#include "moonpool_lua.h"
 
 enum { EXIT_ERROR = 1 };
 

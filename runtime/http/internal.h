@@ -7,11 +7,11 @@
 #ifndef MP_HTTP_INTERNAL_H
 #define MP_HTTP_INTERNAL_H
 
-#include <llhttp.h>
-
 #include "base/buf.h"
 #include "base/list.h"
 #include "http/http.h"
+
+#include <llhttp.h>
 
 #define MP__READ_SIZE   65536
 #define MP__KEEP_BODY   65536 /* a larger body buffer is not kept between requests */

@@ -6,6 +6,7 @@
  * meet merely damp each other a little.
  */
 #include "mock/hashmodel.h"
+
 #include "base/prng.h"
 
 #include <math.h>

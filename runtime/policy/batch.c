@@ -1,4 +1,5 @@
 #include "policy/batch.h"
+
 #include "policy/core.h"
 
 static uint32_t most(const struct mp_batch_policy *p)

@@ -6,10 +6,10 @@
 #ifndef MP_POLICY_BATCH_H
 #define MP_POLICY_BATCH_H
 
+#include "moonpool.h"
+
 #include <stddef.h>
 #include <stdint.h>
-
-#include "moonpool.h"
 
 struct mpp_cost {
     uint64_t chars; /* Unicode scalar values */

@@ -1,9 +1,9 @@
 #include "policy/breaker.h"
 
-#include <string.h>
-
 #include "base/prng.h"
 #include "base/time.h"
+
+#include <string.h>
 
 enum mpp_breaker_vote mpp_breaker_vote(const struct mpp_outcome *o)
 {

@@ -1,9 +1,9 @@
 #include "policy/concurrency.h"
 
+#include "base/time.h"
+
 #include <math.h>
 #include <string.h>
-
-#include "base/time.h"
 
 #define ALPHA 0.4
 #define DOUBT 8   /* windows */

@@ -1,4 +1,6 @@
 /* core.c - the turn: what is to be told, then alarms, then waiting parts, then new work. */
+#include "policy/core.h"
+
 #include "policy/state.h"
 
 #include <stdlib.h>

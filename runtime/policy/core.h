@@ -20,12 +20,12 @@
 #ifndef MP_POLICY_CORE_H
 #define MP_POLICY_CORE_H
 
-#include <stddef.h>
-#include <stdint.h>
-
 #include "base/time.h"
 #include "moonpool.h"
 #include "policy/hints.h"
+
+#include <stddef.h>
+#include <stdint.h>
 
 #define MPP_BATCH_ROWS 128 /* a request, when nobody says */
 #define MPP_CALL_PARTS 128 /* of a call at once, likewise */

@@ -1,10 +1,10 @@
 #include "policy/rate.h"
 
+#include "base/time.h"
+
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-
-#include "base/time.h"
 
 static void set_limit(struct mpp_bucket *b, double limit, double share)
 {

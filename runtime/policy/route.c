@@ -13,10 +13,9 @@
  * of a closed load.
  */
 #include "policy/state.h"
+#include "base/prng.h"
 
 #include <math.h>
-
-#include "base/prng.h"
 
 int mpp_endpoint_sound(const struct mpp_endpoint *ep)
 {

@@ -23,7 +23,7 @@ struct sim_request {         /* an attempt as its server sees it */
 };
 
 struct sim_server {
-    const struct mpp_sim_server *cfg;
+    const struct mp__sim_server *cfg;
     uint32_t busy, queued;
     struct mp__link waiting;
     int64_t window;
@@ -46,8 +46,8 @@ struct sim_part {
 };
 
 struct sim_run {
-    const struct mpp_sim *sim;
-    struct mpp_sim_result *out;
+    const struct mp__sim *sim;
+    struct mp__sim_result *out;
     struct mpp_core *core;
     struct mpp_pool *pool;
     struct mpp_client *client;
@@ -55,9 +55,9 @@ struct sim_run {
     uint64_t rng;
     struct mp__heap heap;
     struct mp__slab requests, calls, parts;
-    struct sim_server servers[MPP_SIM_SERVERS];
-    mp__time not_before[MPP_SIM_SERVERS];
-    uint32_t running[MPP_SIM_SERVERS];
+    struct sim_server servers[MP__SIM_SERVERS];
+    mp__time not_before[MP__SIM_SERVERS];
+    uint32_t running[MP__SIM_SERVERS];
     uint32_t on_the_way, calls_open;
     struct mp__link running_list;
     struct mp__timer arrival;
@@ -67,22 +67,22 @@ struct sim_run {
     int nomem;
 };
 
-uint64_t *sim_rng(struct sim_run *run);
-struct sim_server *sim_server_at(struct sim_run *run, uint32_t i);
-mp__time sim_now(const struct sim_run *run);
-double sim_elapsed(const struct sim_run *run);
-int sim_poisoned(const struct sim_run *run, uint64_t first, uint32_t rows);
-void sim_end_at(struct sim_run *run, struct sim_request *q, double seconds);
+uint64_t *mp__sim_rng(struct sim_run *run);
+struct sim_server *mp__sim_server_at(struct sim_run *run, uint32_t i);
+mp__time mp__sim_now(const struct sim_run *run);
+double mp__sim_elapsed(const struct sim_run *run);
+int mp__sim_poisoned(const struct sim_run *run, uint64_t first, uint32_t rows);
+void mp__sim_end_at(struct sim_run *run, struct sim_request *q, double seconds);
 
 /* A request arrives: decides its fate or queues it. */
-void sim_server_take(struct sim_run *run, struct sim_request *q);
+void mp__sim_server_take(struct sim_run *run, struct sim_request *q);
 /* It left, answered or not: the next in the queue is served. */
-void sim_server_leave(struct sim_run *run, struct sim_request *q);
+void mp__sim_server_leave(struct sim_run *run, struct sim_request *q);
 
 /* Counts a promise that the core broke; the first is named. */
-void sim_violated(struct sim_run *run, const char *what);
-void sim_keep_latency(struct sim_run *run, double t); /* in the order of the clock */
-void sim_check_budgets(struct sim_run *run);
-void sim_summarise(struct sim_run *run);
+void mp__sim_violated(struct sim_run *run, const char *what);
+void mp__sim_keep_latency(struct sim_run *run, double t); /* in the order of the clock */
+void mp__sim_check_budgets(struct sim_run *run);
+void mp__sim_summarise(struct sim_run *run);
 
 #endif

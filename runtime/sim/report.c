@@ -1,17 +1,17 @@
 /* report.c - what a run came to: percentiles, sums, budgets. */
+#include "sim/internal.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "sim/internal.h"
-
-void sim_violated(struct sim_run *run, const char *what)
+void mp__sim_violated(struct sim_run *run, const char *what)
 {
     if (run->out->violations++ == 0)
         snprintf(run->out->violation, sizeof(run->out->violation), "%s at %.6f s", what,
-                 sim_elapsed(run));
+                 mp__sim_elapsed(run));
 }
 
-void sim_keep_latency(struct sim_run *run, double t)
+void mp__sim_keep_latency(struct sim_run *run, double t)
 {
     if (run->nlatency == run->cap) {
         uint64_t cap = run->cap ? run->cap * 2 : 1024;
@@ -51,7 +51,7 @@ static void summarise_seconds(struct sim_run *run)
     uint32_t i;
 
     for (i = 0; run->sim->seconds != NULL && i < run->sim->nseconds; i++) {
-        struct mpp_sim_second *s = &run->sim->seconds[i];
+        struct mp__sim_second *s = &run->sim->seconds[i];
         double *v = run->latency + at;
 
         if (s->ok > 1)
@@ -62,7 +62,7 @@ static void summarise_seconds(struct sim_run *run)
     }
 }
 
-void sim_check_budgets(struct sim_run *run)
+void mp__sim_check_budgets(struct sim_run *run)
 {
     const struct mp_policy *p = &run->sim->policy;
     uint32_t i;
@@ -82,17 +82,17 @@ void sim_check_budgets(struct sim_run *run)
     if ((double)run->out->retries > p->retry.reserve * run->sim->nservers +
                                         p->retry.budget * (double)run->out->first +
                                         (double)(run->out->unbudgeted + run->out->released) + 1e-6)
-        sim_violated(run, "retries beyond the budget");
+        mp__sim_violated(run, "retries beyond the budget");
     if ((double)run->out->hedges >
         p->hedge.reserve * run->sim->nservers + p->hedge.budget * (double)run->out->first + 1e-6)
-        sim_violated(run, "hedges beyond the budget");
+        mp__sim_violated(run, "hedges beyond the budget");
     if (run->ended != run->rows_born && !run->out->unfinished)
-        sim_violated(run, "rows without an end");
+        mp__sim_violated(run, "rows without an end");
 }
 
-void sim_summarise(struct sim_run *run)
+void mp__sim_summarise(struct sim_run *run)
 {
-    struct mpp_sim_result *out = run->out;
+    struct mp__sim_result *out = run->out;
 
     summarise_seconds(run);
     if (run->nlatency > 0)

@@ -1,10 +1,9 @@
 /* server.c - what a modelled server makes of a request. */
 #include "sim/internal.h"
-
-#include <math.h>
-
 #include "base/prng.h"
 #include "base/time.h"
+
+#include <math.h>
 
 static double normal(uint64_t *rng) /* Box and Muller */
 {
@@ -23,25 +22,25 @@ static void answer(struct sim_request *q, int status, double retry_after)
         q->outcome.hints.retry_after = retry_after;
 }
 
-static double draw(uint64_t *rng, const struct mpp_sim_server *cfg)
+static double draw(uint64_t *rng, const struct mp__sim_server *cfg)
 {
     double median = cfg->median > 0 ? cfg->median : 0.02;
 
     if (cfg->nsamples > 0)
         return cfg->samples[(uint32_t)(mp__random01(rng) * cfg->nsamples)];
     switch (cfg->service) {
-    case MPP_SIM_UNIFORM:
+    case MP__SIM_UNIFORM:
         return cfg->median + (cfg->sigma - cfg->median) * mp__random01(rng);
-    case MPP_SIM_EXPONENTIAL:
+    case MP__SIM_EXPONENTIAL:
         return -median * log(1 - mp__random01(rng));
     default:
         return median * exp(cfg->sigma * normal(rng));
     }
 }
 
-static double service_time(struct sim_run *run, const struct mpp_sim_server *cfg, uint32_t rows)
+static double service_time(struct sim_run *run, const struct mp__sim_server *cfg, uint32_t rows)
 {
-    uint64_t *rng = sim_rng(run);
+    uint64_t *rng = mp__sim_rng(run);
     double t = draw(rng, cfg) + cfg->per_row * rows;
 
     if (cfg->stall_share > 0 && mp__random01(rng) < cfg->stall_share)
@@ -53,14 +52,14 @@ static void serve(struct sim_run *run, struct sim_server *s, struct sim_request 
 {
     q->serving = 1;
     s->busy++;
-    sim_end_at(run, q, service_time(run, s->cfg, q->rows));
+    mp__sim_end_at(run, q, service_time(run, s->cfg, q->rows));
 }
 
 static int out_of_quota(struct sim_run *run, struct sim_server *s, struct sim_request *q)
 {
-    const struct mpp_sim_server *cfg = s->cfg;
+    const struct mp__sim_server *cfg = s->cfg;
     double width = cfg->quota_window > 0 ? cfg->quota_window : 1;
-    int64_t window = sim_now(run) / mp__ns(width);
+    int64_t window = mp__sim_now(run) / mp__ns(width);
 
     if (cfg->rpm <= 0 && cfg->tpm <= 0)
         return 0;
@@ -77,40 +76,40 @@ static int out_of_quota(struct sim_run *run, struct sim_server *s, struct sim_re
     if (cfg->quota_tells > 1 && cfg->rpm > 0) {
         q->outcome.hints.limit_requests = cfg->rpm;
         q->outcome.hints.remaining_requests = cfg->rpm / 60 * width - s->used_requests;
-        q->outcome.hints.reset_requests = width - fmod(mp__seconds(sim_now(run)), width) + 1e-3;
+        q->outcome.hints.reset_requests = width - fmod(mp__seconds(mp__sim_now(run)), width) + 1e-3;
     }
     return 0;
 }
 
-static int in_outage(struct sim_run *run, const struct mpp_sim_server *cfg)
+static int in_outage(struct sim_run *run, const struct mp__sim_server *cfg)
 {
-    double t = sim_elapsed(run);
+    double t = mp__sim_elapsed(run);
 
     return cfg->outage_to > cfg->outage_from && t >= cfg->outage_from && t < cfg->outage_to;
 }
 
-static void suffer(struct sim_run *run, const struct mpp_sim_server *cfg, struct sim_request *q)
+static void suffer(struct sim_run *run, const struct mp__sim_server *cfg, struct sim_request *q)
 {
     switch (cfg->outage) {
-    case MPP_SIM_REFUSE:
+    case MP__SIM_REFUSE:
         q->outcome.kind = MP_KIND_CONNECT;
         q->outcome.never_sent = 1;
-        sim_end_at(run, q, 0.0005);
+        mp__sim_end_at(run, q, 0.0005);
         break;
-    case MPP_SIM_SILENT:
+    case MP__SIM_SILENT:
         q->outcome.kind = MP_KIND_READ_TIMEOUT;
-        sim_end_at(run, q, 1e9);
+        mp__sim_end_at(run, q, 1e9);
         break;
     default:
-        answer(q, cfg->outage == MPP_SIM_429 ? 429 : 503, cfg->outage_delay);
-        sim_end_at(run, q, 0.002);
+        answer(q, cfg->outage == MP__SIM_429 ? 429 : 503, cfg->outage_delay);
+        mp__sim_end_at(run, q, 0.002);
     }
 }
 
-void sim_server_take(struct sim_run *run, struct sim_request *q)
+void mp__sim_server_take(struct sim_run *run, struct sim_request *q)
 {
-    struct sim_server *s = sim_server_at(run, q->endpoint);
-    const struct mpp_sim_server *cfg = s->cfg;
+    struct sim_server *s = mp__sim_server_at(run, q->endpoint);
+    const struct mp__sim_server *cfg = s->cfg;
     double width = cfg->quota_window > 0 ? cfg->quota_window : 1;
     double phase;
 
@@ -119,20 +118,20 @@ void sim_server_take(struct sim_run *run, struct sim_request *q)
         return;
     }
     if (out_of_quota(run, s, q)) {
-        phase = fmod(mp__seconds(sim_now(run)), width);
+        phase = fmod(mp__seconds(mp__sim_now(run)), width);
         answer(q, 429, cfg->quota_tells ? width - phase : 0);
-        sim_end_at(run, q, 0.001);
+        mp__sim_end_at(run, q, 0.001);
         return;
     }
-    if (cfg->error_share > 0 && mp__random01(sim_rng(run)) < cfg->error_share) {
+    if (cfg->error_share > 0 && mp__random01(mp__sim_rng(run)) < cfg->error_share) {
         answer(q, cfg->error_status ? cfg->error_status : 500, 0);
-        sim_end_at(run, q, 0.005);
+        mp__sim_end_at(run, q, 0.005);
         return;
     }
-    if (sim_poisoned(run, q->first, q->rows)) {
+    if (mp__sim_poisoned(run, q->first, q->rows)) {
         answer(q, 422, 0);
         q->outcome.splittable = q->rows > 1;
-        sim_end_at(run, q, 0.003);
+        mp__sim_end_at(run, q, 0.003);
         return;
     }
     answer(q, 200, 0);
@@ -141,17 +140,17 @@ void sim_server_take(struct sim_run *run, struct sim_request *q)
         serve(run, s, q);
     } else if (cfg->queue > 0 && s->queued >= cfg->queue) {
         answer(q, 429, 0);
-        sim_end_at(run, q, 0.001);
+        mp__sim_end_at(run, q, 0.001);
     } else {
         s->queued++;
         mp__list_push(&s->waiting, &q->link);
-        sim_end_at(run, q, 1e9);
+        mp__sim_end_at(run, q, 1e9);
     }
 }
 
-void sim_server_leave(struct sim_run *run, struct sim_request *q)
+void mp__sim_server_leave(struct sim_run *run, struct sim_request *q)
 {
-    struct sim_server *s = sim_server_at(run, q->endpoint);
+    struct sim_server *s = mp__sim_server_at(run, q->endpoint);
     struct mp__link *link;
 
     if (mp__linked(&q->link)) {

@@ -1,42 +1,42 @@
 /* sim.c - the run: load in, actions carried out, promises watched. */
 #include "sim/sim.h"
 
-#include <math.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
 #include "base/prng.h"
 #include "sim/internal.h"
 #include "base/slab.h"
 #include "base/time.h"
 
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
 enum { T_REQUEST = 1, T_ARRIVAL, T_CANCEL };
 
 #define ASK_EVERY 4096 /* turns between two questions whether to stop */
 
-uint64_t *sim_rng(struct sim_run *run)
+uint64_t *mp__sim_rng(struct sim_run *run)
 {
     return &run->rng;
 }
 
-struct sim_server *sim_server_at(struct sim_run *run, uint32_t i)
+struct sim_server *mp__sim_server_at(struct sim_run *run, uint32_t i)
 {
     return &run->servers[i];
 }
 
-mp__time sim_now(const struct sim_run *run)
+mp__time mp__sim_now(const struct sim_run *run)
 {
     return run->now;
 }
 
-double sim_elapsed(const struct sim_run *run)
+double mp__sim_elapsed(const struct sim_run *run)
 {
     return mp__seconds(run->now - SIM_START);
 }
 
 /* A row's fate is its own, whatever request carries it. */
-int sim_poisoned(const struct sim_run *run, uint64_t first, uint32_t rows)
+int mp__sim_poisoned(const struct sim_run *run, uint64_t first, uint32_t rows)
 {
     double share = run->sim->poison_share;
     uint32_t i;
@@ -47,7 +47,7 @@ int sim_poisoned(const struct sim_run *run, uint64_t first, uint32_t rows)
     return 0;
 }
 
-void sim_end_at(struct sim_run *run, struct sim_request *q, double seconds)
+void mp__sim_end_at(struct sim_run *run, struct sim_request *q, double seconds)
 {
     mp__time at = mp__after(run->now, seconds);
 
@@ -64,9 +64,9 @@ void sim_end_at(struct sim_run *run, struct sim_request *q, double seconds)
     mp__heap_set(&run->heap, &q->timer, at);
 }
 
-static struct mpp_sim_second *second(struct sim_run *run)
+static struct mp__sim_second *second(struct sim_run *run)
 {
-    double t = sim_elapsed(run);
+    double t = mp__sim_elapsed(run);
 
     if (run->sim->seconds == NULL || t < 0 || t >= run->sim->nseconds)
         return NULL;
@@ -79,7 +79,7 @@ static int source_open(const struct sim_run *run)
 {
     return (run->sim->parts == 0 || run->born < run->sim->parts) &&
            (run->sim->total_rows == 0 || run->rows_born < run->sim->total_rows) &&
-           (run->sim->duration <= 0 || sim_elapsed(run) < run->sim->duration);
+           (run->sim->duration <= 0 || mp__sim_elapsed(run) < run->sim->duration);
 }
 
 static int give(struct sim_run *run, struct mpp_part_info *out)
@@ -116,7 +116,7 @@ static int next_part(void *user, struct mpp_part_info *out)
 
 static void new_call(struct sim_run *run)
 {
-    const struct mpp_sim *sim = run->sim;
+    const struct mp__sim *sim = run->sim;
     struct sim_call *c = mp__slab_get(&run->calls);
     struct mpp_call_cfg cfg = {.client = run->client,
                                .deadline = MP__NEVER,
@@ -167,24 +167,24 @@ static void check_start(struct sim_run *run, const struct mpp_action *act)
     uint32_t pool = run->sim->pool ? run->sim->pool : 256;
 
     if (run->now < run->not_before[act->endpoint])
-        sim_violated(run, "sent before the server's delay was over");
+        mp__sim_violated(run, "sent before the server's delay was over");
     if (run->on_the_way > pool)
-        sim_violated(run, "more running than the pool has connections");
+        mp__sim_violated(run, "more running than the pool has connections");
     if (p->concurrency.mode == MP_CONC_FIXED && run->running[act->endpoint] > p->concurrency.limit)
-        sim_violated(run, "more running than the endpoint's limit");
+        mp__sim_violated(run, "more running than the endpoint's limit");
     if (f->attempts > p->retry.max_attempts && !act->is_hedge)
-        sim_violated(run, "more attempts than allowed");
+        mp__sim_violated(run, "more attempts than allowed");
     if (f->hedges > 1)
-        sim_violated(run, "two hedges of one part");
+        mp__sim_violated(run, "two hedges of one part");
     if (((struct sim_part *)f->info.user)->ends)
-        sim_violated(run, "started after its end");
+        mp__sim_violated(run, "started after its end");
 }
 
 static void start(struct sim_run *run, const struct mpp_action *act)
 {
     const struct mpp_part_facts *f = mpp_part_facts(act->part);
     struct sim_request *q = mp__slab_get(&run->requests);
-    struct mpp_sim_second *s = second(run);
+    struct mp__sim_second *s = second(run);
 
     if (q == NULL) {
         run->nomem = 1;
@@ -212,12 +212,12 @@ static void start(struct sim_run *run, const struct mpp_action *act)
             s->running = run->on_the_way;
     }
     check_start(run, act);
-    sim_server_take(run, q);
+    mp__sim_server_take(run, q);
 }
 
 static void leave(struct sim_run *run, struct sim_request *q)
 {
-    sim_server_leave(run, q);
+    mp__sim_server_leave(run, q);
     mp__heap_clear(&run->heap, &q->timer);
     mp__list_remove(&q->running);
     run->on_the_way--;
@@ -238,24 +238,24 @@ static void abort_it(struct sim_run *run, uint64_t id)
         run->out->aborted++;
         return;
     }
-    sim_violated(run, "abort of an attempt that does not run");
+    mp__sim_violated(run, "abort of an attempt that does not run");
 }
 
 static void part_done(struct sim_run *run, const struct mpp_action *act)
 {
     const struct mpp_part_facts *f = mpp_part_facts(act->part);
     struct sim_part *p = f->info.user;
-    struct mpp_sim_result *out = run->out;
-    struct mpp_sim_second *s = second(run);
+    struct mp__sim_result *out = run->out;
+    struct mp__sim_second *s = second(run);
 
     if (p->ends++)
-        sim_violated(run, "a part ended twice");
+        mp__sim_violated(run, "a part ended twice");
     run->ended += f->info.count;
     if (act->kind == MP_KIND_NONE) {
         out->ok++;
         out->rows_ok += f->info.count;
         out->tokens += f->info.tokens;
-        sim_keep_latency(run, mp__seconds(run->now - p->born));
+        mp__sim_keep_latency(run, mp__seconds(run->now - p->born));
         if (s != NULL) {
             s->ok++;
             s->tokens += f->info.tokens;
@@ -292,11 +292,11 @@ static void call_done(struct sim_run *run, const struct mpp_action *act)
     struct sim_call *c = mpp_call_user(act->call);
 
     if (c->done)
-        sim_violated(run, "a call ended twice");
+        mp__sim_violated(run, "a call ended twice");
     c->done = 1;
     mp__heap_clear(&run->heap, &c->cancel);
     run->calls_open--;
-    run->out->makespan = sim_elapsed(run);
+    run->out->makespan = mp__sim_elapsed(run);
 }
 
 static void hash(struct sim_run *run, uint64_t x)
@@ -350,7 +350,7 @@ static void expect_pause(struct sim_run *run, const struct sim_request *q)
 
 static void answered(struct sim_run *run, struct sim_request *q)
 {
-    struct mpp_sim_second *s = second(run);
+    struct mp__sim_second *s = second(run);
 
     leave(run, q);
     if (q->outcome.status == 429) {
@@ -380,7 +380,7 @@ static void expire(struct sim_run *run)
 
 static void note_limit(struct sim_run *run)
 {
-    struct mpp_sim_second *s = second(run);
+    struct mp__sim_second *s = second(run);
     struct mpp_endpoint_stats stats;
 
     if (s == NULL)
@@ -398,11 +398,11 @@ static int asked_to_stop(const struct sim_run *run, uint64_t turns)
 static void give_up(struct sim_run *run, mp__time at)
 {
     run->out->unfinished = 1;
-    run->out->makespan = sim_elapsed(run);
+    run->out->makespan = mp__sim_elapsed(run);
     if (at == MP__NEVER)
-        sim_violated(run, "stuck: open calls and nothing to wait for");
+        mp__sim_violated(run, "stuck: open calls and nothing to wait for");
     else if (run->sim->max_time <= 0 && run->sim->stop == NULL)
-        sim_violated(run, "not done at the end of time");
+        mp__sim_violated(run, "not done at the end of time");
 }
 
 static void loop(struct sim_run *run)
@@ -446,8 +446,8 @@ static void loop(struct sim_run *run)
 
 static int open_run(struct sim_run *run)
 {
-    const struct mpp_sim *sim = run->sim;
-    struct mpp_endpoint_cfg eps[MPP_SIM_SERVERS];
+    const struct mp__sim *sim = run->sim;
+    struct mpp_endpoint_cfg eps[MP__SIM_SERVERS];
     struct mpp_client_cfg cfg = {
         .policy = &sim->policy, .hooks = sim->hooks, .endpoints = eps, .nendpoints = sim->nservers};
     uint32_t i;
@@ -485,7 +485,7 @@ static void close_run(struct sim_run *run)
     free(run);
 }
 
-int mpp_sim_run(const struct mpp_sim *sim, struct mpp_sim_result *out)
+int mp__sim_run(const struct mp__sim *sim, struct mp__sim_result *out)
 {
     struct sim_run *run;
     int err;
@@ -493,7 +493,7 @@ int mpp_sim_run(const struct mpp_sim *sim, struct mpp_sim_result *out)
     memset(out, 0, sizeof(*out));
     if (sim->seconds != NULL)
         memset(sim->seconds, 0, sim->nseconds * sizeof(*sim->seconds));
-    if (sim->nservers == 0 || sim->nservers > MPP_SIM_SERVERS ||
+    if (sim->nservers == 0 || sim->nservers > MP__SIM_SERVERS ||
         (sim->parts == 0 && sim->total_rows == 0 && sim->duration <= 0))
         return MP_EINVAL;
     run = calloc(1, sizeof(*run));
@@ -515,8 +515,8 @@ int mpp_sim_run(const struct mpp_sim *sim, struct mpp_sim_result *out)
         else
             new_call(run);
         loop(run);
-        sim_check_budgets(run);
-        sim_summarise(run);
+        mp__sim_check_budgets(run);
+        mp__sim_summarise(run);
         if (run->nomem)
             err = MP_ENOMEM;
     }
@@ -524,7 +524,7 @@ int mpp_sim_run(const struct mpp_sim *sim, struct mpp_sim_result *out)
     return err;
 }
 
-void mpp_sim_init(struct mpp_sim *sim, enum mp_preset preset)
+void mp__sim_init(struct mp__sim *sim, enum mp_preset preset)
 {
     memset(sim, 0, sizeof(*sim));
     sim->seed = 1;

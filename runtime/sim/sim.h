@@ -11,17 +11,17 @@
 
 #include "policy/core.h"
 
-#define MPP_SIM_SERVERS 16
+#define MP__SIM_SERVERS 16
 
-enum mpp_sim_service { MPP_SIM_LOGNORMAL = 0, MPP_SIM_UNIFORM, MPP_SIM_EXPONENTIAL };
-enum mpp_sim_outage { MPP_SIM_REFUSE = 0, MPP_SIM_503, MPP_SIM_SILENT, MPP_SIM_429 };
+enum mp__sim_service { MP__SIM_LOGNORMAL = 0, MP__SIM_UNIFORM, MP__SIM_EXPONENTIAL };
+enum mp__sim_outage { MP__SIM_REFUSE = 0, MP__SIM_503, MP__SIM_SILENT, MP__SIM_429 };
 
-struct mpp_sim_server {
+struct mp__sim_server {
     double weight;  /* 0: 1 */
     double median;  /* s of service; 0: 0.02. Of an exponential the mean, of a uniform the low */
     double sigma;   /* of its logarithm; of a uniform the high end, s */
     double per_row; /* s more a row */
-    enum mpp_sim_service service;
+    enum mp__sim_service service;
     const double *samples; /* measured service times, drawn from instead; the caller's */
     uint32_t nsamples;
     double stall_share; /* of the requests, which take `stall` s more */
@@ -34,24 +34,24 @@ struct mpp_sim_server {
     double quota_window; /* s it is enforced over; 0: 1 */
     uint8_t quota_tells; /* 1: the 429 names the delay; 2: and replies carry rate headers */
     double outage_from, outage_to; /* s since the start */
-    enum mpp_sim_outage outage;
+    enum mp__sim_outage outage;
     double outage_delay; /* s, Retry-After of the outage's replies; 0 none */
 };
 
-struct mpp_sim_second {
+struct mp__sim_second {
     uint32_t ok, failed, attempts, throttled, running;
     uint32_t limit;  /* of endpoint 1 at the end of the second */
     double tokens;   /* answered with success */
     double p50, p99; /* s, of the parts that ended well in it; < 0: none did */
 };
 
-struct mpp_sim {
+struct mp__sim {
     uint64_t seed;
     struct mp_policy policy;
     const struct mpp_hooks *hooks;
     uint32_t pool; /* connections; 0: 256 */
     uint32_t nservers;
-    struct mpp_sim_server servers[MPP_SIM_SERVERS];
+    struct mp__sim_server servers[MP__SIM_SERVERS];
     double rate;            /* arrivals a second; 0: closed load */
     uint32_t concurrency;   /* of the closed load's call; 0: 128 */
     uint64_t parts;         /* at most; 0: no limit, then duration must be given */
@@ -67,18 +67,18 @@ struct mpp_sim {
     uint8_t drain_losers;
     double hasty;    /* chance to leave mpp_next after an action and do something else */
     double max_time; /* s, then the run is cut; 0: 100,000 */
-    struct mpp_sim_second *seconds; /* the caller's, filled; may be NULL */
+    struct mp__sim_second *seconds; /* the caller's, filled; may be NULL */
     uint32_t nseconds;
     int (*stop)(void *arg); /* asked now and then; 1 ends the run. May be NULL */
     void *stop_arg;
 };
 
-struct mpp_sim_result {
+struct mp__sim_result {
     uint64_t parts, ok, failed, cut; /* cut: ended with their call */
     uint64_t rows_ok, rows_failed;
     uint64_t attempts, first, retries, hedges, aborted, throttled, splits;
     uint64_t unbudgeted, released, parked;
-    uint64_t server_attempts[MPP_SIM_SERVERS];
+    uint64_t server_attempts[MP__SIM_SERVERS];
     uint64_t kinds[MP_KIND_COUNT];   /* of failed parts */
     double p50, p90, p99, p999, max; /* s, of ok parts */
     double tokens;                   /* answered with success */
@@ -91,8 +91,8 @@ struct mpp_sim_result {
 };
 
 /* 0, or MP_EINVAL (no server, or a load without an end) or MP_ENOMEM. */
-int mpp_sim_run(const struct mpp_sim *sim, struct mpp_sim_result *out);
+int mp__sim_run(const struct mp__sim *sim, struct mp__sim_result *out);
 
-void mpp_sim_init(struct mpp_sim *sim, enum mp_preset preset); /* one server, defaults */
+void mp__sim_init(struct mp__sim *sim, enum mp_preset preset); /* one server, defaults */
 
 #endif

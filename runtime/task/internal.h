@@ -9,11 +9,11 @@
 #ifndef MP_TASK_INTERNAL_H
 #define MP_TASK_INTERNAL_H
 
-#include <signal.h>
-
 #include "base/clock.h"
 #include "base/heap.h"
 #include "task/task.h"
+
+#include <signal.h>
 
 /* An alarm of the scheduler: one uv_timer_t under all, so no handle needs closing. */
 struct mp__alarm {
@@ -125,8 +125,8 @@ struct mp__sched {
     struct mp__mailbox *bell; /* rung by the signal handler */
 };
 
-#define MP_MAX_TASKS    (1u << 20)
-#define MP_FREE_THREADS 256
+#define MP__MAX_TASKS    (1u << 20)
+#define MP__FREE_THREADS 256
 
 /* What a coroutine of ours yields. Only the addresses matter. */
 extern const char mp__wait_mark; /* waits for an event: pass it outward */
@@ -162,8 +162,8 @@ void mp__push_traceback(lua_State *L, int err); /* where the error at `err` was 
 /* timer.c */
 void mp__alarm_set(struct mp__sched *s, struct mp__alarm *alarm, mp__time at);
 void mp__alarm_clear(struct mp__sched *s, struct mp__alarm *alarm);
-int l_sleep(lua_State *L);
-int l_pause(lua_State *L);
+int mp__l_sleep(lua_State *L);
+int mp__l_pause(lua_State *L);
 
 /* scope.c */
 void mp__scope_init(struct mp__scope *s, struct mp__rt *rt);
@@ -173,7 +173,7 @@ void mp__scope_leave(struct mp__scope *s,
                      struct mp__task *t); /* joiners wake when it was the last */
 void mp__scope_detach(struct mp__scope *s);
 void mp__open_scope(lua_State *L);
-int l_main(lua_State *L);
+int mp__l_main(lua_State *L);
 
 /* co.c, sync.c, signal.c */
 void mp__open_coroutine(lua_State *L);

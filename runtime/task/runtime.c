@@ -218,7 +218,7 @@ int mp_lua_close(lua_State *L)
 
 int mp_lua_call(lua_State *L, int nargs, int nresults)
 {
-    lua_pushcfunction(L, l_main);
+    lua_pushcfunction(L, mp__l_main);
     lua_insert(L, -nargs - 2);
     int status = lua_pcall(L, nargs + 1, nresults, 0);
     /* A script that span until the end has not let the loop see the signal. */

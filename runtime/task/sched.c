@@ -96,7 +96,7 @@ static void keep_thread(struct mp__sched *s, lua_State *L, struct mp__task *t, i
     lua_State *co = t->co;
     t->co = NULL;
     mp__signal_unhook(co);
-    if (s->nfree < MP_FREE_THREADS && lua_status(co) == LUA_OK && lua_gettop(co) == 0) {
+    if (s->nfree < MP__FREE_THREADS && lua_status(co) == LUA_OK && lua_gettop(co) == 0) {
         lua_rawgetp(L, LUA_REGISTRYINDEX, &free_key);
         lua_getiuservalue(L, ud, TASK_UV_CO);
         lua_rawseti(L, -2, ++s->nfree); /* the array was made in full size */
@@ -411,7 +411,7 @@ void mp__sched_tables(lua_State *L)
 {
     lua_newtable(L);
     lua_rawsetp(L, LUA_REGISTRYINDEX, &tasks_key);
-    lua_createtable(L, MP_FREE_THREADS, 0);
+    lua_createtable(L, MP__FREE_THREADS, 0);
     lua_rawsetp(L, LUA_REGISTRYINDEX, &free_key);
     lua_pushliteral(L, "a task's coroutine yielded from outside moonpool");
     lua_rawsetp(L, LUA_REGISTRYINDEX, &stray_key);

@@ -345,7 +345,7 @@ static int l_shield(lua_State *L)
 }
 
 /* main(fn, ...): as a scope, but what still runs when fn returns is cancelled */
-int l_main(lua_State *L)
+int mp__l_main(lua_State *L)
 {
     return uncancelled(L, MODE_MAIN);
 }
@@ -477,8 +477,8 @@ static void make_class(lua_State *L)
 void mp__open_scope(lua_State *L)
 {
     static const luaL_Reg functions[] = {
-        {"scope", l_scope}, {"timeout", l_timeout},       {"shield", l_shield},
-        {"main", l_main},   {"open_scope", l_open_scope}, {"set_interrupt", l_set_interrupt},
+        {"scope", l_scope},   {"timeout", l_timeout},       {"shield", l_shield},
+        {"main", mp__l_main}, {"open_scope", l_open_scope}, {"set_interrupt", l_set_interrupt},
         {NULL, NULL}};
     make_class(L);
     luaL_setfuncs(L, functions, 0);

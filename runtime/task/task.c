@@ -1,6 +1,8 @@
 /*
  * task.c - tasks as Lua sees them: made in a scope, awaited, cancelled.
  */
+#include "task/task.h"
+
 #include "task/internal.h"
 
 #include <string.h>
@@ -88,9 +90,9 @@ static void check_room(lua_State *L, struct mp__sched *s, struct mp__scope *scop
         luaL_error(L, "the scope has ended: no task without a scope");
     if (s->current != NULL && s->current->state == TASK_CLOSING)
         luaL_error(L, "cannot spawn while a task is being closed");
-    if (s->ntasks >= MP_MAX_TASKS)
+    if (s->ntasks >= MP__MAX_TASKS)
         luaL_error(L, "too many tasks (limit %d): use moonpool.map, it runs a window of them",
-                   (int)MP_MAX_TASKS);
+                   (int)MP__MAX_TASKS);
 }
 
 static struct mp__task *push_new(lua_State *L, struct mp__scope *scope, int scope_idx)
@@ -264,8 +266,8 @@ static void make_class(lua_State *L)
 void mp__open_task(lua_State *L)
 {
     static const luaL_Reg functions[] = {{"await", l_await},
-                                         {"sleep", l_sleep},
-                                         {"pause", l_pause},
+                                         {"sleep", mp__l_sleep},
+                                         {"pause", mp__l_pause},
                                          {"now", l_now},
                                          {"in_task", l_in_task},
                                          {"deadline", l_deadline},

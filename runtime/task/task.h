@@ -7,12 +7,12 @@
 #ifndef MP_TASK_TASK_H
 #define MP_TASK_TASK_H
 
+#include "base/list.h"
+#include "moonpool.h"
+
 #include <lauxlib.h>
 #include <lua.h>
 #include <uv.h>
-
-#include "base/list.h"
-#include "moonpool.h"
 
 struct mp__task;
 struct mp__sched;

@@ -73,7 +73,7 @@ static int sleep_k(lua_State *L, int status, lua_KContext ctx)
 
 /* core.pause(): lets the loop turn once. For long work done in slices: sleep(0) only goes to the end
  * of the run queue, and sockets and timers would wait for the whole of a turn's budget. */
-int l_pause(lua_State *L)
+int mp__l_pause(lua_State *L)
 {
     mp__wait_check(L);
     struct mp__rt *rt = mp__rt(L);
@@ -82,7 +82,7 @@ int l_pause(lua_State *L)
 }
 
 /* sleep(seconds): zero lets every other runnable task have its turn. */
-int l_sleep(lua_State *L)
+int mp__l_sleep(lua_State *L)
 {
     double seconds = luaL_checknumber(L, 1);
     luaL_argcheck(L, seconds >= 0, 1, "must not be negative or NaN");

@@ -4,14 +4,14 @@
 
 #define SECONDS 500
 
-static struct mpp_sim_second S[SECONDS];
+static struct mp__sim_second S[SECONDS];
 
-static void run(struct mpp_sim *sim, struct mpp_sim_result *r)
+static void run(struct mp__sim *sim, struct mp__sim_result *r)
 {
     memset(S, 0, sizeof(S));
     sim->seconds = S;
     sim->nseconds = SECONDS;
-    assert_int_equal(mpp_sim_run(sim, r), MP_OK);
+    assert_int_equal(mp__sim_run(sim, r), MP_OK);
     if (r->violations)
         fail_msg("seed %llu: %s", (unsigned long long)sim->seed, r->violation);
 }
@@ -33,10 +33,10 @@ static void hedging_hides_stalls(void **state)
 
     (void)state;
     for (seed = 1; seed <= 8; seed++) {
-        struct mpp_sim sim;
-        struct mpp_sim_result r;
+        struct mp__sim sim;
+        struct mp__sim_result r;
 
-        mpp_sim_init(&sim, MP_PRESET_JOB);
+        mp__sim_init(&sim, MP_PRESET_JOB);
         sim.seed = seed;
         sim.parts = 20000;
         sim.concurrency = 32;
@@ -65,18 +65,18 @@ static void an_outage_costs_little_and_ends_soon(void **state)
     (void)state;
     for (kind = 0; kind < 4; kind++) {
         for (phase = 0; phase < 6; phase++) {
-            struct mpp_sim sim;
-            struct mpp_sim_result r;
+            struct mp__sim sim;
+            struct mp__sim_result r;
             int i, back = -1;
             double base;
 
-            mpp_sim_init(&sim, MP_PRESET_JOB);
+            mp__sim_init(&sim, MP_PRESET_JOB);
             sim.seed = 100 + (uint64_t)phase;
             sim.duration = 120;
             sim.concurrency = 32;
             sim.attempt_timeout = 10;
             sim.servers[0].sigma = 0.2;
-            sim.servers[0].outage = (enum mpp_sim_outage)kind;
+            sim.servers[0].outage = (enum mp__sim_outage)kind;
             sim.servers[0].outage_from = 30 + phase / 6.0;
             sim.servers[0].outage_to = 60;
             run(&sim, &r);
@@ -101,16 +101,16 @@ static void a_total_outage_is_not_amplified(void **state)
     (void)state;
     for (kind = 0; kind < 4; kind++) {
         for (breaker = 0; breaker < 2; breaker++) {
-            struct mpp_sim sim;
-            struct mpp_sim_result r;
+            struct mp__sim sim;
+            struct mp__sim_result r;
 
-            mpp_sim_init(&sim, MP_PRESET_JOB);
+            mp__sim_init(&sim, MP_PRESET_JOB);
             sim.rate = 100;
             sim.duration = 60;
             sim.total_timeout = 30;
             sim.attempt_timeout = 1;
             sim.policy.breaker.enabled = (uint32_t)breaker;
-            sim.servers[0].outage = (enum mpp_sim_outage)kind;
+            sim.servers[0].outage = (enum mp__sim_outage)kind;
             sim.servers[0].outage_to = 1e9;
             run(&sim, &r);
             print_message("kind %d breaker %d: %llu requests, %llu attempts, %llu by the trickle\n",
@@ -130,15 +130,15 @@ static void a_burst_into_an_outage_keeps_the_budget(void **state)
 
     (void)state;
     for (kind = 0; kind < 4; kind++) {
-        struct mpp_sim sim;
-        struct mpp_sim_result r;
+        struct mp__sim sim;
+        struct mp__sim_result r;
 
-        mpp_sim_init(&sim, MP_PRESET_JOB);
+        mp__sim_init(&sim, MP_PRESET_JOB);
         sim.rate = 5000;
         sim.parts = 2000;
         sim.total_timeout = 20;
         sim.attempt_timeout = 1;
-        sim.servers[0].outage = (enum mpp_sim_outage)kind;
+        sim.servers[0].outage = (enum mp__sim_outage)kind;
         sim.servers[0].outage_to = 1e9;
         run(&sim, &r);
         print_message("kind %d: %llu requests sent, %llu attempts\n", kind,
@@ -154,12 +154,12 @@ static void a_declared_quota_is_used_without_429s(void **state)
 
     (void)state;
     for (tells = 0; tells < 3; tells++) {
-        struct mpp_sim sim;
-        struct mpp_sim_result r;
+        struct mp__sim sim;
+        struct mp__sim_result r;
         double ok = 0, tokens = 0, throttled = 0, attempts = 0;
         int i;
 
-        mpp_sim_init(&sim, MP_PRESET_JOB);
+        mp__sim_init(&sim, MP_PRESET_JOB);
         sim.policy.rate.rpm = 600;
         sim.policy.rate.tpm = 60000;
         sim.duration = 361;
@@ -190,10 +190,10 @@ static double best_fixed(uint32_t places)
     uint32_t limit;
 
     for (limit = 4; limit <= 256; limit *= 2) {
-        struct mpp_sim sim;
-        struct mpp_sim_result r;
+        struct mp__sim sim;
+        struct mp__sim_result r;
 
-        mpp_sim_init(&sim, MP_PRESET_JOB);
+        mp__sim_init(&sim, MP_PRESET_JOB);
         sim.duration = 21;
         sim.concurrency = 256;
         sim.servers[0].median = 0.1;
@@ -217,10 +217,10 @@ static void adaptive_concurrency_finds_the_limit(void **state)
     (void)state;
     for (k = 0; k < sizeof(places) / sizeof(places[0]); k++) {
         double best = best_fixed(places[k]);
-        struct mpp_sim sim;
-        struct mpp_sim_result r;
+        struct mp__sim sim;
+        struct mp__sim_result r;
 
-        mpp_sim_init(&sim, MP_PRESET_JOB);
+        mp__sim_init(&sim, MP_PRESET_JOB);
         sim.duration = 90;
         sim.concurrency = 256;
         sim.servers[0].median = 0.1;
@@ -242,12 +242,12 @@ static void a_slow_and_a_dead_endpoint_cost_little(void **state)
 
     (void)state;
     for (mode = MP_ROUTE_WEIGHTED; mode <= MP_ROUTE_P2C; mode++) {
-        struct mpp_sim sim;
-        struct mpp_sim_result r;
+        struct mp__sim sim;
+        struct mp__sim_result r;
         double capacity = 8 / 0.0204 + 8 / 0.204; /* the mean of a log-normal, sigma 0.2 */
         int i;
 
-        mpp_sim_init(&sim, MP_PRESET_JOB);
+        mp__sim_init(&sim, MP_PRESET_JOB);
         sim.nservers = 3;
         sim.duration = 60;
         sim.concurrency = 32;

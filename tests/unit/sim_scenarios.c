@@ -19,7 +19,7 @@ static int chance(uint64_t *rng, double p)
     return mp__random01(rng) < p;
 }
 
-static void draw_server(uint64_t *rng, struct mpp_sim_server *s)
+static void draw_server(uint64_t *rng, struct mp__sim_server *s)
 {
     static const int statuses[] = {500, 502, 503, 429, 408, 400};
 
@@ -44,7 +44,7 @@ static void draw_server(uint64_t *rng, struct mpp_sim_server *s)
     if (chance(rng, 0.4)) {
         s->outage_from = between(rng, 0, 5);
         s->outage_to = s->outage_from + between(rng, 0.1, 20);
-        s->outage = (enum mpp_sim_outage)(mp__random(rng) % 4);
+        s->outage = (enum mp__sim_outage)(mp__random(rng) % 4);
         s->outage_delay = chance(rng, 0.3) ? between(rng, 0.1, 4) : 0;
     }
 }
@@ -82,12 +82,12 @@ static void draw_policy(uint64_t *rng, struct mp_policy *p)
     p->route.eject = chance(rng, 0.8);
 }
 
-static void draw(uint64_t seed, struct mpp_sim *sim)
+static void draw(uint64_t seed, struct mp__sim *sim)
 {
     uint64_t rng = seed * UINT64_C(0x2545f4914f6cdd1d) + 1;
     uint32_t i;
 
-    mpp_sim_init(sim, MP_PRESET_JOB);
+    mp__sim_init(sim, MP_PRESET_JOB);
     sim->seed = seed;
     draw_policy(&rng, &sim->policy);
     sim->nservers = chance(&rng, 0.5) ? 1 : 1 + (uint32_t)(mp__random(&rng) % 4);
@@ -119,11 +119,11 @@ static void ten_thousand_scenarios_keep_every_promise(void **state)
     if (env != NULL)
         sscanf(env, "%lu,%lu", &first, &count);
     for (seed = first; seed < first + count; seed++) {
-        struct mpp_sim sim;
-        struct mpp_sim_result r;
+        struct mp__sim sim;
+        struct mp__sim_result r;
 
         draw(seed, &sim);
-        assert_int_equal(mpp_sim_run(&sim, &r), MP_OK);
+        assert_int_equal(mp__sim_run(&sim, &r), MP_OK);
         if (r.violations)
             fail_msg("seed %lu: %s (%llu in all)", seed, r.violation,
                      (unsigned long long)r.violations);
@@ -141,15 +141,15 @@ static void same_seed_same_trace(void **state)
 
     (void)state;
     for (seed = 1; seed <= 300; seed++) {
-        struct mpp_sim sim;
-        struct mpp_sim_result a, b, c;
+        struct mp__sim sim;
+        struct mp__sim_result a, b, c;
 
         draw(seed, &sim);
-        assert_int_equal(mpp_sim_run(&sim, &a), MP_OK);
-        assert_int_equal(mpp_sim_run(&sim, &b), MP_OK);
+        assert_int_equal(mp__sim_run(&sim, &a), MP_OK);
+        assert_int_equal(mp__sim_run(&sim, &b), MP_OK);
         assert_true(a.trace == b.trace && a.steps == b.steps);
         sim.seed += 1000000;
-        assert_int_equal(mpp_sim_run(&sim, &c), MP_OK);
+        assert_int_equal(mp__sim_run(&sim, &c), MP_OK);
         different += c.trace != a.trace;
     }
     assert_true(different > 290);

@@ -4,13 +4,13 @@
 
 #define SECONDS 200
 
-static struct mpp_sim_second S[SECONDS];
+static struct mp__sim_second S[SECONDS];
 
-static struct mpp_sim a_sim(void)
+static struct mp__sim a_sim(void)
 {
-    struct mpp_sim sim;
+    struct mp__sim sim;
 
-    mpp_sim_init(&sim, MP_PRESET_JOB);
+    mp__sim_init(&sim, MP_PRESET_JOB);
     sim.concurrency = 8;
     memset(S, 0, sizeof(S));
     sim.seconds = S;
@@ -18,11 +18,11 @@ static struct mpp_sim a_sim(void)
     return sim;
 }
 
-static struct mpp_sim_result run(const struct mpp_sim *sim)
+static struct mp__sim_result run(const struct mp__sim *sim)
 {
-    struct mpp_sim_result r;
+    struct mp__sim_result r;
 
-    assert_int_equal(mpp_sim_run(sim, &r), MP_OK);
+    assert_int_equal(mp__sim_run(sim, &r), MP_OK);
     if (r.violations)
         fail_msg("%s", r.violation);
     return r;
@@ -31,8 +31,8 @@ static struct mpp_sim_result run(const struct mpp_sim *sim)
 static void service_times_follow_their_distribution(void **state)
 {
     static const double samples[] = {0.010, 0.010, 0.010, 0.500};
-    struct mpp_sim sim = a_sim();
-    struct mpp_sim_result r;
+    struct mp__sim sim = a_sim();
+    struct mp__sim_result r;
 
     (void)state;
     sim.parts = 20000;
@@ -43,10 +43,10 @@ static void service_times_follow_their_distribution(void **state)
     r = run(&sim);
     assert_true(r.p50 > 0.098 && r.p50 < 0.102);
     assert_true(r.p90 > 0.182 && r.p90 < 0.198); /* 0.1 * exp(0.5 * 1.2816) = 0.190 */
-    sim.servers[0].service = MPP_SIM_UNIFORM;
+    sim.servers[0].service = MP__SIM_UNIFORM;
     r = run(&sim);
     assert_true(r.p50 > 0.29 && r.p50 < 0.31 && r.p999 < 0.5001);
-    sim.servers[0].service = MPP_SIM_EXPONENTIAL;
+    sim.servers[0].service = MP__SIM_EXPONENTIAL;
     r = run(&sim);
     assert_true(r.p50 > 0.067 && r.p50 < 0.072); /* 0.1 * ln 2 */
     sim.servers[0].samples = samples;
@@ -57,8 +57,8 @@ static void service_times_follow_their_distribution(void **state)
 
 static void a_number_of_rows_ends_with_a_smaller_part(void **state)
 {
-    struct mpp_sim sim = a_sim();
-    struct mpp_sim_result r;
+    struct mp__sim sim = a_sim();
+    struct mp__sim_result r;
 
     (void)state;
     sim.total_rows = 1030;
@@ -70,8 +70,8 @@ static void a_number_of_rows_ends_with_a_smaller_part(void **state)
 
 static void each_second_has_its_own_percentiles(void **state)
 {
-    struct mpp_sim sim = a_sim();
-    struct mpp_sim_result r;
+    struct mp__sim sim = a_sim();
+    struct mp__sim_result r;
     uint64_t ok = 0;
     int i;
 
@@ -79,7 +79,7 @@ static void each_second_has_its_own_percentiles(void **state)
     sim.duration = 20;
     sim.servers[0].median = 0.1;
     sim.servers[0].sigma = 0.2;
-    sim.servers[0].outage = MPP_SIM_REFUSE;
+    sim.servers[0].outage = MP__SIM_REFUSE;
     sim.servers[0].outage_from = 5;
     sim.servers[0].outage_to = 8;
     r = run(&sim);
@@ -96,13 +96,13 @@ static void each_second_has_its_own_percentiles(void **state)
 
 static void a_run_without_an_end_is_cut(void **state)
 {
-    struct mpp_sim sim = a_sim();
-    struct mpp_sim_result r;
+    struct mp__sim sim = a_sim();
+    struct mp__sim_result r;
 
     (void)state;
     sim.parts = 100;
     sim.max_time = 30;
-    sim.servers[0].outage = MPP_SIM_SILENT;
+    sim.servers[0].outage = MP__SIM_SILENT;
     sim.servers[0].outage_to = 1e9;
     r = run(&sim);
     assert_int_equal(r.unfinished, 1);
@@ -117,8 +117,8 @@ static int after_three_questions(void *arg)
 
 static void a_run_stops_when_told(void **state)
 {
-    struct mpp_sim sim = a_sim();
-    struct mpp_sim_result r;
+    struct mp__sim sim = a_sim();
+    struct mp__sim_result r;
     int questions = 0;
 
     (void)state;
@@ -133,16 +133,16 @@ static void a_run_stops_when_told(void **state)
 
 static void a_load_without_an_end_is_refused(void **state)
 {
-    struct mpp_sim sim = a_sim();
-    struct mpp_sim_result r;
+    struct mp__sim sim = a_sim();
+    struct mp__sim_result r;
 
     (void)state;
-    assert_int_equal(mpp_sim_run(&sim, &r), MP_EINVAL);
+    assert_int_equal(mp__sim_run(&sim, &r), MP_EINVAL);
     sim.parts = 1;
     sim.nservers = 0;
-    assert_int_equal(mpp_sim_run(&sim, &r), MP_EINVAL);
-    sim.nservers = MPP_SIM_SERVERS + 1;
-    assert_int_equal(mpp_sim_run(&sim, &r), MP_EINVAL);
+    assert_int_equal(mp__sim_run(&sim, &r), MP_EINVAL);
+    sim.nservers = MP__SIM_SERVERS + 1;
+    assert_int_equal(mp__sim_run(&sim, &r), MP_EINVAL);
 }
 
 int main(void)

@@ -1,4 +1,4 @@
--- moonpool classify: texts in, a line of labels out for each.
+-- moonpool.cli.classify: texts in, a line of labels out for each.
 local endpoint = require "moonpool.cli.endpoint"
 local filter = require "moonpool.cli.filter"
 local parser = require "moonpool.cli.parser"

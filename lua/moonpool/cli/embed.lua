@@ -1,4 +1,4 @@
--- moonpool embed: texts in, a directory of vectors out.
+-- moonpool.cli.embed: texts in, a directory of vectors out.
 local core = require "moonpool.core"
 local embedjob = require "moonpool.job.vectors"
 local endpoint = require "moonpool.cli.endpoint"

@@ -19,10 +19,14 @@ end
 
 local function first_line(path)
   local file, why = io.open(path, "rb")
-  if not file then return nil, "cannot read " .. why end
+  if not file then
+    return nil, "cannot read " .. why
+  end
   local line = file:read "l"
   file:close()
-  if not line then return nil, path .. " is empty" end
+  if not line then
+    return nil, path .. " is empty"
+  end
   return (line:gsub("\r$", ""))
 end
 
@@ -36,11 +40,15 @@ local function header(text)
   local variable, path = value:match "^env:([%a_][%w_]*)$", value:match "^file:(.+)$"
   if variable then
     value = options.env(variable)
-    if not value then return nil, ("%s: the variable %s is not set"):format(name, variable) end
+    if not value then
+      return nil, ("%s: the variable %s is not set"):format(name, variable)
+    end
   elseif path then
     local why
     value, why = first_line(path)
-    if not value then return nil, ("%s: %s"):format(name, why) end
+    if not value then
+      return nil, ("%s: %s"):format(name, why)
+    end
   end
   return { name = name, value = value ~= "" and value or false }
 end

@@ -1,4 +1,4 @@
--- moonpool post: any JSON API, one request a line.
+-- moonpool.cli.post: any JSON API, one request a line.
 local endpoint = require "moonpool.cli.endpoint"
 local filter = require "moonpool.cli.filter"
 local json = require "moonpool.json"

@@ -1,4 +1,4 @@
--- moonpool rerank: texts in the order of their relevance to a query.
+-- moonpool.cli.rerank: texts in the order of their relevance to a query.
 local core = require "moonpool.core"
 local endpoint = require "moonpool.cli.endpoint"
 local filter = require "moonpool.cli.filter"

@@ -1,4 +1,4 @@
--- moonpool run SCRIPT.lua [ARG...]: everything after the script's name is the script's.
+-- moonpool.cli.run: the command `run`; everything after the script's name is the script's.
 local run = require "moonpool.cli.script"
 
 return {

@@ -1,4 +1,4 @@
--- moonpool.run: `moonpool run SCRIPT.lua [ARG...]`. The script's main chunk is the running task.
+-- moonpool.cli.script: `moonpool run SCRIPT.lua [ARG...]`. The script's main chunk is the running task.
 
 local core = require "moonpool.core"
 

@@ -1,4 +1,4 @@
--- moonpool search: the rows of a vector directory nearest to a query.
+-- moonpool.cli.search: the rows of a vector directory nearest to a query.
 local core = require "moonpool.core"
 local endpoint = require "moonpool.cli.endpoint"
 local json = require "moonpool.json"

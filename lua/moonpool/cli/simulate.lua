@@ -1,4 +1,4 @@
--- moonpool simulate: policies against modelled servers on a virtual clock.
+-- moonpool.cli.simulate: policies against modelled servers on a virtual clock.
 local json = require "moonpool.json"
 local parser = require "moonpool.cli.parser"
 

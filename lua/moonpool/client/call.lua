@@ -1,5 +1,5 @@
--- call.lua - what all calls have in common: their options, from the user's names (and the seeds'
--- names) to the spec that the core takes; and errors and results back.
+-- moonpool.client.call: what all calls have in common: their options, from the user's names (and the
+-- seeds' names) to the spec that the core takes; and errors and results back.
 local common_errors = require "moonpool.provider.errors"
 local core = require "moonpool.core"
 local json = require "moonpool.json"
@@ -12,16 +12,22 @@ local M = {}
 
 local function token(v)
   local meta = type(v) == "userdata" and getmetatable(v)
-  if not meta or meta.__name ~= "moonpool.cancel_token" then return "cancel token expected" end
+  if not meta or meta.__name ~= "moonpool.cancel_token" then
+    return "cancel token expected"
+  end
 end
 
 local function timeout(v)
-  if type(v) == "table" then return end
+  if type(v) == "table" then
+    return
+  end
   return R.duration(v)
 end
 
 local function status_codes(v)
-  if type(v) ~= "table" then return "list of statuses expected" end
+  if type(v) ~= "table" then
+    return "list of statuses expected"
+  end
   for _, status in ipairs(v) do
     if math.type(status) ~= "integer" or status < 0 or status > 65535 then
       return "holds a value that is no status"
@@ -105,7 +111,9 @@ end
 
 -- Preference first, then what the call itself says.
 local function merged(opts, where, level)
-  if not opts.preference then return opts end
+  if not opts.preference then
+    return opts
+  end
   check_preference(opts.preference, where .. ": preference", level + 1)
   local all = {}
   for k, v in next, opts.preference do all[k] = v end
@@ -120,8 +128,12 @@ local timeout_rules = {
 
 --- A timeout option (number: attempt) as the core's table.
 function M.timeouts(value, where, level)
-  if value == nil then return {} end
-  if type(value) ~= "table" then return { attempt = value } end
+  if value == nil then
+    return {}
+  end
+  if type(value) ~= "table" then
+    return { attempt = value }
+  end
   options.check(where .. ": timeout", value, timeout_rules, level + 1)
   local t = {}
   for k, v in next, value do t[k] = v end
@@ -132,21 +144,34 @@ local function timeouts_of(client, o, where, level)
   local t = M.timeouts(o.timeout, where, level + 1)
   if o.timeout_s and t.attempt == nil then
     t.attempt = o.timeout_s
-    if t.read == nil then t.read = o.timeout_s end -- the seeds' timeout knows no shorter silence
+    -- the seeds' timeout knows no shorter silence
+    if t.read == nil then
+      t.read = o.timeout_s
+    end
   end
   local total = o.total_timeout
-  if total == nil then total = o.total_timeout_s end
-  if total ~= nil then t.total = total end
+  if total == nil then
+    total = o.total_timeout_s
+  end
+  if total ~= nil then
+    t.total = total
+  end
   -- Said here too: the core lets a task's deadline stand in for a total that is not given.
-  if t.total == nil then t.total = client.total_timeout end
+  if t.total == nil then
+    t.total = client.total_timeout
+  end
   return t
 end
 
 -- The places that the call names.
 local function put_places(t, o)
   for _, place in ipairs(policy.places) do t[place] = o[place] end
-  if o.hedge_delay and o.hedge == nil then t.hedge = { delay = o.hedge_delay } end
-  if o.pin_initial_endpoint_once and t.route == nil then t.route = "sticky" end
+  if o.hedge_delay and o.hedge == nil then
+    t.hedge = { delay = o.hedge_delay }
+  end
+  if o.pin_initial_endpoint_once and t.route == nil then
+    t.route = "sticky"
+  end
 end
 
 local function put_seed_fields(fields, o)
@@ -165,7 +190,9 @@ end
 local function put_batch_fields(fields, o, client, limits)
   local batch = type(o.batch) == "table" and o.batch or {}
   local function smaller(name, given, limit)
-    if limit and (not given or limit < given) then given = limit end
+    if limit and (not given or limit < given) then
+      given = limit
+    end
     fields[name] = given
   end
   smaller("batch.size", o.batch_size or batch.size or (type(o.batch) == "number" and o.batch)
@@ -191,8 +218,12 @@ function M.spec(client, opts, limits, where, level)
   check_hedge(o, where, level)
   local headers = {}
   local key = o.api_key or o.primary_api_key_override
-  if key == nil then key = client.dynamic_key end
-  if key then client.auth_header(key, headers, where, level) end
+  if key == nil then
+    key = client.dynamic_key
+  end
+  if key then
+    client.auth_header(key, headers, where, level)
+  end
   -- Later ones replace: an Authorization header that the call names itself wins over the key.
   options.headers(where, o.extra_headers, level, headers)
   options.headers(where, o.custom_headers, level, headers)
@@ -233,7 +264,9 @@ function M.fields(desc, opts, extra)
   local fields = {}
   for name, value in pairs(desc.fixed or {}) do fields[name] = value end
   for name, field in pairs(desc.fields or {}) do
-    if opts[name] ~= nil then fields[field] = opts[name] end
+    if opts[name] ~= nil then
+      fields[field] = opts[name]
+    end
   end
   for name, value in pairs(opts.extra_body or {}) do fields[name] = value end
   for name, value in pairs(extra or {}) do fields[name] = value end
@@ -252,7 +285,9 @@ function M.own_path(state, where, opts, level)
 end
 
 function M.path(desc, opts, client)
-  if type(desc.path) == "function" then return desc.path(opts, client.options) end
+  if type(desc.path) == "function" then
+    return desc.path(opts, client.options)
+  end
   return desc.path
 end
 
@@ -262,7 +297,9 @@ local function discovered(client, self)
   if not client.discovered then
     client.discovering = client.discovering or task.semaphore(1)
     client.discovering:with(function()
-      if client.discovered then return end
+      if client.discovered then
+        return
+      end
       client.discovered = client.provider.discover(function(o)
         o.retry, o.timeout = false, { attempt = 5 }
         return self:request(o)
@@ -275,8 +312,12 @@ end
 --- What one request of a call may carry: the provider's limits, and what its server says.
 function M.limits(client, self, desc, o)
   local limits = desc.limits
-  if type(limits) == "function" then limits = limits(o) end
-  if not client.provider.discover then return limits or {} end
+  if type(limits) == "function" then
+    limits = limits(o)
+  end
+  if not client.provider.discover then
+    return limits or {}
+  end
   local all = {}
   for k, v in pairs(limits or {}) do all[k] = v end
   for k, v in pairs(discovered(client, self) or {}) do all[k] = v end
@@ -298,11 +339,15 @@ function M.rows(list, desc, where, level)
       end
     end
   end
-  if plain then return list, desc.style end
+  if plain then
+    return list, desc.style
+  end
   local rows = {}
   for i = 1, #list do
     local text, why = json.encode(list[i])
-    if not text then error(("%s[%d]: %s"):format(where, i, tostring(why)), level + 1) end
+    if not text then
+      error(("%s[%d]: %s"):format(where, i, tostring(why)), level + 1)
+    end
     rows[i] = text
   end
   return rows, "json"
@@ -313,14 +358,18 @@ end
 --- Starts a spec: an op, or nil, err. What the core refuses is raised at the caller's line.
 function M.start(client, spec, level)
   local ok, op, err = pcall(core.call_start, client.core, spec)
-  if not ok then error(("%s: %s"):format(spec.where, op), (level or 2) + 1) end
+  if not ok then
+    error(("%s: %s"):format(spec.where, op), (level or 2) + 1)
+  end
   return op, err
 end
 
 --- Runs a spec: a result userdata, or nil, err.
 function M.run(client, spec, level)
   local op, err = M.start(client, spec, (level or 2) + 1)
-  if not op then return nil, err end
+  if not op then
+    return nil, err
+  end
   return core.call_wait(op)
 end
 
@@ -346,7 +395,9 @@ function M.errors(client, r, info)
   local shared = info.kind and M.error(info.kind, cut_short[info.kind] or info.kind)
   local function rest(to)
     for i = row, to do list[#list + 1] = { index = i, error = shared } end
-    if shared and to >= row then first = first or shared end
+    if shared and to >= row then
+      first = first or shared
+    end
   end
   for k = 1, info.exchanges do
     local x = core.result_exchange(r, k)

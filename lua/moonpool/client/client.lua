@@ -1,4 +1,4 @@
--- client.lua - the client: configuration in, calls as methods.
+-- moonpool.client.client: the client: configuration in, calls as methods.
 local core = require "moonpool.core"
 local call = require "moonpool.client.call"
 local options = require "moonpool.options"
@@ -9,7 +9,9 @@ local R = options.rule
 local M = {}
 
 local function url(v)
-  if type(v) ~= "string" then return "string expected" end
+  if type(v) ~= "string" then
+    return "string expected"
+  end
   if not (v:find("^https?://") or v:find("^unix:/")) then
     return "must begin with http://, https:// or unix:/"
   end
@@ -17,8 +19,12 @@ end
 
 local function key(v)
   local t = type(v)
-  if t == "string" or t == "function" then return end
-  if t == "table" and (type(v.file) == "string" or type(v.env) == "string") then return end
+  if t == "string" or t == "function" then
+    return
+  end
+  if t == "table" and (type(v.file) == "string" or type(v.env) == "string") then
+    return
+  end
   return "string, function, {file=} or {env=} expected"
 end
 
@@ -56,7 +62,9 @@ local pool_rules = {
 
 local function read_file(path, where, level)
   local f, why = io.open(path, "r")
-  if not f then error(("%s: api_key: cannot read %s"):format(where, why), level + 1) end
+  if not f then
+    error(("%s: api_key: cannot read %s"):format(where, why), level + 1)
+  end
   local text = f:read("a")
   f:close()
   return (text:gsub("%s+$", ""))
@@ -64,12 +72,18 @@ end
 
 -- What a key that was pasted can have caught on its way; a server would only say 401 to it.
 local function key_fault(k)
-  if k:find("[%c\127]") then return "the key holds a line break or control character" end
-  if k:find(" ", 1, true) then return "the key holds a space inside: pasted wrongly?" end
+  if k:find("[%c\127]") then
+    return "the key holds a line break or control character"
+  end
+  if k:find(" ", 1, true) then
+    return "the key holds a space inside: pasted wrongly?"
+  end
   if k:find("\u{2013}", 1, true) or k:find("\u{2014}", 1, true) or k:find("\u{2011}", 1, true) then
     return "the key holds a dash as word processors make them, where a plain - belongs"
   end
-  if k:find("[\128-\255]") then return "the key holds a character that is not ASCII: pasted wrongly?" end
+  if k:find("[\128-\255]") then
+    return "the key holds a character that is not ASCII: pasted wrongly?"
+  end
 end
 
 -- A key's text now, without white space around it; functions are asked at each call, so keys can rotate.
@@ -82,18 +96,26 @@ local function key_text(k, where, level)
   elseif type(k) == "table" then
     k = k.env and options.env(k.env) or k.file and read_file(k.file, where, level + 1)
   end
-  if not k then return nil end
+  if not k then
+    return nil
+  end
   k = k:match "^%s*(.-)%s*$"
-  if k == "" then return nil end
+  if k == "" then
+    return nil
+  end
   local why = key_fault(k)
-  if why then error(where .. ": api_key: " .. why, level + 1) end
+  if why then
+    error(where .. ": api_key: " .. why, level + 1)
+  end
   return k
 end
 
 local function env_key(prov)
   for _, name in ipairs(prov.key_env or {}) do
     local v = options.env(name)
-    if v then return v, name end
+    if v then
+      return v, name
+    end
   end
 end
 
@@ -102,11 +124,15 @@ end
 local function endpoint_list(o, prov, level)
   local list = o.endpoints or (o.endpoint_pool and o.endpoint_pool.endpoints)
   if list then
-    if #list == 0 then error("client: endpoints: at least one is needed", level + 1) end
+    if #list == 0 then
+      error("client: endpoints: at least one is needed", level + 1)
+    end
     local seen, total = {}, 0
     for i, ep in ipairs(list) do
       options.check(("client: endpoints[%d]"):format(i), ep, endpoint_rules, level + 1, { api_key = true })
-      if not ep.base_url then error(("client: endpoints[%d]: base_url: missing"):format(i), level + 1) end
+      if not ep.base_url then
+        error(("client: endpoints[%d]: base_url: missing"):format(i), level + 1)
+      end
       local bare = ep.base_url:gsub("/+$", "")
       if seen[bare] then
         error(("client: endpoints[%d]: base_url: the same as endpoint %d"):format(i, seen[bare]), level + 1)
@@ -114,12 +140,16 @@ local function endpoint_list(o, prov, level)
       seen[bare] = i
       total = total + (ep.weight or 1)
     end
-    if total <= 0 then error("client: endpoints: the weights are all 0", level + 1) end
+    if total <= 0 then
+      error("client: endpoints: the weights are all 0", level + 1)
+    end
     return list
   end
   local base = o.base_url or (prov.base and prov.base(o)) or (prov.base_env and options.env(prov.base_env))
     or prov.base_url
-  if not base then error("client: base_url: missing", level + 1) end
+  if not base then
+    error("client: base_url: missing", level + 1)
+  end
   return { { base_url = base } }
 end
 
@@ -134,7 +164,9 @@ local proxy_schemes = {
 }
 
 local function proxy_url(v)
-  if type(v) ~= "string" then return "string expected" end
+  if type(v) ~= "string" then
+    return "string expected"
+  end
   local scheme = v:match("^(%a[%w+.-]*)://")
   if scheme and not proxy_schemes[scheme:lower()] or v:find("[%c%s\127]") then
     return "must be an address, or begin with http://, https:// or socks5://"
@@ -143,10 +175,18 @@ end
 
 local function proxies(o, cfg, level)
   local p = o.proxy
-  if p == nil then p = o.proxies end
-  if p == nil then return end
-  if p == false then p = { http = "", https = "" } end
-  if type(p) == "string" then p = { http = p, https = p } end
+  if p == nil then
+    p = o.proxies
+  end
+  if p == nil then
+    return
+  end
+  if p == false then
+    p = { http = "", https = "" }
+  end
+  if type(p) == "string" then
+    p = { http = p, https = p }
+  end
   options.check("client: proxy", p, { http = proxy_url, https = proxy_url, no_proxy = R.string }, level + 1,
     { http = true, https = true })
   cfg.proxy_http, cfg.proxy_https, cfg.no_proxy = p.http, p.https, p.no_proxy
@@ -157,15 +197,21 @@ local function tls(o, cfg, level)
   options.check("client: tls", t, tls_rules, level + 1)
   cfg.tls_verify, cfg.tls_ca_file = t.verify, t.ca_file
   cfg.tls_cert_file, cfg.tls_key_file = t.cert_file, t.key_file
-  if type(o.verify_ssl) == "boolean" and t.verify == nil then cfg.tls_verify = o.verify_ssl end
-  if type(o.verify_ssl) == "string" then cfg.tls_ca_file = cfg.tls_ca_file or o.verify_ssl end
+  if type(o.verify_ssl) == "boolean" and t.verify == nil then
+    cfg.tls_verify = o.verify_ssl
+  end
+  if type(o.verify_ssl) == "string" then
+    cfg.tls_ca_file = cfg.tls_ca_file or o.verify_ssl
+  end
   for _, name in ipairs { "tls_ca_file", "tls_cert_file", "tls_key_file" } do
     local path = cfg[name]
     local f = path and io.open(path, "r")
     if path and not f then
       error(("client: tls: %s: cannot read %s"):format(name:sub(5), path), level + 1)
     end
-    if f then f:close() end
+    if f then
+      f:close()
+    end
   end
 end
 
@@ -193,8 +239,12 @@ end
 
 local function pool_of(o, level)
   local p = o.pool or o.client_wrapper
-  if p == nil then return nil end
-  if pools[p] then return pools[p] end
+  if p == nil then
+    return nil
+  end
+  if pools[p] then
+    return pools[p]
+  end
   options.check("client: pool", p, pool_rules, level + 1)
   return p
 end
@@ -203,9 +253,13 @@ end
 -- says. Several clients that share a pool each have their own count.
 local function limit_per_host(o, t, level)
   local p = o.pool or o.client_wrapper
-  if p and not pools[p] then options.check("client: pool", p, pool_rules, level + 1) end
+  if p and not pools[p] then
+    options.check("client: pool", p, pool_rules, level + 1)
+  end
   local most = p and (per_host[p] or not pools[p] and p.max_per_host)
-  if not most then return end
+  if not most then
+    return
+  end
   local c = t.concurrency
   if c == nil or c == false then
     t.concurrency = most
@@ -221,7 +275,9 @@ end
 local function client_policy(o, level)
   local t = { fields = {} }
   for _, place in ipairs(policy.places) do t[place] = o[place] end
-  if o.max_retries then t.fields["retry.max_attempts"] = o.max_retries + 1 end
+  if o.max_retries then
+    t.fields["retry.max_attempts"] = o.max_retries + 1
+  end
   if o.retry_delay then
     t.fields["retry.base"] = o.retry_delay
     t.fields["retry.throttle_base"] = o.retry_delay
@@ -237,7 +293,9 @@ end
 
 local function auth_of(prov, o, level)
   local auth, scheme = prov.auth, o.auth_scheme
-  if not scheme then return auth end
+  if not scheme then
+    return auth
+  end
   local found = auth and auth.schemes and auth.schemes[scheme:lower()]
   if not found then
     error(("client: auth_scheme: provider '%s' has no scheme '%s'"):format(prov.name, scheme), level + 1)
@@ -249,19 +307,27 @@ local KEYS_KEPT = 32 -- keys may change; the last ones are remembered to keep th
 
 local function remember(keys, text)
   for _, known in ipairs(keys) do
-    if known == text then return end
+    if known == text then
+      return
+    end
   end
   keys[#keys + 1] = text
-  if #keys > KEYS_KEPT then table.remove(keys, 1) end
+  if #keys > KEYS_KEPT then
+    table.remove(keys, 1)
+  end
 end
 
 -- Adds the header of a key to a list of headers.
 local function make_auth(prov, auth, keys)
   return function(k, headers, where, level)
     local text = key_text(k, where, level + 1)
-    if not auth or not text then return end
+    if not auth or not text then
+      return
+    end
     local why = prov.key_check and prov.key_check(text)
-    if why then error(where .. ": api_key: " .. why, level + 1) end
+    if why then
+      error(where .. ": api_key: " .. why, level + 1)
+    end
     remember(keys, text)
     headers[#headers + 1] = auth.header
     headers[#headers + 1] = auth.format:format(text)
@@ -273,11 +339,15 @@ local secret_headers = { authorization = true, ["api-key"] = true, ["x-api-key"]
 
 -- Keys that callers put into headers themselves: "Bearer x" hides x.
 local function remember_headers(keys, headers)
-  if not headers then return end
+  if not headers then
+    return
+  end
   for name, value in pairs(headers) do
     if type(name) == "string" and type(value) == "string" and secret_headers[name:lower()] then
       local text = value:match("(%S+)%s*$")
-      if text then remember(keys, text) end
+      if text then
+        remember(keys, text)
+      end
     end
   end
 end
@@ -285,17 +355,25 @@ end
 -- Whether the caller's own headers say who they are: then no key is added to them.
 local function names_header(headers, name)
   for given in pairs(headers or {}) do
-    if type(given) == "string" and given:lower() == name:lower() then return true end
+    if type(given) == "string" and given:lower() == name:lower() then
+      return true
+    end
   end
   return false
 end
 
 -- The key of an endpoint, as a header; one that is a function is asked at each call.
 local function endpoint_auth(o, ep, prov, self, headers, level)
-  if self.auth and names_header(o.headers, self.auth.header) then return end
+  if self.auth and names_header(o.headers, self.auth.header) then
+    return
+  end
   local k = ep.api_key
-  if k == nil then k = o.api_key end
-  if k == nil then k = env_key(prov) end
+  if k == nil then
+    k = o.api_key
+  end
+  if k == nil then
+    k = env_key(prov)
+  end
   if type(k) == "function" and ep.api_key == nil then
     self.dynamic_key = k
   elseif k then
@@ -322,9 +400,13 @@ local function endpoints_config(o, prov, self, level)
 end
 
 local function set_up(prov, o, level)
-  if not prov.setup then return prov end
+  if not prov.setup then
+    return prov
+  end
   local other, why = prov.setup(o)
-  if why then error("client: " .. why, level + 1) end
+  if why then
+    error("client: " .. why, level + 1)
+  end
   return other or prov
 end
 
@@ -334,7 +416,9 @@ local function with_defaults(o, prov)
   for name, value in pairs(o) do all[name] = value end
   for name, value in pairs(prov.defaults or {}) do
     local is_policy = type(value) == "table" and o.preset ~= nil
-    if o[name] == nil and not is_policy then all[name] = value end
+    if o[name] == nil and not is_policy then
+      all[name] = value
+    end
   end
   return all
 end
@@ -354,7 +438,9 @@ end
 
 function M.state(self, level)
   local s = states[self]
-  if not s then error("a client is expected before the colon: client:embed {...}", (level or 2) + 1) end
+  if not s then
+    error("a client is expected before the colon: client:embed {...}", (level or 2) + 1)
+  end
   return s
 end
 
@@ -380,19 +466,25 @@ end
 
 local function timeouts_of(self, o, level)
   local timeouts = call.timeouts(o.timeout, "client", level + 1)
-  if o.total_timeout ~= nil then timeouts.total = o.total_timeout end
+  if o.total_timeout ~= nil then
+    timeouts.total = o.total_timeout
+  end
   self.total_timeout, self.read_timeout = timeouts.total, timeouts.read
   return timeouts
 end
 
 local function own_or(value, default)
-  if value == false then return "" end
+  if value == false then
+    return ""
+  end
   return value or default
 end
 
 local function core_config(self, o, prov, level)
   local deadlines = o.deadline_headers
-  if deadlines == nil then deadlines = prov.deadline_headers end
+  if deadlines == nil then
+    deadlines = prov.deadline_headers
+  end
   local cfg = {
     endpoints = endpoints_config(o, prov, self, level + 1),
     headers = headers_with_agent(o, prov, level + 1),
@@ -412,7 +504,9 @@ end
 
 --- moonpool.client {...}
 function M.new(o)
-  if type(o) == "string" then o = { base_url = o } end
+  if type(o) == "string" then
+    o = { base_url = o }
+  end
   local prov = provider.get(type(o) == "table" and o.provider or nil, 2)
   options.check("client", o, options.extended(rules, prov.options), 2, secrets)
   o = policy.expand(o, "client", 2)
@@ -426,12 +520,16 @@ function M.new(o)
   self.policy = client_policy(o, 2)
   keep_settings(self, o)
   local ok, made = pcall(core.client_new, core_config(self, o, prov, 2))
-  if not ok then error("client: " .. tostring(made):gsub("^.-:%d+: ", ""), 2) end
+  if not ok then
+    error("client: " .. tostring(made):gsub("^.-:%d+: ", ""), 2)
+  end
   self.core = made
   local client = setmetatable({}, meta)
   states[client] = self
   for name, method in pairs(prov.methods or {}) do
-    if not methods[name] then rawset(client, name, method) end
+    if not methods[name] then
+      rawset(client, name, method)
+    end
   end
   return client
 end
@@ -446,7 +544,9 @@ meta.__close = methods.close
 function methods.stats(self)
   local state = M.state(self)
   local ok, stats = pcall(core.client_stats, state.core)
-  if not ok then error("stats: the client is closed", 2) end
+  if not ok then
+    error("stats: the client is closed", 2)
+  end
   stats.provider, stats.policy = state.provider.name, state.options.policy_name
   return stats
 end

@@ -1,4 +1,5 @@
--- each.lua - client:embed_each: an endless source in, finished batches out, bounded in between.
+-- moonpool.client.each: client:embed_each: an endless source in, finished batches out, bounded in
+-- between.
 --
 -- At most `max_concurrent_requests` batches are in flight; the source is asked for more only when one
 -- of them has been taken, so a slow consumer slows the source and memory does not grow.
@@ -25,7 +26,9 @@ local function list_source(list)
 end
 
 local function source_of(from)
-  if type(from) == "table" and not (getmetatable(from) or {}).__call then return list_source(from) end
+  if type(from) == "table" and not (getmetatable(from) or {}).__call then
+    return list_source(from)
+  end
   if type(from) ~= "function" and type(from) ~= "table" and type(from) ~= "userdata" then
     error("embed_each: an iterator function or a list expected, got a " .. type(from), 3)
   end
@@ -34,10 +37,14 @@ end
 
 -- Gives each item with its text, when the caller has a function for that; it may wait.
 local function with_text(next_item, text)
-  if not text then return next_item end
+  if not text then
+    return next_item
+  end
   return function()
     local item = next_item()
-    if item ~= nil then return item, text(item) end
+    if item ~= nil then
+      return item, text(item)
+    end
   end
 end
 
@@ -57,7 +64,9 @@ local function add_text(batch, n, item, text)
   local k = #batch.texts + 1
   if type(text) == "string" then
     batch.texts[k] = text
-    if batch.at then batch.at[k] = n end
+    if batch.at then
+      batch.at[k] = n
+    end
     return
   end
   batch.errors[#batch.errors + 1] = { index = n, error = not_a_text(item, text) }
@@ -75,7 +84,9 @@ local function adder(field)
 end
 
 local function result_of(state, batch, raw)
-  if batch.op then return embed.result(state, raw) end
+  if batch.op then
+    return embed.result(state, raw)
+  end
   return nil, batch.refused
 end
 
@@ -96,14 +107,18 @@ end
 
 local function finish(state, batch, raw)
   local res, err = result_of(state, batch, raw)
-  if err and (err.kind == "cancelled" or err.kind == "closed") then return nil, err end
+  if err and (err.kind == "cancelled" or err.kind == "closed") then
+    return nil, err
+  end
   local b = {
     first = batch.first, count = batch.count, items = batch.items, errors = batch.errors,
     matrix = res and res.matrix, usage = res and res.usage, model = res and res.model,
     requests = res and res.requests or {}, total_time = res and res.total_time or 0,
   }
   add_errors(b, batch, res and res.errors or err and (err.errors or same_error(batch, err)) or {})
-  if b.matrix and batch.at then b.matrix = core.matrix_scatter(b.matrix, batch.at, batch.count) end
+  if b.matrix and batch.at then
+    b.matrix = core.matrix_scatter(b.matrix, batch.at, batch.count)
+  end
   b.ok = #b.errors == 0
   return b
 end
@@ -128,7 +143,9 @@ local function sizes(state, self, opts)
   local size = opts.batch_size or state.batch_size or 128
   local desc = state.provider.embed
   local limits = desc and call.limits(state, self, desc, opts) or {}
-  if limits.inputs and limits.inputs < size then size = limits.inputs end
+  if limits.inputs and limits.inputs < size then
+    size = limits.inputs
+  end
   return size, opts.max_concurrent_requests or state.max_concurrent_requests or 128
 end
 
@@ -143,7 +160,9 @@ end
 
 local function starter(self, state, opts)
   return function(batch)
-    if #batch.texts == 0 then return end
+    if #batch.texts == 0 then
+      return
+    end
     opts.input = batch.texts
     batch.op, batch.refused = core.call_start(state.core, (embed.spec(self, opts)))
   end
@@ -154,7 +173,9 @@ local function wait(batch)
 end
 
 local function cancel(batch)
-  if batch.op then core.call_cancel(batch.op) end
+  if batch.op then
+    core.call_cancel(batch.op)
+  end
 end
 
 --- for batch in client:embed_each(source, opts): source is a list or an iterator (it may wait) of
@@ -167,7 +188,9 @@ function client.methods.embed_each(self, from, opts)
   options.check("embed_each", mine, own, 2)
   check(self, theirs, 2)
   local interval = mine.flush_interval
-  if interval == nil then interval = FLUSH_INTERVAL end
+  if interval == nil then
+    interval = FLUSH_INTERVAL
+  end
   local size, window = sizes(state, self, theirs)
   theirs.max_concurrent_requests = 1 -- a batch that is split must not exceed the window
   local line = pipeline.new {
@@ -178,9 +201,13 @@ function client.methods.embed_each(self, from, opts)
   local guard, failure = line:guard(), nil
 
   local function step(_, _)
-    if failure then return nil, failure end
+    if failure then
+      return nil, failure
+    end
     local batch, raw = line:take()
-    if not batch then return nil end
+    if not batch then
+      return nil
+    end
     local b, err = finish(state, batch, raw)
     if not b then
       failure = err

@@ -1,4 +1,4 @@
--- embed.lua - client:embed and its result.
+-- moonpool.client.embed: client:embed and its result.
 local core = require "moonpool.core"
 local call = require "moonpool.client.call"
 local client = require "moonpool.client.client"
@@ -16,8 +16,12 @@ local rules = call.rules {
   end,
   encoding_format = R.one_of("float", "base64"),
   user = function(v)
-    if type(v) ~= "string" then return "string expected" end
-    if #v > 1000 then return "must not be longer than 1000 bytes" end
+    if type(v) ~= "string" then
+      return "string expected"
+    end
+    if #v > 1000 then
+      return "must not be longer than 1000 bytes"
+    end
   end,
 }
 
@@ -59,11 +63,15 @@ local meta = { __name = "moonpool.embeddings" }
 function meta.__index(res, name)
   if math.type(name) == "integer" then
     local m = rawget(res, "matrix")
-    if m and name >= 1 and name <= #m then return m:row(name) end
+    if m and name >= 1 and name <= #m then
+      return m:row(name)
+    end
     return nil
   end
   local make = lazy[name]
-  if not make then return nil end
+  if not make then
+    return nil
+  end
   local value = make(res)
   rawset(res, name, value)
   return value
@@ -78,7 +86,9 @@ end
 function M.result(state, r)
   local info = call.info(state, r)
   local errors, first = {}, nil
-  if info.rows_ok < info.rows then errors, first = call.errors(state, r, info) end
+  if info.rows_ok < info.rows then
+    errors, first = call.errors(state, r, info)
+  end
   local res = setmetatable({
     ok = #errors == 0, errors = errors, matrix = core.result_matrix(r), model = info.model,
     total_time = info.total_time, _raw = r, _info = info,
@@ -98,10 +108,19 @@ end
 -- ---- call ----------------------------------------------------------------------------------------------
 
 local function texts_of(input, level)
-  if type(input) == "string" then return { input } end
-  if type(input) ~= "table" then error("embed: input: a string or a list of strings is needed", level + 1) end
-  if #input == 0 then error("embed: input: must not be empty", level + 1) end
-  if type(input[1]) == "number" then return { input } end -- one input of token ids
+  if type(input) == "string" then
+    return { input }
+  end
+  if type(input) ~= "table" then
+    error("embed: input: a string or a list of strings is needed", level + 1)
+  end
+  if #input == 0 then
+    error("embed: input: must not be empty", level + 1)
+  end
+  -- one input of token ids
+  if type(input[1]) == "number" then
+    return { input }
+  end
   return input
 end
 
@@ -140,12 +159,16 @@ function M.spec(self, opts, level)
   local model = opts.model or state.options.model
   local limits = call.limits(state, self, desc, setmetatable({ model = model }, { __index = opts }))
   local spec, o = call.spec(state, opts, limits, "embed", level)
-  if o.model == nil and model then o = setmetatable({ model = model }, { __index = o }) end
+  if o.model == nil and model then
+    o = setmetatable({ model = model }, { __index = o })
+  end
   local fields = call.fields(desc, o)
   if desc.encoding and fields[desc.encoding] == nil then
     fields[desc.encoding] = o.encoding_format or "base64"
   end
-  if desc.prepare then desc.prepare(fields, o, state.options) end
+  if desc.prepare then
+    desc.prepare(fields, o, state.options)
+  end
   spec.path = call.path(desc, o, state)
   spec.rows, spec.row_style = rows, style
   spec.prefix, spec.suffix = call.frame(desc.rows, fields)
@@ -155,7 +178,9 @@ function M.spec(self, opts, level)
     dimensions = o.dimensions,
   }
   local split = desc.split
-  if type(split) == "function" then split = split(fields, o) end
+  if type(split) == "function" then
+    split = split(fields, o)
+  end
   if split == false then
     spec.one_request, spec.no_split = true, true
     spec.refused = check_whole(rows, limits, "embed")
@@ -165,9 +190,13 @@ end
 
 function client.methods.embed(self, opts)
   local spec, state = M.spec(self, opts, 2)
-  if spec.refused then return nil, spec.refused end
+  if spec.refused then
+    return nil, spec.refused
+  end
   local r, err = call.run(state, spec)
-  if not r then return nil, err end
+  if not r then
+    return nil, err
+  end
   return M.result(state, r)
 end
 

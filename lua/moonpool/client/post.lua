@@ -1,4 +1,4 @@
--- post.lua - client:batch_post and client:request: any JSON API, one request a payload.
+-- moonpool.client.post: client:batch_post and client:request: any JSON API, one request a payload.
 local core = require "moonpool.core"
 local call = require "moonpool.client.call"
 local client = require "moonpool.client.client"
@@ -59,7 +59,9 @@ local meta = { __name = "moonpool.batch" }
 
 function meta.__index(res, name)
   local make = lazy[name]
-  if not make then return nil end
+  if not make then
+    return nil
+  end
   local value = make(res)
   rawset(res, name, value)
   return value
@@ -71,7 +73,9 @@ local function explain(state, row, err)
   call.explain(state, err)
   if err.body ~= body then
     row.data = json.decode(err.body)
-    if row.data == nil then row.data = err.body end
+    if row.data == nil then
+      row.data = err.body
+    end
   end
 end
 
@@ -82,7 +86,9 @@ local function build(state, r)
   local from = 1
   repeat
     from = core.result_rows(r, res, errors, from)
-    if from then core.pause() end
+    if from then
+      core.pause()
+    end
   until not from
   for _, e in ipairs(errors) do
     e.error.endpoint = state.urls[e.error.endpoint_index]
@@ -113,14 +119,18 @@ end
 
 -- These calls decode MessagePack too; the callers' own Accept headers come later and replace this.
 local function accept(state, spec)
-  if state.own_accept then return end
+  if state.own_accept then
+    return
+  end
   table.insert(spec.headers, 1, "Accept")
   table.insert(spec.headers, 2, "application/json, application/msgpack")
 end
 
 local function row_headers(state, opts, level)
   local list = opts.payload_headers
-  if not list then return nil end
+  if not list then
+    return nil
+  end
   local out = {}
   for i, h in pairs(list) do
     out[i] = options.headers("batch_post", h, level + 1)
@@ -133,8 +143,12 @@ function client.methods.batch_post(self, opts)
   local state = client.state(self, 2)
   options.check("batch_post", opts, batch_rules, 2, call.secrets)
   local payloads = opts.payloads
-  if payloads == nil then error("batch_post: payloads: missing", 2) end
-  if #payloads == 0 then error("batch_post: payloads: must not be empty", 2) end
+  if payloads == nil then
+    error("batch_post: payloads: missing", 2)
+  end
+  if #payloads == 0 then
+    error("batch_post: payloads: must not be empty", 2)
+  end
   local method = opts.method or "POST"
   local spec = call.spec(state, opts, nil, "batch_post", 2)
   spec.method, spec.path, spec.payloads = method, call.own_path(state, "batch_post", opts, 3), payloads
@@ -142,7 +156,9 @@ function client.methods.batch_post(self, opts)
   spec.row_headers = row_headers(state, opts, 2)
   accept(state, spec)
   local r, err = call.run(state, spec)
-  if not r then return nil, err end
+  if not r then
+    return nil, err
+  end
   local res, info = build(state, r)
   if info.kind == "cancelled" or info.kind == "closed" then
     err = call.error(info.kind, info.kind)
@@ -156,21 +172,31 @@ end
 function client.methods.request(self, opts)
   local state = client.state(self, 2)
   options.check("request", opts, request_rules, 2, call.secrets)
-  if opts.json ~= nil and opts.body ~= nil then error("request: json and body exclude each other", 2) end
+  if opts.json ~= nil and opts.body ~= nil then
+    error("request: json and body exclude each other", 2)
+  end
   local has_body = opts.json ~= nil or opts.body ~= nil
   local method = opts.method or (has_body and "POST" or "GET")
   local spec = call.spec(state, opts, nil, "request", 2)
   local payload = opts.json
-  if payload == nil then payload = opts.body or "" end
-  if type(opts.json) == "string" then payload = json.encode(opts.json) end
+  if payload == nil then
+    payload = opts.body or ""
+  end
+  if type(opts.json) == "string" then
+    payload = json.encode(opts.json)
+  end
   spec.method, spec.path, spec.payloads = method, call.own_path(state, "request", opts, 3), { payload }
   spec.no_body = not has_body and not with_body[method]
   accept(state, spec)
   local r, err = call.run(state, spec)
-  if not r then return nil, err end
+  if not r then
+    return nil, err
+  end
   local res, info = build(state, r)
   local row = res[1]
-  if row.error then return nil, row.error end
+  if row.error then
+    return nil, row.error
+  end
   row.ok, row.total_time, row.errors, row.requests = true, info.total_time, {}, res.requests
   return row
 end

@@ -1,4 +1,4 @@
--- ranking.lua - client:rerank and client:classify: split like embed, merged as one list.
+-- moonpool.client.ranking: client:rerank and client:classify: split like embed, merged as one list.
 local core = require "moonpool.core"
 local call = require "moonpool.client.call"
 local client = require "moonpool.client.client"
@@ -26,7 +26,9 @@ local classify_rules = rules { inputs = R.either(R.string, R.table) }
 
 local function at_path(doc, path)
   for name in path:gmatch("[^.]+") do
-    if type(doc) ~= "table" then return nil end
+    if type(doc) ~= "table" then
+      return nil
+    end
     doc = doc[name]
   end
   return doc
@@ -38,7 +40,9 @@ end
 
 local function list_of(body, desc)
   local doc, err = json.decode(body)
-  if doc == nil then return bad("the reply is not JSON: %s", tostring(err)) end
+  if doc == nil then
+    return bad("the reply is not JSON: %s", tostring(err))
+  end
   local list = at_path(doc, desc.reply.list or "")
   if type(list) ~= "table" then
     return bad("the reply has no list%s", desc.reply.list ~= "" and " '" .. desc.reply.list .. "'" or "")
@@ -49,19 +53,27 @@ end
 -- The scores of a reply for `count` texts: every index once, or the best `wanted` of them.
 local function scores(body, count, wanted, desc)
   local list, doc = list_of(body, desc)
-  if not list then return nil, doc end
+  if not list then
+    return nil, doc
+  end
   if #list ~= wanted then
     return bad("the reply has %d scores, %d were asked for", #list, wanted)
   end
   local seen, out = {}, {}
   for k, item in ipairs(list) do
-    if type(item) ~= "table" then return bad("item %d is no score", k) end
+    if type(item) ~= "table" then
+      return bad("item %d is no score", k)
+    end
     local index, score = item[desc.reply.index], item[desc.reply.score]
     if math.type(index) ~= "integer" or index < 0 or index >= count then
       return bad("index %s of item %d is out of range", tostring(index), k)
     end
-    if seen[index] then return bad("duplicate index %d", index) end
-    if type(score) ~= "number" or score ~= score then return bad("item %d has no score", k) end
+    if seen[index] then
+      return bad("duplicate index %d", index)
+    end
+    if type(score) ~= "number" or score ~= score then
+      return bad("item %d has no score", k)
+    end
     seen[index] = true
     out[k] = { index = index, score = score }
   end
@@ -70,18 +82,30 @@ end
 
 local function labels(body, count, desc)
   local list, doc = list_of(body, desc)
-  if not list then return nil, doc end
+  if not list then
+    return nil, doc
+  end
   -- One input alone may be answered without the outer list.
-  if count == 1 and type(list[1]) == "table" and list[1][desc.reply.label] ~= nil then list = { list } end
-  if #list ~= count then return bad("the reply has %d results, %d were sent", #list, count) end
+  if count == 1 and type(list[1]) == "table" and list[1][desc.reply.label] ~= nil then
+    list = { list }
+  end
+  if #list ~= count then
+    return bad("the reply has %d results, %d were sent", #list, count)
+  end
   local out = {}
   for i, item in ipairs(list) do
-    if type(item) ~= "table" then return bad("result %d is no list of labels", i) end
+    if type(item) ~= "table" then
+      return bad("result %d is no list of labels", i)
+    end
     local row = {}
     for k, one in ipairs(item) do
-      if type(one) ~= "table" then return bad("result %d is no list of labels", i) end
+      if type(one) ~= "table" then
+        return bad("result %d is no list of labels", i)
+      end
       local label, score = one[desc.reply.label], one[desc.reply.score]
-      if label == nil or type(score) ~= "number" then return bad("result %d has no label or score", i) end
+      if label == nil or type(score) ~= "number" then
+        return bad("result %d has no label or score", i)
+      end
       row[k] = { label = label, score = score }
     end
     out[i] = row
@@ -109,9 +133,13 @@ end
 local function result_meta(name)
   local meta = { __name = name }
   function meta.__index(res, field)
-    if math.type(field) == "integer" then return rawget(res, "results")[field] end
+    if math.type(field) == "integer" then
+      return rawget(res, "results")[field]
+    end
     local make = lazy[field]
-    if not make then return nil end
+    if not make then
+      return nil
+    end
     local value = make(res)
     rawset(res, field, value)
     return value
@@ -123,9 +151,13 @@ end
 local rerank_meta, classify_meta = result_meta "moonpool.rerank", result_meta "moonpool.classification"
 
 local function add_usage(usage, doc)
-  if type(doc) ~= "table" then return usage end
+  if type(doc) ~= "table" then
+    return usage
+  end
   local u = doc.usage or type(doc.meta) == "table" and doc.meta.billed_units -- Cohere's place
-  if type(u) ~= "table" then return usage end
+  if type(u) ~= "table" then
+    return usage
+  end
   for _, name in ipairs { "prompt_tokens", "total_tokens", "search_units" } do
     if type(u[name]) == "number" then
       usage = usage or {}
@@ -139,10 +171,14 @@ end
 -- reply's document, or nil, err. Returns a half-made result, or nil, err.
 local function collect(state, spec, take)
   local r, err = call.run(state, spec, 3)
-  if not r then return nil, err end
+  if not r then
+    return nil, err
+  end
   local info = call.info(state, r)
   local errors, first = {}, nil
-  if info.rows_ok < info.rows then errors, first = call.errors(state, r, info) end
+  if info.rows_ok < info.rows then
+    errors, first = call.errors(state, r, info)
+  end
   local good, usage = 0, nil
   for k = 1, info.exchanges do
     local x = core.result_exchange(r, k)
@@ -179,7 +215,9 @@ local function describe(self, name, level)
 end
 
 local function with_model(state, o)
-  if o.model or not state.options.model then return o end
+  if o.model or not state.options.model then
+    return o
+  end
   return setmetatable({ model = state.options.model }, { __index = o })
 end
 
@@ -189,8 +227,12 @@ function client.methods.rerank(self, opts)
   local state, desc = describe(self, "rerank", 2)
   options.check("rerank", opts, call.with_provider(rerank_rules, desc), 2, call.secrets)
   local texts = opts.texts or opts.documents
-  if opts.query == nil then error("rerank: query: missing", 2) end
-  if texts == nil or #texts == 0 then error("rerank: texts: must not be empty", 2) end
+  if opts.query == nil then
+    error("rerank: query: missing", 2)
+  end
+  if texts == nil or #texts == 0 then
+    error("rerank: texts: must not be empty", 2)
+  end
   local rows, style = call.rows(texts, desc, "rerank: texts", 2)
   local limits = call.limits(state, self, desc, opts)
   local spec, o = call.spec(state, opts, limits, "rerank", 2)
@@ -209,17 +251,25 @@ function client.methods.rerank(self, opts)
   local all = {}
   local res, err = collect(state, spec, function(body, first, count)
     local list, doc = scores(body, count, math.min(wanted or count, count), desc)
-    if not list then return nil, doc end
+    if not list then
+      return nil, doc
+    end
     for _, item in ipairs(list) do
       item.index = first + item.index
-      if opts.return_text then item.text = texts[item.index] end
+      if opts.return_text then
+        item.text = texts[item.index]
+      end
       all[#all + 1] = item
     end
     return doc
   end)
-  if not res then return nil, err end
+  if not res then
+    return nil, err
+  end
   table.sort(all, function(a, b)
-    if a.score ~= b.score then return a.score > b.score end
+    if a.score ~= b.score then
+      return a.score > b.score
+    end
     return a.index < b.index
   end)
   for i = #all, (opts.top_n or #all) + 1, -1 do all[i] = nil end
@@ -231,8 +281,12 @@ end
 
 -- Texts, or pairs of texts {a, b}; a list with a pair in it is sent as JSON rows.
 local function rows_of(inputs, desc, level)
-  if type(inputs) == "string" then inputs = { inputs } end
-  if inputs == nil or #inputs == 0 then error("classify: inputs: must not be empty", level + 1) end
+  if type(inputs) == "string" then
+    inputs = { inputs }
+  end
+  if inputs == nil or #inputs == 0 then
+    error("classify: inputs: must not be empty", level + 1)
+  end
   local any = false
   for i, v in ipairs(inputs) do
     if type(v) == "table" then
@@ -247,11 +301,15 @@ local function rows_of(inputs, desc, level)
         level + 1)
     end
   end
-  if not any then return inputs, desc.style end
+  if not any then
+    return inputs, desc.style
+  end
   local rows = {}
   for i, v in ipairs(inputs) do
     local text, why = json.encode(type(v) == "table" and v or { v })
-    if not text then error(("classify: inputs[%d]: %s"):format(i, tostring(why)), level + 1) end
+    if not text then
+      error(("classify: inputs[%d]: %s"):format(i, tostring(why)), level + 1)
+    end
     rows[i] = text
   end
   return rows, "json"
@@ -268,11 +326,15 @@ function client.methods.classify(self, opts)
   local out = {}
   local res, err = collect(state, spec, function(body, first, count)
     local list, doc = labels(body, count, desc)
-    if not list then return nil, doc end
+    if not list then
+      return nil, doc
+    end
     for i, row in ipairs(list) do out[first + i - 1] = row end
     return doc
   end)
-  if not res then return nil, err end
+  if not res then
+    return nil, err
+  end
   res.results = out
   return setmetatable(res, classify_meta)
 end

@@ -1,4 +1,5 @@
--- stream.lua - client:stream: a reply read as it comes, as server-sent events or as raw chunks.
+-- moonpool.client.stream: client:stream: a reply read as it comes, as server-sent events or as raw
+-- chunks.
 --
 -- The iterator waits between items. Leaving the loop, cancelling the token or the task drops the
 -- connection. While the script does not ask, the server is held back by its connection.
@@ -24,7 +25,9 @@ local rules = call.rules {
 local event_meta = {
   __name = "moonpool.event",
   __index = function(ev, name)
-    if name ~= "json" then return nil end
+    if name ~= "json" then
+      return nil
+    end
     local value = json.decode(rawget(ev, "data"))
     rawset(ev, "json", value)
     return value
@@ -48,7 +51,9 @@ function M.parser()
   end
 
   local function line(text)
-    if text == "" then return dispatch() end
+    if text == "" then
+      return dispatch()
+    end
     local field, value = text:match("^([^:]*):? ?(.*)$")
     if field == "data" then
       data = data and data .. "\n" .. value or value
@@ -79,9 +84,13 @@ function M.parser()
     while true do
       local from, to = text:find("\r\n?", at)
       local lf = text:find("\n", at, true)
-      if lf and (not from or lf < from) then from, to = lf, lf end
+      if lf and (not from or lf < from) then
+        from, to = lf, lf
+      end
       -- A CR at the very end may be half of a CRLF.
-      if not from or (to == #text and text:sub(to, to) == "\r") then break end
+      if not from or (to == #text and text:sub(to, to) == "\r") then
+        break
+      end
       line(text:sub(at, from - 1))
       at = to + 1
     end
@@ -99,7 +108,9 @@ end
 local function ending(state, op)
   local r = core.call_wait(op)
   local info = core.result_info(r)
-  if not info.kind and info.rows_ok == info.rows then return nil end
+  if not info.kind and info.rows_ok == info.rows then
+    return nil
+  end
   local _, first = call.errors(state, r, info)
   return first
 end
@@ -107,12 +118,18 @@ end
 local function chunks(state, op)
   local over = false
   return function()
-    if over then return nil end
+    if over then
+      return nil
+    end
     local bytes = core.stream_read(op)
-    if bytes then return bytes end
+    if bytes then
+      return bytes
+    end
     over = true
     local err = ending(state, op)
-    if err then error(err, 0) end
+    if err then
+      error(err, 0)
+    end
     return nil
   end
 end
@@ -122,7 +139,9 @@ local function events(next_chunk)
   return function()
     while not queue[at] do
       local bytes = next_chunk()
-      if not bytes then return nil end
+      if not bytes then
+        return nil
+      end
       queue, at = feed(bytes), 1
     end
     local ev = queue[at]
@@ -141,24 +160,38 @@ end
 function client.methods.stream(self, opts)
   local state = client.state(self, 2)
   options.check("stream", opts, rules, 2, { api_key = true, primary_api_key_override = true })
-  if opts.json ~= nil and opts.body ~= nil then error("stream: json and body exclude each other", 2) end
+  if opts.json ~= nil and opts.body ~= nil then
+    error("stream: json and body exclude each other", 2)
+  end
   local spec = call.spec(state, opts, nil, "stream", 2)
   local has_body = opts.json ~= nil or opts.body ~= nil
   local payload = opts.json
-  if payload == nil then payload = opts.body or "" end
+  if payload == nil then
+    payload = opts.body or ""
+  end
   spec.method = opts.method or (has_body and "POST" or "GET")
   spec.path = call.own_path(state, "stream", opts, 3)
   spec.payloads, spec.no_body, spec.stream = { payload }, not has_body, true
   spec.idempotent = false -- a hedge would start the generation twice
-  if spec.timeouts.read == nil then spec.timeouts.read = state.read_timeout or 1200 end
+  if spec.timeouts.read == nil then
+    spec.timeouts.read = state.read_timeout or 1200
+  end
   local op, err = call.start(state, spec, 2)
-  if not op then return nil, err end
+  if not op then
+    return nil, err
+  end
   local status, headers = core.stream_head(op)
-  if not status then return nil, ending(state, op) or core.error("closed", "the reply was empty") end
+  if not status then
+    return nil, ending(state, op) or core.error("closed", "the reply was empty")
+  end
   local sse = opts.sse
-  if sse == nil then sse = (headers["content-type"] or ""):find("text/event-stream", 1, true) ~= nil end
+  if sse == nil then
+    sse = (headers["content-type"] or ""):find("text/event-stream", 1, true) ~= nil
+  end
   local next_item = chunks(state, op)
-  if sse then next_item = events(next_item) end
+  if sse then
+    next_item = events(next_item)
+  end
   local closer = setmetatable({ status = status, headers = headers }, {
     __close = function() core.call_cancel(op) end,
   })

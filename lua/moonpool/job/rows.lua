@@ -1,5 +1,5 @@
--- moonpool.job.rows: from lines to lines of JSON, in order and in bounded memory; what `moonpool rerank`,
--- `classify` and `post` run.
+-- moonpool.job.rows: from lines to lines of JSON, in order and in bounded memory; what `moonpool
+-- rerank`, `classify` and `post` run.
 --
 -- Every line of the input is an entry {row = number from 0, ...}. A line that is bad, or whose call
 -- failed, keeps its place: what is written for it is its row and its error.

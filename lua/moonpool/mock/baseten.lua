@@ -1,6 +1,6 @@
--- moonpool.mock.baseten: container routes under .../sync, predict, and asynchronous requests whose states
--- follow the clock: model_input.mock = {queue =, run =, fail =} says how long, in seconds, and how it ends.
--- The webhook is called by whoever first asks for the status of a job that has ended.
+-- moonpool.mock.baseten: container routes under .../sync, predict, and asynchronous requests whose
+-- states follow the clock: model_input.mock = {queue =, run =, fail =} says how long, in seconds, and
+-- how it ends. The webhook is called by whoever first asks for the status of a job that has ended.
 
 local core = require "moonpool.core"
 local input = require "moonpool.mock.input"

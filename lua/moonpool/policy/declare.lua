@@ -1,4 +1,4 @@
--- policy/declare.lua - what may stand in the place of a policy: tables, short forms and functions,
+-- moonpool.policy.declare: what may stand in the place of a policy: tables, short forms and functions,
 -- checked and translated to the fields of the core's policy struct.
 local options = require "moonpool.options"
 local R = options.rule
@@ -13,11 +13,15 @@ M.bare_hooks = { "classify", "estimate_tokens", "before_request", "after_respons
 -- ---- the tables users write -----------------------------------------------------------------------
 
 local function statuses_or_names(v)
-  if type(v) ~= "table" then return "list of statuses and names expected" end
+  if type(v) ~= "table" then
+    return "list of statuses and names expected"
+  end
   for _, item in ipairs(v) do
     local ok = math.type(item) == "integer" and item >= 100 and item <= 65535
       or item == "connect" or item == "timeout" or item == "5xx" or item == "transport"
-    if not ok then return "holds a value that is no status, '5xx', 'connect' or 'timeout'" end
+    if not ok then
+      return "holds a value that is no status, '5xx', 'connect' or 'timeout'"
+    end
   end
 end
 
@@ -83,7 +87,9 @@ function translate.retry(t, f)
   f["retry.budget_cap"] = t.budget_cap
   f["retry.max_server_delay"] = t.max_retry_after
   f["retry.respect_retry_after"] = t.respect_retry_after
-  if t.when_empty then f["retry.fail_fast"] = t.when_empty == "fail" end
+  if t.when_empty then
+    f["retry.fail_fast"] = t.when_empty == "fail"
+  end
   if t.on then
     local set, transport = { clear = true }, 0
     for _, item in ipairs(t.on) do
@@ -161,9 +167,15 @@ end
 local route_modes = { weighted = 0, least = 1, p2c = 2, sticky = 3 }
 
 function translate.route(t, f)
-  if t == false then return end
-  if type(t) == "string" then t = { mode = t } end
-  if t.mode then f["route.mode"] = route_modes[t.mode] end
+  if t == false then
+    return
+  end
+  if type(t) == "string" then
+    t = { mode = t }
+  end
+  if t.mode then
+    f["route.mode"] = route_modes[t.mode]
+  end
   f["route.eject"] = t.eject
 end
 
@@ -180,7 +192,9 @@ local checked = setmetatable({}, { __mode = "k" }) -- tables that need not be ch
 
 --- Raises for a table that is no declaration of the place; returns it.
 function M.check(place, t, where, level)
-  if not checked[t] then options.check(where, t, rules[place], level + 1) end
+  if not checked[t] then
+    options.check(where, t, rules[place], level + 1)
+  end
   return t
 end
 
@@ -193,28 +207,40 @@ end
 
 -- A hedge hook is asked about requests that may be hedged: hedging must be on for it.
 local function hedging_on(t)
-  if t.delay or t.after then return t end
+  if t.delay or t.after then
+    return t
+  end
   return { after = "2*p95", budget = t.budget or 0.05, reserve = t.reserve }
 end
 
 --- Adds the fields of the declaration of one place; raises naming the option.
 function M.add(place, t, fields, where, level)
   level = (level or 2) + 1
-  if type(t) == "function" then t = { hook = t } end
+  if type(t) == "function" then
+    t = { hook = t }
+  end
   if type(t) ~= "table" then
     local why = short[place](t)
     if why then
       error(("%s: %s: table or function expected (or a short form: %s)"):format(where, place, why), level)
     end
-    if place == "hedge" and t then t = { delay = t } end
-    if place == "batch" then t = { size = t } end
+    if place == "hedge" and t then
+      t = { delay = t }
+    end
+    if place == "batch" then
+      t = { size = t }
+    end
   else
     M.check(place, t, where .. ": " .. place, level)
     if t.hook then
       -- A hook beside a table that says nothing leaves the policy as it is.
       local said = false
       for name in pairs(t) do said = said or name ~= "hook" end
-      if place == "hedge" then t = hedging_on(t) elseif not said then return end
+      if place == "hedge" then
+        t = hedging_on(t)
+      elseif not said then
+        return
+      end
     end
   end
   translate[place](t, fields)
@@ -238,7 +264,9 @@ function back.retry(f)
   for _, status in ipairs(f.statuses) do on[#on + 1] = status end
   local bits = math.tointeger(f["retry.transport"])
   for _, name in ipairs(bits == faults.transport and { "transport" } or { "connect", "timeout" }) do
-    if bits & faults[name] ~= 0 then on[#on + 1] = name end
+    if bits & faults[name] ~= 0 then
+      on[#on + 1] = name
+    end
   end
   return {
     max_attempts = whole(f["retry.max_attempts"]), base = nonzero(f["retry.base"]),
@@ -265,7 +293,9 @@ end
 
 function back.concurrency(f)
   local mode = f["concurrency.mode"]
-  if mode == 0 then return false end
+  if mode == 0 then
+    return false
+  end
   return {
     mode = mode == 1 and "fixed" or "adaptive", limit = whole(f["concurrency.limit"]),
     max = whole(f["concurrency.max"]), min = whole(f["concurrency.min"]),
@@ -280,7 +310,9 @@ function back.batch(f)
 end
 
 function back.breaker(f)
-  if f["breaker.enabled"] == 0 then return false end
+  if f["breaker.enabled"] == 0 then
+    return false
+  end
   return {
     consecutive = whole(f["breaker.consecutive"]), ratio = nonzero(f["breaker.ratio"]),
     min_requests = whole(f["breaker.min_requests"]), window = nonzero(f["breaker.window"]),

@@ -1,4 +1,4 @@
--- policy/hooks.lua - the functions among policies: found, merged, put together.
+-- moonpool.policy.hooks: the functions among policies: found, merged, put together.
 local declare = require "moonpool.policy.declare"
 
 local M = {}
@@ -9,8 +9,12 @@ for _, name in ipairs(declare.bare_hooks) do names[#names + 1] = name end
 M.names = names
 
 local function hook_of(v)
-  if type(v) == "function" then return v end
-  if type(v) == "table" then return v.hook end
+  if type(v) == "function" then
+    return v
+  end
+  if type(v) == "table" then
+    return v.hook
+  end
 end
 
 --- {name = function} of a table of options; nil when there is none.
@@ -32,12 +36,18 @@ function M.of_call(clients, o)
   local own = M.of(o)
   local off
   for _, name in ipairs(names) do
-    if o[name] == false and clients and clients[name] then off = true end
+    if o[name] == false and clients and clients[name] then
+      off = true
+    end
   end
-  if not own and not off then return nil end
+  if not own and not off then
+    return nil
+  end
   local all = {}
   for name, fn in pairs(clients or {}) do
-    if o[name] ~= false then all[name] = fn end
+    if o[name] ~= false then
+      all[name] = fn
+    end
   end
   for name, fn in pairs(own or {}) do all[name] = fn end
   return all
@@ -50,7 +60,9 @@ local function first(list)
   return function(view)
     for i = 1, #list do
       local a, b = list[i](view)
-      if a ~= nil and a ~= "default" then return a, b end
+      if a ~= nil and a ~= "default" then
+        return a, b
+      end
     end
   end
 end
@@ -64,7 +76,9 @@ local function gate(list)
   return function(view)
     for i = 1, #list do
       local a, b = list[i](view)
-      if not passes(a) then return a, b end
+      if not passes(a) then
+        return a, b
+      end
     end
   end
 end
@@ -73,7 +87,9 @@ local function shut(list)
   return function(view)
     for i = 1, #list do
       local a = list[i](view)
-      if a then return a end
+      if a then
+        return a
+      end
     end
   end
 end
@@ -83,7 +99,9 @@ local function smallest(list)
     local least
     for i = 1, #list do
       local n = list[i](view)
-      if n and (not least or n < least) then least = n end
+      if n and (not least or n < least) then
+        least = n
+      end
     end
     return least
   end
@@ -104,10 +122,16 @@ local function rewrite(list)
       if t then
         out = out or { headers = {} }
         for name, value in pairs(t.headers or {}) do
-          if out.headers[name] == nil then out.headers[name] = value end
+          if out.headers[name] == nil then
+            out.headers[name] = value
+          end
         end
-        if out.body == nil then out.body = t.body end
-        if out.path == nil then out.path = t.path end
+        if out.body == nil then
+          out.body = t.body
+        end
+        if out.path == nil then
+          out.path = t.path
+        end
       end
     end
     return out
@@ -121,7 +145,9 @@ local ways = {
 
 --- One function for a list of them in the place of `name`.
 function M.join(name, list)
-  if #list < 2 then return list[1] end
+  if #list < 2 then
+    return list[1]
+  end
   return (ways[name] or first)(list)
 end
 

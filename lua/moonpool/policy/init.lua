@@ -1,5 +1,5 @@
--- policy - declarations of retry, hedge, rate, concurrency, batch, breaker and route, and functions in
--- their place: checked, and compiled to the core's policy struct and to a set of hooks.
+-- moonpool.policy: declarations of retry, hedge, rate, concurrency, batch, breaker and route, and
+-- functions in their place: checked, and compiled to the core's policy struct and to a set of hooks.
 --
 --   declare.lua   the tables users write, and their fields in the struct
 --   hooks.lua     the functions
@@ -26,7 +26,9 @@ function M.compile(base, t, where, level)
   level = (level or 2) + 1
   local fields = {}
   for _, place in ipairs(declare.places) do
-    if t[place] ~= nil then declare.add(place, t[place], fields, where, level) end
+    if t[place] ~= nil then
+      declare.add(place, t[place], fields, where, level)
+    end
   end
   for name, value in pairs(t.fields or {}) do fields[name] = value end
   if type(base) == "string" and not whole.presets[base] then
@@ -42,7 +44,9 @@ end
 
 --- moonpool.policy.combine {a, b}: several policies as one, see package.lua.
 function M.combine(list)
-  if type(list) ~= "table" then error("policy.combine: a list of policies expected", 2) end
+  if type(list) ~= "table" then
+    error("policy.combine: a list of policies expected", 2)
+  end
   return (whole.combine(list, "policy.combine", 2))
 end
 

@@ -1,4 +1,4 @@
--- policy/package.lua - a whole policy as a value: a table that a module returns and a client takes.
+-- moonpool.policy.package: a whole policy as a value: a table that a module returns and a client takes.
 --
 --   { name = "cost_cap", preset = "job", retry = {...} or function, ..., before_request = function }
 --
@@ -20,15 +20,23 @@ for _, name in ipairs(declare.bare_hooks) do rules[name] = R.either(R.off, R.fun
 
 -- A place as a table, where it can be one: a function is {hook = function}.
 local function as_table(v)
-  if type(v) == "function" then return { hook = v } end
-  if type(v) == "table" then return v end
+  if type(v) == "function" then
+    return { hook = v }
+  end
+  if type(v) == "table" then
+    return v
+  end
 end
 
 -- Field by field, `mine` first; short forms and false stand for the whole place.
 local function merged(mine, other)
-  if mine == nil then return other end
+  if mine == nil then
+    return other
+  end
   local a, b = as_table(mine), as_table(other)
-  if not a or not b then return mine end
+  if not a or not b then
+    return mine
+  end
   local t = {}
   for k, v in pairs(b) do t[k] = v end
   for k, v in pairs(a) do t[k] = v end
@@ -37,8 +45,12 @@ end
 
 -- What a hook sees of a place whose table is merged: its own function is joined apart.
 local function without_hook(v)
-  if type(v) == "function" then return nil end
-  if type(v) ~= "table" or v.hook == nil then return v end
+  if type(v) == "function" then
+    return nil
+  end
+  if type(v) ~= "table" or v.hook == nil then
+    return v
+  end
   local t, any = {}, false
   for k, x in pairs(v) do
     if k ~= "hook" then
@@ -58,7 +70,9 @@ end
 function M.combine(list, where, level)
   where, level = where or "policy.combine", (level or 1) + 1
   local out, functions, titles = {}, {}, {}
-  if #list == 0 then error(where .. ": a list of policies expected", level) end
+  if #list == 0 then
+    error(where .. ": a list of policies expected", level)
+  end
   for i, given in ipairs(list) do
     local p = M.resolve(given, ("%s[%d]"):format(where, i), level)
     titles[i] = named(p)
@@ -90,7 +104,9 @@ function M.resolve(p, where, level)
   if type(p) ~= "table" then
     error(("%s: a policy's table or the name of a preset expected, got a %s"):format(where, type(p)), level)
   end
-  if p[1] ~= nil then return (M.combine(p, where, level)) end
+  if p[1] ~= nil then
+    return (M.combine(p, where, level))
+  end
   options.check(where, p, rules, level)
   return p
 end
@@ -119,14 +135,18 @@ end
 
 --- Options with those of `o.policy` filled in where `o` says nothing itself.
 function M.expand(o, where, level)
-  if o.policy == nil or o.policy == false then return o end
+  if o.policy == nil or o.policy == false then
+    return o
+  end
   local p = M.resolve(o.policy, where .. ": policy", (level or 1) + 1)
   local all = {}
   for k, v in pairs(o) do all[k] = v end
   all.preset = o.preset or p.preset
   for _, place in ipairs(declare.places) do all[place] = merged(o[place], p[place]) end
   for _, name in ipairs(declare.bare_hooks) do
-    if o[name] == nil then all[name] = p[name] end
+    if o[name] == nil then
+      all[name] = p[name]
+    end
   end
   all.policy_name = named(p)
   return all

@@ -1,5 +1,5 @@
--- Azure OpenAI: OpenAI's body under a path that names the deployment, the key in a header of its own.
--- api_version = "v1" is the newer surface without deployments in the path.
+-- moonpool.provider.azure: Azure OpenAI: OpenAI's body under a path that names the deployment, the key
+-- in a header of its own. api_version = "v1" is the newer surface without deployments in the path.
 local common = require "moonpool.provider.common"
 local options = require "moonpool.options"
 local openai = require "moonpool.provider.openai"
@@ -12,9 +12,13 @@ end
 
 local function path(o, client)
   local version = version_of(client)
-  if version == "v1" or version == "preview" then return "/openai/v1/embeddings?api-version=" .. version end
+  if version == "v1" or version == "preview" then
+    return "/openai/v1/embeddings?api-version=" .. version
+  end
   local deployment = client.deployment or o.model
-  if not deployment then error("embed: azure: a deployment (of the client) or a model is needed", 0) end
+  if not deployment then
+    error("embed: azure: a deployment (of the client) or a model is needed", 0)
+  end
   return ("/openai/deployments/%s/embeddings?api-version=%s"):format(common.escape(deployment),
     common.escape(version))
 end

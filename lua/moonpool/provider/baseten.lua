@@ -1,5 +1,6 @@
--- Baseten: models and chains behind hosts of their own, by environment or deployment; container routes
--- such as /v1/embeddings under .../sync; synchronous and asynchronous predict.
+-- moonpool.provider.baseten: Baseten: models and chains behind hosts of their own, by environment or
+-- deployment; container routes such as /v1/embeddings under .../sync; synchronous and asynchronous
+-- predict.
 --
 -- A base URL is taken as it is, for embed as the performance client takes it (".../sync"). What lies
 -- beside or above it is reached by "/..", which curl resolves before anything is sent (RFC 3986, 5.2.4).
@@ -17,14 +18,22 @@ local MODEL_APIS = "https://inference.baseten.co"
 -- ---- where things are ---------------------------------------------------------------------------------
 
 local function stage(o)
-  if o.deployment_id then return "/deployment/" .. common.escape(o.deployment_id) end
-  if o.environment == "development" then return "/development" end
-  if o.environment then return "/environments/" .. common.escape(o.environment) end
+  if o.deployment_id then
+    return "/deployment/" .. common.escape(o.deployment_id)
+  end
+  if o.environment == "development" then
+    return "/development"
+  end
+  if o.environment then
+    return "/environments/" .. common.escape(o.environment)
+  end
 end
 
 local function base(o)
   local kind = o.chain_id and "chain" or o.model_id and "model"
-  if not kind then return MODEL_APIS end
+  if not kind then
+    return MODEL_APIS
+  end
   local name = kind .. "-" .. (o.chain_id or o.model_id) .. (o.region and "-" .. o.region or "")
   return ("https://%s.api.baseten.co"):format(name)
 end
@@ -38,7 +47,9 @@ local function up(n) return ("/.."):rep(n) end
 -- Takes a suffix off a path: the rest, and the suffix or "".
 local function cut(path, pattern)
   local at = path:find(pattern .. "$")
-  if not at then return path, "" end
+  if not at then
+    return path, ""
+  end
   return path:sub(1, at - 1), path:sub(at)
 end
 
@@ -47,13 +58,17 @@ local stages = { "/environments/[^/]+", "/deployment/[^/]+", "/production", "/de
 -- A base URL's parts: host, the path above the stage, stage, "/sync" and "/v1"; each may be "".
 local function parse(url)
   local host, path = url:match "^%a+://([^/]+)(.*)$"
-  if not host then host, path = "", url:match "^unix:[^:]+:(.*)$" or "" end
+  if not host then
+    host, path = "", url:match "^unix:[^:]+:(.*)$" or ""
+  end
   local above, v1 = cut(path:gsub("/+$", ""), "/v1")
   local sync
   local given = ""
   above, sync = cut(above, "/sync")
   for _, pattern in ipairs(stages) do
-    if given == "" then above, given = cut(above, pattern) end
+    if given == "" then
+      above, given = cut(above, pattern)
+    end
   end
   return { host = host, above = above, stage = given, sync = sync, v1 = v1 }
 end
@@ -79,7 +94,9 @@ local function layout(o)
 end
 
 local function setup(o)
-  if o.model_id and o.chain_id then return nil, "model_id and chain_id exclude each other" end
+  if o.model_id and o.chain_id then
+    return nil, "model_id and chain_id exclude each other"
+  end
   if o.environment and o.deployment_id then
     return nil, "environment and deployment_id exclude each other"
   end
@@ -132,7 +149,9 @@ local function patient(self, opts)
   local t = call.timeouts(opts.timeout or opts.timeout_s, "predict", 3)
   t.read = t.read or state.read_timeout or 1200
   o.timeout, o.timeout_s = t, nil
-  if o.hedge == nil and not o.hedge_delay then o.hedge = false end
+  if o.hedge == nil and not o.hedge_delay then
+    o.hedge = false
+  end
   return o
 end
 
@@ -142,9 +161,15 @@ function methods.predict(self, opts)
   options.check("predict", opts, predict_rules, 2, call.secrets)
   local o = patient(self, opts)
   o.path, o.method = methods.predict_path(self), "POST"
-  if o.payloads then return self:batch_post(o) end
-  if o.input ~= nil then o.json, o.input = o.input, nil end
-  if o.json == nil and o.body == nil then error("predict: json or body is needed", 2) end
+  if o.payloads then
+    return self:batch_post(o)
+  end
+  if o.input ~= nil then
+    o.json, o.input = o.input, nil
+  end
+  if o.json == nil and o.body == nil then
+    error("predict: json or body is needed", 2)
+  end
   return self:request(o)
 end
 
@@ -152,14 +177,18 @@ end
 function methods.wake(self)
   local o = client.state(self, 2).options
   local res, err = self:request { method = "POST", path = layout(o).call .. "/wake", hedge = false }
-  if not res then return nil, err end
+  if not res then
+    return nil, err
+  end
   return true
 end
 
 --- verify_webhook of moonpool.provider with the client's webhook_secrets.
 function methods.verify_webhook(self, body, header, opts)
   local o = client.state(self, 2).options
-  if not o.webhook_secrets then error("verify_webhook: the client has no webhook_secrets", 2) end
+  if not o.webhook_secrets then
+    error("verify_webhook: the client has no webhook_secrets", 2)
+  end
   return webhook.verify(body, header, o.webhook_secrets, opts)
 end
 

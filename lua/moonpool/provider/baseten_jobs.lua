@@ -1,5 +1,5 @@
--- provider.baseten_jobs - asynchronous predictions: submit, status, wait, cancel, all within Baseten's
--- rates. A job's output is never stored by the service: it goes to the webhook or is lost.
+-- moonpool.provider.baseten_jobs: asynchronous predictions: submit, status, wait, cancel, all within
+-- Baseten's rates. A job's output is never stored by the service: it goes to the webhook or is lost.
 local call = require "moonpool.client.call"
 local client = require "moonpool.client.client"
 local core = require "moonpool.core"
@@ -24,7 +24,9 @@ local function take_turn(state, kind)
   local now = core.now()
   local at = math.max(now, turns[kind] or 0)
   turns[kind] = at + gaps[kind]
-  if at > now then core.sleep(at - now) end
+  if at > now then
+    core.sleep(at - now)
+  end
 end
 
 -- ---- submit ------------------------------------------------------------------------------------------
@@ -39,7 +41,9 @@ end
 
 -- Plain http only to this machine, where a receiver is tried out.
 local function webhook_url(v)
-  if type(v) ~= "string" then return "string expected" end
+  if type(v) ~= "string" then
+    return "string expected"
+  end
   local host = v:match "^http://([^:/]+)"
   if not (v:find "^https://[^/]" or host == "127.0.0.1" or host == "localhost") then
     return "must begin with https://"
@@ -64,7 +68,9 @@ local function split_submit(opts)
   o.model_input, o.input = nil, nil
   for _, name in ipairs(body_fields) do body[name], o[name] = o[name], nil end
   body.model_input = opts.model_input
-  if body.model_input == nil then body.model_input = opts.input end
+  if body.model_input == nil then
+    body.model_input = opts.input
+  end
   return body, o
 end
 
@@ -96,7 +102,9 @@ function job:status(opts)
   local o = { method = "GET", path = self.path }
   for name, value in pairs(opts or {}) do o[name] = value end
   local res, err = self.client:request(o)
-  if not res then return nil, err end
+  if not res then
+    return nil, err
+  end
   if type(res.data) ~= "table" or type(res.data.status) ~= "string" then
     return nil, core.error("decode", "the reply has no status",
       { status = res.status, request_id = res.request_id })
@@ -135,9 +143,15 @@ function job:wait(opts)
   local stop = opts.timeout and core.now() + opts.timeout or math.huge
   while true do
     local status, err = self:status()
-    if not status then return nil, err end
-    if status.status == "SUCCEEDED" then return status end
-    if ends[status.status] then return nil, failure(self, status) end
+    if not status then
+      return nil, err
+    end
+    if status.status == "SUCCEEDED" then
+      return status
+    end
+    if ends[status.status] then
+      return nil, failure(self, status)
+    end
     if core.now() + pause > stop then
       return nil, core.error("total_timeout", ("async request %s is still %s"):format(self.id, status.status),
         { job_status = status, retryable = true })
@@ -151,9 +165,13 @@ end
 function job:cancel()
   take_turn(client.state(self.client), "cancel")
   local res, err = self.client:request { method = "DELETE", path = self.path }
-  if not res then return nil, err end
+  if not res then
+    return nil, err
+  end
   local data = type(res.data) == "table" and res.data or {}
-  if data.canceled then return true end
+  if data.canceled then
+    return true
+  end
   return nil, core.error("http", type(data.message) == "string" and data.message
     or "the request was not cancelled: only queued ones can be", { status = res.status })
 end
@@ -165,7 +183,9 @@ local function check_submit(opts)
   if opts.inference_retry_config then
     options.check("async_predict: inference_retry_config", opts.inference_retry_config, retry_rules, 3)
   end
-  if opts.model_input == nil and opts.input == nil then error("async_predict: model_input: missing", 3) end
+  if opts.model_input == nil and opts.input == nil then
+    error("async_predict: model_input: missing", 3)
+  end
 end
 
 --- Adds the methods. paths(client options) -> the paths of submit, of requests, of queue status.
@@ -178,18 +198,26 @@ function M.add(methods, paths)
     local path, request = paths(state.options)
     local body, o = split_submit(opts)
     local text, why = json.encode(body)
-    if not text then error("async_predict: model_input: " .. tostring(why), 2) end
+    if not text then
+      error("async_predict: model_input: " .. tostring(why), 2)
+    end
     if #text > MAX_BODY then
       return nil, core.error("too_large", ("async_predict: a body of %d bytes, %d are allowed")
         :format(#text, MAX_BODY))
     end
     o.method, o.path, o.json = "POST", path, body
     o.hedge = false
-    if o.retry == nil then o.retry = submit_retry end
-    if o.timeout == nil then o.timeout = { connect = 10, read = 30 } end
+    if o.retry == nil then
+      o.retry = submit_retry
+    end
+    if o.timeout == nil then
+      o.timeout = { connect = 10, read = 30 }
+    end
     take_turn(state, "submit")
     local res, err = self:request(o)
-    if not res then return nil, err end
+    if not res then
+      return nil, err
+    end
     local id = type(res.data) == "table" and res.data.request_id
     if not is_id(id) then
       return nil, core.error("decode", "the reply has no request_id", { status = res.status })
@@ -199,7 +227,9 @@ function M.add(methods, paths)
 
   --- The job of a request id kept from an earlier run.
   function methods.async_request(self, id)
-    if not is_id(id) then error("async_request: a request id expected", 2) end
+    if not is_id(id) then
+      error("async_request: a request id expected", 2)
+    end
     local _, request = paths(client.state(self, 2).options)
     return job_of(self, id, request)
   end

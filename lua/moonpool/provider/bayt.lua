@@ -1,5 +1,5 @@
--- Bayt claro: prompts by package name, their context files. It serves prompts only; there is nothing to
--- embed or to generate.
+-- moonpool.provider.bayt: Bayt claro: prompts by package name, their context files. It serves prompts
+-- only; there is nothing to embed or to generate.
 local call = require "moonpool.client.call"
 local client = require "moonpool.client.client"
 local common = require "moonpool.provider.common"
@@ -33,8 +33,12 @@ local function complete(err, doc)
   err.code = type(said.code) == "string" and said.code or codes[err.status]
     or err.status >= 500 and "internal_error" or nil
   err.exception = exceptions[err.code] or exceptions[codes[err.status]] or "BaytAPIError"
-  if said.details ~= core.json_null then err.details = said.details end
-  if err.retry_after == nil and type(said.retry_after) == "number" then err.retry_after = said.retry_after end
+  if said.details ~= core.json_null then
+    err.details = said.details
+  end
+  if err.retry_after == nil and type(said.retry_after) == "number" then
+    err.retry_after = said.retry_after
+  end
 end
 
 local function invalid(message)
@@ -46,16 +50,22 @@ end
 
 -- {data: {...}} and the bare object are both in use.
 local function unwrap(doc)
-  if type(doc) ~= "table" then return nil end
+  if type(doc) ~= "table" then
+    return nil
+  end
   local bare = doc.id ~= nil or doc.content ~= nil or doc.prompts ~= nil or doc.url ~= nil
-  if not bare and type(doc.data) == "table" then return doc.data end
+  if not bare and type(doc.data) == "table" then
+    return doc.data
+  end
   return doc
 end
 
 local function fetch(self, opts, request)
   for name, value in pairs(opts) do request[name] = value end
   local res, err = self:request(request)
-  if not res then return nil, err end
+  if not res then
+    return nil, err
+  end
   local data = unwrap(res.data)
   if data == nil then
     return nil, core.error("decode", "the reply is not a JSON object", { status = res.status })
@@ -71,7 +81,9 @@ local function request_options(where, opts, own)
   options.check(where, opts, rules, 3, call.secrets)
   local rest = {}
   for name, value in pairs(opts) do
-    if not own[name] then rest[name] = value end
+    if not own[name] then
+      rest[name] = value
+    end
   end
   return rest
 end
@@ -92,19 +104,25 @@ local methods = {}
 function methods.get_prompt(self, name)
   local opts = type(name) == "table" and name or { package_name = name }
   local rest = request_options("get_prompt", opts, { package_name = R.string })
-  if type(opts.package_name) ~= "string" then error("get_prompt: package_name: string expected", 2) end
+  if type(opts.package_name) ~= "string" then
+    error("get_prompt: package_name: string expected", 2)
+  end
   if not parse_package_name(opts.package_name) then
     return invalid("Invalid package name format; expected @namespace/slug:version (letters, digits, - and _)")
   end
   local data, res = fetch(self, rest, {
     method = "POST", path = "/v1/prompts/get", json = { package_name = opts.package_name },
   })
-  if not data then return nil, res end
+  if not data then
+    return nil, res
+  end
   return prompt.new(data), res
 end
 
 local function limit(v)
-  if math.type(v) ~= "integer" or v < 1 or v > 100 then return "Limit must be between 1 and 100" end
+  if math.type(v) ~= "integer" or v < 1 or v > 100 then
+    return "Limit must be between 1 and 100"
+  end
 end
 
 local list_rules = { limit = limit, cursor = R.string }
@@ -118,9 +136,13 @@ function methods.list_prompts(self, opts)
   opts = opts or {}
   local rest = request_options("list_prompts", opts, list_rules)
   local path = ("/v1/prompts?limit=%d"):format(opts.limit or 20)
-  if text_or_nil(opts.cursor) then path = path .. "&cursor=" .. common.escape(opts.cursor) end
+  if text_or_nil(opts.cursor) then
+    path = path .. "&cursor=" .. common.escape(opts.cursor)
+  end
   local data, res = fetch(self, rest, { method = "GET", path = path })
-  if not data then return nil, res end
+  if not data then
+    return nil, res
+  end
   local list = type(data.prompts) == "table" and data.prompts or data
   local page = {
     ok = true, errors = {}, total_time = res.total_time, prompts = {}, requests = { {
@@ -139,25 +161,35 @@ end
 function methods.prompts(self, opts)
   local o = {}
   for name, value in pairs(opts or {}) do o[name] = value end
-  if o.limit == nil then o.limit = 100 end
+  if o.limit == nil then
+    o.limit = 100
+  end
   request_options("prompts", o, list_rules)
   local page, at, seen = nil, 0, {}
   local function next_page()
-    if page and not (page.has_more and page.cursor) then return false end
+    if page and not (page.has_more and page.cursor) then
+      return false
+    end
     if page then
-      if seen[page.cursor] then error(core.error("decode", "the list of prompts goes in a circle"), 0) end
+      if seen[page.cursor] then
+        error(core.error("decode", "the list of prompts goes in a circle"), 0)
+      end
       seen[page.cursor] = true
       o.cursor = page.cursor
     end
     local err
     page, err = methods.list_prompts(self, o)
-    if not page then error(err, 0) end
+    if not page then
+      error(err, 0)
+    end
     at = 0
     return true
   end
   return function()
     while not page or at >= #page.prompts do
-      if not next_page() then return nil end
+      if not next_page() then
+        return nil
+      end
     end
     at = at + 1
     return page.prompts[at]
@@ -171,7 +203,9 @@ local id_rules = { context_id = R.text }
 local function context_id(where, id)
   local opts = type(id) == "table" and id or { context_id = id }
   local rest = request_options(where, opts, id_rules)
-  if opts.context_id == nil then error(where .. ": context_id: missing", 3) end
+  if opts.context_id == nil then
+    error(where .. ": context_id: missing", 3)
+  end
   return opts.context_id, rest
 end
 
@@ -179,7 +213,9 @@ local function download_url(self, id, rest)
   local data, res = fetch(self, rest, {
     method = "GET", path = "/api/v1/prompts/context/download-url?contextId=" .. common.escape(id),
   })
-  if not data then return nil, res end
+  if not data then
+    return nil, res
+  end
   if type(data.url) ~= "string" then
     return nil, core.error("decode", "the reply has no download URL", { status = res.status })
   end
@@ -201,9 +237,13 @@ local function bytes_of(files, path, rest)
   local spec = call.spec(state, rest, nil, "download_context_file", 4)
   spec.method, spec.path, spec.payloads, spec.no_body = "GET", path, { "" }, true
   local r, err = call.run(state, spec)
-  if not r then return nil, err end
+  if not r then
+    return nil, err
+  end
   local info = call.info(state, r)
-  if info.rows_ok == info.rows then return core.result_body(r, 1) end
+  if info.rows_ok == info.rows then
+    return core.result_body(r, 1)
+  end
   local _, first = call.errors(state, r, info)
   return nil, first
 end
@@ -212,12 +252,16 @@ end
 function methods.download_context_file(self, id)
   local text, rest = context_id("download_context_file", id)
   local found, err = download_url(self, text, rest)
-  if not found then return nil, err end
+  if not found then
+    return nil, err
+  end
   local origin, path = found.url:match "^(https?://[^/?#]+)([^#]*)"
   if not origin then
     return nil, core.error("decode", "the download URL is not http or https")
   end
-  if path:sub(1, 1) ~= "/" then path = "/" .. path end
+  if path:sub(1, 1) ~= "/" then
+    path = "/" .. path
+  end
   path = path:gsub("[%c \127]", common.escape)
   local o = client.state(self, 2).options
   local files <close> = client.new {

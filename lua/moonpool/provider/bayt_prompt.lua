@@ -1,5 +1,5 @@
--- provider.bayt_prompt - a prompt of Bayt: its fields under the wire's names and under those of Bayt's
--- client, its variables, its context.
+-- moonpool.provider.bayt_prompt: a prompt of Bayt: its fields under the wire's names and under those of
+-- Bayt's client, its variables, its context.
 local json = require "moonpool.json"
 
 local M = {}
@@ -20,7 +20,9 @@ local raw = setmetatable({}, { __mode = "k" })
 
 local function field(data, name)
   local value = data[name]
-  if value == nil or value == json.null then return blank[name] end
+  if value == nil or value == json.null then
+    return blank[name]
+  end
   return value
 end
 
@@ -43,17 +45,25 @@ function item.to_dict(self) return copy(raw[self]) end
 local item_meta = {
   __name = "moonpool.bayt.context",
   __index = function(self, name)
-    if item[name] then return item[name] end
+    if item[name] then
+      return item[name]
+    end
     local value = raw[self][name]
-    if value == nil and item_aliases[name] then value = raw[self][item_aliases[name]] end
-    if value ~= json.null then return value end
+    if value == nil and item_aliases[name] then
+      value = raw[self][item_aliases[name]]
+    end
+    if value ~= json.null then
+      return value
+    end
   end,
   __pairs = function(self) return next, raw[self] end,
 }
 
 local function context(data)
   local list = {}
-  if type(data.context) ~= "table" then return list end
+  if type(data.context) ~= "table" then
+    return list
+  end
   for i, one in ipairs(data.context) do
     local it = setmetatable({}, item_meta)
     raw[it] = type(one) == "table" and one or {}
@@ -76,7 +86,9 @@ local function parse_variable(inside)
   name = trim(name or head)
   kind = trim(kind or "")
   description = trim(description or "")
-  if name == "" then return nil end
+  if name == "" then
+    return nil
+  end
   return {
     name = name, type = kind ~= "" and kind or nil, description = description ~= "" and description or nil,
   }
@@ -100,7 +112,9 @@ function M.extract(texts)
 end
 
 local function as_text(value)
-  if type(value) == "table" then return json.encode(value) or tostring(value) end
+  if type(value) == "table" then
+    return json.encode(value) or tostring(value)
+  end
   return tostring(value)
 end
 
@@ -110,7 +124,9 @@ function M.interpolate(text, values)
   return (text:gsub(VARIABLE, function(inside)
     local variable = parse_variable(inside)
     local value = variable and values[variable.name]
-    if value == nil or value == json.null then return nil end
+    if value == nil or value == json.null then
+      return nil
+    end
     return as_text(value)
   end))
 end
@@ -146,7 +162,9 @@ function M.validate(variables, values)
     end
   end
   for name in pairs(values) do
-    if not known[name] then errors[name] = "Unexpected variable: " .. tostring(name) end
+    if not known[name] then
+      errors[name] = "Unexpected variable: " .. tostring(name)
+    end
   end
   return errors
 end
@@ -158,7 +176,9 @@ local prompt = {}
 function prompt.to_dict(self) return copy(raw[self]) end
 function prompt.get(self, name, default)
   local value = raw[self][name]
-  if value == nil then return default end
+  if value == nil then
+    return default
+  end
   return value
 end
 function prompt.has_system_prompt(self) return self.system ~= "" end
@@ -168,7 +188,9 @@ function prompt.has_context(self) return #self.context > 0 end
 local function pick(list, test)
   local out = {}
   for _, one in ipairs(list) do
-    if test(one) then out[#out + 1] = one end
+    if test(one) then
+      out[#out + 1] = one
+    end
   end
   return out
 end
@@ -180,7 +202,9 @@ local function texts_of(self)
   local from = type(data.versionContent) == "table" and data.versionContent or data
   local texts = {}
   for _, name in ipairs { "content", "systemPrompt", "critiquePrompt" } do
-    if type(from[name]) == "string" then texts[#texts + 1] = from[name] end
+    if type(from[name]) == "string" then
+      texts[#texts + 1] = from[name]
+    end
   end
   return texts
 end
@@ -193,7 +217,9 @@ function prompt.render(self, values)
   local wrong = self:validate_variables(values)
   local first
   for name in pairs(wrong) do
-    if not first or tostring(name) < tostring(first) then first = name end
+    if not first or tostring(name) < tostring(first) then
+      first = name
+    end
   end
   if first then
     return nil, require("moonpool.core").error("invalid", ("variables: %s"):format(wrong[first]),
@@ -217,9 +243,13 @@ local derived = {
 local prompt_meta = {
   __name = "moonpool.bayt.prompt",
   __index = function(self, name)
-    if prompt[name] then return prompt[name] end
+    if prompt[name] then
+      return prompt[name]
+    end
     local data = raw[self]
-    if derived[name] then return derived[name](data) end
+    if derived[name] then
+      return derived[name](data)
+    end
     return field(data, aliases[name] or name)
   end,
   __pairs = function(self) return next, raw[self] end,

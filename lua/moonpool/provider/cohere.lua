@@ -1,14 +1,18 @@
--- Cohere v2: vectors keyed by type and without an index, 96 texts a request.
+-- moonpool.provider.cohere: Cohere v2: vectors keyed by type and without an index, 96 texts a request.
 local common = require "moonpool.provider.common"
 
 local types = { "float", "int8", "uint8", "binary", "ubinary", "base64" }
 
 local function one_type(value)
   if type(value) == "table" then
-    if #value ~= 1 then return "one type a call: its vectors are one matrix" end
+    if #value ~= 1 then
+      return "one type a call: its vectors are one matrix"
+    end
     value = value[1]
   end
-  if not common.dtypes[value] then return "must be one of " .. table.concat(types, ", ") end
+  if not common.dtypes[value] then
+    return "must be one of " .. table.concat(types, ", ")
+  end
 end
 
 local function prepare(fields, o)

@@ -1,4 +1,4 @@
--- provider.common - small things that several adapters need.
+-- moonpool.provider.common: small things that several adapters need.
 local M = {}
 
 --- A text as a part of a URL.
@@ -8,9 +8,13 @@ end
 
 --- An input that is a list of token ids.
 function M.tokens(value)
-  if #value == 0 then return "a list of token ids must not be empty" end
+  if #value == 0 then
+    return "a list of token ids must not be empty"
+  end
   for _, id in ipairs(value) do
-    if math.type(id) ~= "integer" or id < 0 then return "a list of token ids expected" end
+    if math.type(id) ~= "integer" or id < 0 then
+      return "a list of token ids expected"
+    end
   end
 end
 
@@ -21,9 +25,13 @@ function M.objects(...)
   for _, name in ipairs(names) do known[name] = true end
   local expected = "an object with " .. table.concat(names, " or ") .. " expected"
   return function(value)
-    if next(value) == nil then return expected end
+    if next(value) == nil then
+      return expected
+    end
     for name, text in pairs(value) do
-      if not known[name] or type(text) ~= "string" then return expected end
+      if not known[name] or type(text) ~= "string" then
+        return expected
+      end
     end
   end
 end

@@ -1,4 +1,5 @@
--- provider.errors - what a reply's body says about an error besides its words, and no keys in it.
+-- moonpool.provider.errors: what a reply's body says about an error besides its words, and no keys in
+-- it.
 local json = require "moonpool.json"
 
 local M = {}
@@ -12,22 +13,32 @@ local names = { "code", "error_code", "error_type", "type" }
 local function code_of(doc)
   local e = type(doc.error) == "table" and doc.error or doc
   for _, name in ipairs(names) do
-    if type(e[name]) == "string" then return e[name] end
+    if type(e[name]) == "string" then
+      return e[name]
+    end
   end
 end
 
 local function document(body)
-  if type(body) ~= "string" or #body > MAX_BODY or not body:find "^%s*{" then return nil end
+  if type(body) ~= "string" or #body > MAX_BODY or not body:find "^%s*{" then
+    return nil
+  end
   local doc = json.decode(body)
   return type(doc) == "table" and doc or nil
 end
 
 --- Gives the error of a reply its `code` from its body, and lets the provider complete it.
 function M.complete(err, provider)
-  if not err.status then return end
+  if not err.status then
+    return
+  end
   local doc = document(err.body)
-  if doc then err.code = code_of(doc) end
-  if provider.error then provider.error(err, doc or {}) end
+  if doc then
+    err.code = code_of(doc)
+  end
+  if provider.error then
+    provider.error(err, doc or {})
+  end
 end
 
 local SHOWN = 12 -- so much of a key may be read before it counts as the key
@@ -66,7 +77,9 @@ end
 local function forms(key)
   local list = { key }
   local function add(text)
-    if text ~= key and #text >= 8 then list[#list + 1] = text end
+    if text ~= key and #text >= 8 then
+      list[#list + 1] = text
+    end
   end
   add((key:gsub("[^%w%-._~]", function(c) return ("%%%02X"):format(c:byte()) end)))
   add((key:gsub("[^%w%-._~]", function(c) return ("%%%02x"):format(c:byte()) end)))
@@ -81,7 +94,9 @@ function M.redact(err, keys)
     if #key >= 4 then
       for _, form in ipairs(forms(key)) do
         for name, value in next, err do
-          if type(value) == "string" then err[name] = replace(value, form) end
+          if type(value) == "string" then
+            err[name] = replace(value, form)
+          end
         end
       end
     end

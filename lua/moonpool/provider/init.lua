@@ -1,4 +1,4 @@
--- provider - adapters: what differs from service to service, as data. The codec stays generic.
+-- moonpool.provider: adapters: what differs from service to service, as data. The codec stays generic.
 --
 -- A provider is a table:
 --   name, base_url, base_env                   where it lives; base = function(client options, given)
@@ -46,9 +46,13 @@ local rules = {
 
 local function check(p, level)
   options.check("provider", p, rules, level + 1)
-  if type(p.name) ~= "string" then error("provider: name: string expected", level + 1) end
+  if type(p.name) ~= "string" then
+    error("provider: name: string expected", level + 1)
+  end
   for _, call in ipairs { "embed", "rerank", "classify" } do
-    if p[call] then options.check("provider." .. call, p[call], kinds, level + 1) end
+    if p[call] then
+      options.check("provider." .. call, p[call], kinds, level + 1)
+    end
   end
   return p
 end
@@ -56,13 +60,19 @@ end
 --- The provider of that name, or the table itself, checked.
 function M.get(which, level)
   level = (level or 1) + 1
-  if which == nil then which = "openai" end
-  if type(which) == "table" then return check(which, level) end
+  if which == nil then
+    which = "openai"
+  end
+  if type(which) == "table" then
+    return check(which, level)
+  end
   if type(which) ~= "string" then
     error("provider: name or table expected, got a " .. type(which), level)
   end
   for _, name in ipairs(builtin) do
-    if name == which then return require("moonpool.provider." .. name) end
+    if name == which then
+      return require("moonpool.provider." .. name)
+    end
   end
   local known = {}
   for _, name in ipairs(builtin) do known[name] = true end

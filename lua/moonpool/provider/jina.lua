@@ -1,5 +1,6 @@
--- Jina AI: OpenAI-like, with tasks and types of vectors. With late_chunking the inputs of a request
--- are read as one text, so that splitting it would change every vector: it never is.
+-- moonpool.provider.jina: Jina AI: OpenAI-like, with tasks and types of vectors. With late_chunking the
+-- inputs of a request are read as one text, so that splitting it would change every vector: it never
+-- is.
 local common = require "moonpool.provider.common"
 
 local WINDOW = 8192 -- tokens that late chunking reads at once

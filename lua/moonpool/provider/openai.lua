@@ -1,5 +1,6 @@
--- OpenAI and everything that speaks its /v1/embeddings. base64 is asked for: it is 2.6 times smaller
--- than decimal text and ten times cheaper to decode; float is accepted all the same.
+-- moonpool.provider.openai: OpenAI and everything that speaks its /v1/embeddings. base64 is asked for:
+-- it is 2.6 times smaller than decimal text and ten times cheaper to decode; float is accepted all the
+-- same.
 local common = require "moonpool.provider.common"
 
 return {

@@ -1,5 +1,6 @@
--- Hugging Face text-embeddings-inference (and BEI): native routes, limits learnt from /info. With
--- api = "openai" the same server is asked by /v1/embeddings, whose base64 is cheaper to read.
+-- moonpool.provider.tei: Hugging Face text-embeddings-inference (and BEI): native routes, limits learnt
+-- from /info. With api = "openai" the same server is asked by /v1/embeddings, whose base64 is cheaper
+-- to read.
 local openai = require "moonpool.provider.openai"
 
 -- 32 inputs are only the default of the server's --max-client-batch-size, which counts for all routes.
@@ -25,7 +26,9 @@ local function discover(request)
 end
 
 local function error_of(err, doc)
-  if type(doc.error_type) == "string" then err.code = doc.error_type end
+  if type(doc.error_type) == "string" then
+    err.code = doc.error_type
+  end
 end
 
 local tei = {

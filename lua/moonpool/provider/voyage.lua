@@ -1,4 +1,5 @@
--- Voyage AI: OpenAI-like, with types of vectors, and token limits that depend on the model.
+-- moonpool.provider.voyage: Voyage AI: OpenAI-like, with types of vectors, and token limits that depend
+-- on the model.
 local common = require "moonpool.provider.common"
 
 -- Tokens a request; what is not listed is taken for the least.

@@ -1,4 +1,4 @@
--- provider.webhook - is this request to our webhook from Baseten, and is it fresh?
+-- moonpool.provider.webhook: is this request to our webhook from Baseten, and is it fresh?
 local core = require "moonpool.core"
 local json = require "moonpool.json"
 
@@ -18,11 +18,17 @@ end
 
 --- RFC 3339 as unix time, or nil; without a zone it is taken for UTC.
 function M.unix_time(text)
-  if type(text) ~= "string" then return nil end
+  if type(text) ~= "string" then
+    return nil
+  end
   local y, mo, d, h, mi, s, rest = text:match "^(%d%d%d%d)-(%d%d)-(%d%d)[Tt ](%d%d):(%d%d):(%d%d%.?%d*)(.*)$"
-  if not y then return nil end
+  if not y then
+    return nil
+  end
   local sign, zh, zm = rest:match "^([+-])(%d%d):?(%d%d)$"
-  if not sign and rest ~= "" and rest:upper() ~= "Z" then return nil end
+  if not sign and rest ~= "" and rest:upper() ~= "Z" then
+    return nil
+  end
   local zone = sign and (zh * 3600 + zm * 60) * (sign == "-" and -1 or 1) or 0
   local day = days(math.tointeger(y), math.tointeger(mo), math.tointeger(d))
   return day * 86400 + h * 3600 + mi * 60 + tonumber(s) - zone
@@ -59,8 +65,12 @@ local function bad(message, code)
 end
 
 local function check_arguments(body, secrets)
-  if type(body) ~= "string" then error("verify_webhook: body: the bytes of the request are needed", 3) end
-  if type(secrets) == "string" then secrets = { secrets } end
+  if type(body) ~= "string" then
+    error("verify_webhook: body: the bytes of the request are needed", 3)
+  end
+  if type(secrets) == "string" then
+    secrets = { secrets }
+  end
   if type(secrets) ~= "table" or #secrets == 0 then
     error("verify_webhook: secrets: a secret or a list of secrets is needed", 3)
   end
@@ -78,14 +88,22 @@ end
 function M.verify(body, header, secrets, opts)
   secrets = check_arguments(body, secrets)
   opts = opts or {}
-  if type(header) ~= "string" then return bad("no signature", "signature") end
-  if not signed(body, signatures(header), secrets) then return bad("the signature is wrong", "signature") end
+  if type(header) ~= "string" then
+    return bad("no signature", "signature")
+  end
+  if not signed(body, signatures(header), secrets) then
+    return bad("the signature is wrong", "signature")
+  end
   local payload, why = json.decode(body)
-  if payload == nil then return bad("the body is not JSON: " .. tostring(why), "body") end
+  if payload == nil then
+    return bad("the body is not JSON: " .. tostring(why), "body")
+  end
   local tolerance = opts.tolerance == nil and DEFAULT_TOLERANCE or opts.tolerance
   if tolerance then
     local sent = type(payload) == "table" and M.unix_time(payload.time)
-    if not sent then return bad("the payload has no time", "time") end
+    if not sent then
+      return bad("the payload has no time", "time")
+    end
     local age = (opts.now or core.wall()) - sent
     if math.abs(age) > tolerance then
       return bad(("the payload is %d s old, %d are allowed"):format(math.floor(age), tolerance), "time")

@@ -23,15 +23,21 @@ local function share(v)
 end
 
 local function samples(v)
-  if #v == 0 then return "an empty list" end
+  if #v == 0 then
+    return "an empty list"
+  end
   for _, s in ipairs(v) do
     local why = R.not_negative(s)
-    if why then return why end
+    if why then
+      return why
+    end
   end
 end
 
 local function latency(v)
-  if type(v) == "table" then return samples(v) end
+  if type(v) == "table" then
+    return samples(v)
+  end
   local ok, why = parse.latency(v)
   return not ok and why or nil
 end

@@ -1,4 +1,4 @@
--- moonpool.simulate_report: what a simulation came to, as a table of text, as plain values, as a chart.
+-- moonpool.simulate.report: what a simulation came to, as a table of text, as plain values, as a chart.
 local chart = require "moonpool.simulate.chart"
 local progress = require "moonpool.progress"
 
@@ -82,12 +82,24 @@ local function describe_server(s)
   local function add(fmt, ...)
     words[#words + 1] = fmt:format(...)
   end
-  if s.per_row then add("%s a row", seconds(s.per_row)) end
-  if s.places then add("%d places", s.places) end
-  if s.queue then add("a queue of %d", s.queue) end
-  if s.stall then add("%s stalled for %s", percent(s.stall.share or 0), seconds(s.stall.time or 0)) end
-  if s.error then add("%s answered %d", percent(s.error.share or 0), s.error.status or 500) end
-  if s.quota then words[#words + 1] = describe_quota(s.quota) end
+  if s.per_row then
+    add("%s a row", seconds(s.per_row))
+  end
+  if s.places then
+    add("%d places", s.places)
+  end
+  if s.queue then
+    add("a queue of %d", s.queue)
+  end
+  if s.stall then
+    add("%s stalled for %s", percent(s.stall.share or 0), seconds(s.stall.time or 0))
+  end
+  if s.error then
+    add("%s answered %d", percent(s.error.share or 0), s.error.status or 500)
+  end
+  if s.quota then
+    words[#words + 1] = describe_quota(s.quota)
+  end
   if s.outage then
     local from, to = s.outage.from or 0, s.outage.to
     add("%s %s", outage_words[s.outage.kind or "503"],
@@ -113,8 +125,12 @@ local function describe_load(load)
   else
     words[2] = "10,000 requests"
   end
-  if load.batch then words[#words + 1] = ("%d rows a request"):format(load.batch) end
-  if load.tokens then words[#words + 1] = ("%g tokens a row"):format(load.tokens) end
+  if load.batch then
+    words[#words + 1] = ("%d rows a request"):format(load.batch)
+  end
+  if load.tokens then
+    words[#words + 1] = ("%g tokens a row"):format(load.tokens)
+  end
   return table.concat(words, ", ")
 end
 

@@ -5,13 +5,13 @@
  * op's address until the engine says it is done, because a cancelled task is gone before that. The
  * op itself is counted: one reference is the userdata's, one the engine's.
  */
-#include <stddef.h>
-#include <stdlib.h>
-#include <string.h>
-
 #include "binding/client/client.h"
 #include "binding/hook/hook.h"
 #include "binding/value/json.h"
+
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
 
 static void op_unref(struct mp__op *op)
 {
@@ -52,7 +52,7 @@ static void on_cancel(struct mp__wait *w)
 
 static int l_op_gc(lua_State *L)
 {
-    struct mp__op_box *box = luaL_checkudata(L, 1, MP_OP_TYPE);
+    struct mp__op_box *box = luaL_checkudata(L, 1, MP__OP_TYPE);
     struct mp__op *op = box->op;
     box->op = NULL;
     if (op != NULL) {
@@ -292,7 +292,7 @@ static void read_spec(lua_State *L, int spec, int anchor, struct mp_request *q,
         t->total = left > 0.001 ? left : 0.001;
     q->timeouts = t;
     lua_getfield(L, spec, "policy");
-    q->policy = luaL_testudata(L, -1, MP_POLICY_TYPE);
+    q->policy = luaL_testudata(L, -1, MP__POLICY_TYPE);
     lua_pop(L, 1);
     anchor_field(L, spec, anchor, "prefix");
     anchor_field(L, spec, anchor, "suffix");
@@ -320,7 +320,7 @@ static int push_outcome(lua_State *L, int status, lua_KContext ctx)
     struct mp__result_box *box = lua_newuserdatauv(L, sizeof(*box), 0);
     box->result = op->result;
     op->result = NULL;
-    luaL_setmetatable(L, MP_RESULT_TYPE);
+    luaL_setmetatable(L, MP__RESULT_TYPE);
     return 1;
 }
 
@@ -328,7 +328,7 @@ static struct mp__op *op_new(lua_State *L, mp_engine *e)
 {
     struct mp__op_box *box = lua_newuserdatauv(L, sizeof(*box), 1);
     box->op = NULL;
-    luaL_setmetatable(L, MP_OP_TYPE);
+    luaL_setmetatable(L, MP__OP_TYPE);
     struct mp__op *op = calloc(1, sizeof(*op));
     if (op == NULL)
         luaL_error(L, "out of memory");
@@ -362,7 +362,7 @@ static int cancelled_before(lua_State *L)
 /* core.call_start(client, spec) -> op, or nil, error. Does not wait. */
 static int l_call_start(lua_State *L)
 {
-    struct mp__client_box *box = luaL_checkudata(L, 1, MP_CLIENT_TYPE);
+    struct mp__client_box *box = luaL_checkudata(L, 1, MP__CLIENT_TYPE);
     luaL_checktype(L, 2, LUA_TTABLE);
     lua_settop(L, 2);
     if (box->client == NULL) {
@@ -409,7 +409,7 @@ static int l_call_start(lua_State *L)
 /* core.call_wait(op) -> result; once an op. If the waiting task is cancelled so is the call. */
 static int l_call_wait(lua_State *L)
 {
-    struct mp__op_box *box = luaL_checkudata(L, 1, MP_OP_TYPE);
+    struct mp__op_box *box = luaL_checkudata(L, 1, MP__OP_TYPE);
     struct mp__op *op = box->op;
     luaL_argcheck(L, op != NULL && !op->taken, 1, "its result was taken");
     if (op->done) {
@@ -423,7 +423,7 @@ static int l_call_wait(lua_State *L)
 
 static int l_call_cancel(lua_State *L)
 {
-    struct mp__op_box *box = luaL_checkudata(L, 1, MP_OP_TYPE);
+    struct mp__op_box *box = luaL_checkudata(L, 1, MP__OP_TYPE);
     if (box->op != NULL)
         on_cancel(&box->op->wait);
     return 0;
@@ -435,7 +435,7 @@ void mp__open_call(lua_State *L)
                                          {"call_wait", l_call_wait},
                                          {"call_cancel", l_call_cancel},
                                          {NULL, NULL}};
-    luaL_newmetatable(L, MP_OP_TYPE);
+    luaL_newmetatable(L, MP__OP_TYPE);
     lua_pushcfunction(L, l_op_gc);
     lua_setfield(L, -2, "__gc");
     lua_pop(L, 1);

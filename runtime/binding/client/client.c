@@ -3,14 +3,14 @@
  * here only types are checked, and what the engine refuses is raised with its reason.
  */
 #include "binding/client/client.h"
+
 #include "binding/binding.h"
 #include "binding/hook/hook.h"
+#include "moonpool_uv.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-#include "moonpool_uv.h"
 
 /* ---- the engine of this state ---- */
 
@@ -95,7 +95,7 @@ static int l_pool_new(lua_State *L)
     mp_engine *e = engine_of(L);
     struct mp__pool_box *box = lua_newuserdatauv(L, sizeof(*box), 0);
     box->pool = NULL;
-    luaL_setmetatable(L, MP_POOL_TYPE);
+    luaL_setmetatable(L, MP__POOL_TYPE);
     box->pool = mp_pool_new(e, &c);
     if (box->pool == NULL)
         return luaL_error(L, "cannot make a pool: out of memory");
@@ -104,7 +104,7 @@ static int l_pool_new(lua_State *L)
 
 static int l_pool_gc(lua_State *L)
 {
-    struct mp__pool_box *box = luaL_checkudata(L, 1, MP_POOL_TYPE);
+    struct mp__pool_box *box = luaL_checkudata(L, 1, MP__POOL_TYPE);
     if (box->pool != NULL && mp__rt(L) != NULL && mp__rt(L)->engine != NULL)
         mp_pool_unref(box->pool);
     box->pool = NULL;
@@ -164,12 +164,12 @@ static void read_client_config(lua_State *L, struct mp_client_config *c, struct 
     c->tls.cert_file = mp__opt_string(L, 1, "tls_cert_file");
     c->tls.key_file = mp__opt_string(L, 1, "tls_key_file");
     lua_getfield(L, 1, "policy");
-    c->policy = luaL_testudata(L, -1, MP_POLICY_TYPE);
+    c->policy = luaL_testudata(L, -1, MP__POLICY_TYPE);
     lua_getfield(L, 1, "hooks");
     struct mp__hookset *hooks = mp__hookset_test(L, -1);
     c->hooks = hooks != NULL ? &hooks->c : NULL;
     lua_getfield(L, 1, "pool");
-    struct mp__pool_box *pool = luaL_testudata(L, -1, MP_POOL_TYPE);
+    struct mp__pool_box *pool = luaL_testudata(L, -1, MP__POOL_TYPE);
     if (pool != NULL)
         c->pool = pool->pool;
     else if (lua_istable(L, -1)) {
@@ -200,7 +200,7 @@ static int l_client_new(lua_State *L)
     box->client = NULL;
     box->counts = NULL;
     box->rt = mp__rt(L);
-    luaL_setmetatable(L, MP_CLIENT_TYPE);
+    luaL_setmetatable(L, MP__CLIENT_TYPE);
     keep_hooks(L, box);
     int rc = mp_client_new(e, &c, &box->client);
     if (rc == MP_EINVAL)
@@ -212,7 +212,7 @@ static int l_client_new(lua_State *L)
 
 static int l_client_close(lua_State *L)
 {
-    struct mp__client_box *box = luaL_checkudata(L, 1, MP_CLIENT_TYPE);
+    struct mp__client_box *box = luaL_checkudata(L, 1, MP__CLIENT_TYPE);
     mp_client *c = box->client;
     box->client = NULL;
     mp__hook_counts_unref(box->counts);
@@ -289,7 +289,7 @@ static void push_pool_stats(lua_State *L, const struct mp_client_stats *s)
 
 static int l_client_stats(lua_State *L)
 {
-    struct mp__client_box *box = luaL_checkudata(L, 1, MP_CLIENT_TYPE);
+    struct mp__client_box *box = luaL_checkudata(L, 1, MP__CLIENT_TYPE);
     struct mp_client_stats s = MP_INIT(struct mp_client_stats);
     if (box->client == NULL)
         return luaL_error(L, "the client is closed");
@@ -327,7 +327,7 @@ static int l_client_stats(lua_State *L)
 
 static int l_client_tostring(lua_State *L)
 {
-    struct mp__client_box *box = luaL_checkudata(L, 1, MP_CLIENT_TYPE);
+    struct mp__client_box *box = luaL_checkudata(L, 1, MP__CLIENT_TYPE);
     lua_pushstring(L, box->client != NULL ? "moonpool client" : "moonpool client (closed)");
     return 1;
 }
@@ -343,9 +343,9 @@ void mp__open_client(lua_State *L)
         {"client_new", l_client_new},     {"client_close", l_client_close},
         {"client_stats", l_client_stats}, {"pool_new", l_pool_new},
         {"pool_close", l_pool_gc},        {NULL, NULL}};
-    luaL_newmetatable(L, MP_CLIENT_TYPE);
+    luaL_newmetatable(L, MP__CLIENT_TYPE);
     luaL_setfuncs(L, client_meta, 0);
-    luaL_newmetatable(L, MP_POOL_TYPE);
+    luaL_newmetatable(L, MP__POOL_TYPE);
     luaL_setfuncs(L, pool_meta, 0);
     lua_pop(L, 2);
     luaL_setfuncs(L, functions, 0);

@@ -6,10 +6,10 @@
 #include "binding/value/options.h"
 #include "task/task.h"
 
-#define MP_CLIENT_TYPE "moonpool.core.client"
-#define MP_POOL_TYPE   "moonpool.core.pool"
-#define MP_POLICY_TYPE "moonpool.core.policy"
-#define MP_RESULT_TYPE "moonpool.core.result"
+#define MP__CLIENT_TYPE "moonpool.core.client"
+#define MP__POOL_TYPE   "moonpool.core.pool"
+#define MP__POLICY_TYPE "moonpool.core.policy"
+#define MP__RESULT_TYPE "moonpool.core.result"
 
 struct mp__client_box {
     struct mp__rt *rt;
@@ -46,7 +46,7 @@ struct mp__op {
     int held;    /* the engine was told to stop until mp_resume */
 };
 
-#define MP_OP_TYPE "moonpool.core.op"
+#define MP__OP_TYPE "moonpool.core.op"
 
 struct mp__op_box {
     struct mp__op *op;

@@ -4,10 +4,10 @@
  * core.policy(preset, {["retry.max_attempts"] = 6, ...}): names are those of struct mp_policy with
  * dots; the Lua library translates what users write.
  */
+#include "binding/client/client.h"
+
 #include <stddef.h>
 #include <string.h>
-
-#include "binding/client/client.h"
 
 enum field_type { F_U32, F_U64, F_DOUBLE, F_BYTE };
 
@@ -132,7 +132,7 @@ static void read_fields(lua_State *L, int t, struct mp_policy *p)
 static int l_policy(lua_State *L)
 {
     static const char *const presets[] = {"job", "gateway", "interactive", "none", NULL};
-    const struct mp_policy *base = luaL_testudata(L, 1, MP_POLICY_TYPE);
+    const struct mp_policy *base = luaL_testudata(L, 1, MP__POLICY_TYPE);
     int preset = base != NULL ? 0 : luaL_checkoption(L, 1, "job", presets);
     luaL_checktype(L, 2, LUA_TTABLE);
     struct mp_policy *p = lua_newuserdatauv(L, sizeof(*p), 1);
@@ -140,7 +140,7 @@ static int l_policy(lua_State *L)
         *p = *base;
     else
         mp_policy_init(p, (enum mp_preset)preset);
-    luaL_setmetatable(L, MP_POLICY_TYPE);
+    luaL_setmetatable(L, MP__POLICY_TYPE);
     read_fields(L, 2, p);
     return 1;
 }
@@ -148,7 +148,7 @@ static int l_policy(lua_State *L)
 /* core.policy_fields(policy) -> {["retry.max_attempts"] = 6, ...}, statuses = sorted list */
 static int l_policy_fields(lua_State *L)
 {
-    const struct mp_policy *p = luaL_checkudata(L, 1, MP_POLICY_TYPE);
+    const struct mp_policy *p = luaL_checkudata(L, 1, MP__POLICY_TYPE);
     lua_createtable(L, 0, 48);
     for (size_t i = 0; i < sizeof(fields) / sizeof(*fields); i++) {
         lua_pushnumber(L, get_field(p, &fields[i]));
@@ -168,7 +168,7 @@ void mp__open_policy(lua_State *L)
 {
     static const luaL_Reg functions[] = {
         {"policy", l_policy}, {"policy_fields", l_policy_fields}, {NULL, NULL}};
-    luaL_newmetatable(L, MP_POLICY_TYPE);
+    luaL_newmetatable(L, MP__POLICY_TYPE);
     lua_pop(L, 1);
     luaL_setfuncs(L, functions, 0);
 }

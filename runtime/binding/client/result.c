@@ -5,10 +5,6 @@
  * (core.result_rows), so that the loop goes on meanwhile; each exchange's bytes are freed as soon
  * as its table stands.
  */
-#include <math.h>
-#include <stdlib.h>
-#include <string.h>
-
 #include "base/clock.h"
 #include "binding/client/client.h"
 #include "binding/value/headers.h"
@@ -17,18 +13,22 @@
 #include "binding/value/msgpack.h"
 #include "codec/head.h"
 
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
 #define SLICE_NS 1000000
 
 static struct mp_result *check_result(lua_State *L)
 {
-    struct mp__result_box *box = luaL_checkudata(L, 1, MP_RESULT_TYPE);
+    struct mp__result_box *box = luaL_checkudata(L, 1, MP__RESULT_TYPE);
     luaL_argcheck(L, box->result != NULL, 1, "the result was freed");
     return box->result;
 }
 
 static int l_result_gc(lua_State *L)
 {
-    struct mp__result_box *box = luaL_checkudata(L, 1, MP_RESULT_TYPE);
+    struct mp__result_box *box = luaL_checkudata(L, 1, MP__RESULT_TYPE);
     mp_result_free(box->result);
     box->result = NULL;
     return 0;
@@ -283,7 +283,7 @@ void mp__open_result(lua_State *L)
                                          {"result_rows", l_result_rows},
                                          {"matrix_scatter", l_matrix_scatter},
                                          {NULL, NULL}};
-    luaL_newmetatable(L, MP_RESULT_TYPE);
+    luaL_newmetatable(L, MP__RESULT_TYPE);
     lua_pushcfunction(L, l_result_gc);
     lua_setfield(L, -2, "__gc");
     lua_pop(L, 1);

@@ -3,10 +3,10 @@
  * it only appends to the op's buffer; above the high-water mark the engine stops reading the socket
  * until the script has taken what is there.
  */
-#include <string.h>
-
 #include "binding/client/client.h"
 #include "binding/value/headers.h"
+
+#include <string.h>
 
 #define HIGH_WATER (256 * 1024)
 
@@ -45,7 +45,7 @@ void mp__stream_into(struct mp_request *q)
 
 static struct mp__op *check_op(lua_State *L)
 {
-    struct mp__op_box *box = luaL_checkudata(L, 1, MP_OP_TYPE);
+    struct mp__op_box *box = luaL_checkudata(L, 1, MP__OP_TYPE);
     luaL_argcheck(L, box->op != NULL, 1, "the stream is closed");
     return box->op;
 }

@@ -5,6 +5,11 @@
  * A regular file is read at once, without the loop: the page cache answers in microseconds. Of
  * pipes and terminals is read only what is there; for more the task waits.
  */
+#include "binding/files/files.h"
+
+#include "binding/binding.h"
+#include "binding/value/json.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -12,10 +17,6 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-
-#include "binding/binding.h"
-#include "binding/files/files.h"
-#include "binding/value/json.h"
 
 #define CHUNK            ((size_t)256 * 1024)
 #define MAX_LINE_DEFAULT (16 << 20)

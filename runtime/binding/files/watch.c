@@ -6,6 +6,8 @@
  * So uv watches an epoll descriptor of our own that holds the real one, and the real one is read
  * only when it is ready.
  */
+#include "binding/files/files.h"
+
 #include <errno.h>
 #include <poll.h>
 #include <stdlib.h>
@@ -13,8 +15,6 @@
 #include <sys/epoll.h>
 #include <sys/stat.h>
 #include <unistd.h>
-
-#include "binding/files/files.h"
 
 struct mp__fd_watch {
     uv_poll_t poll;

@@ -1,13 +1,13 @@
 /*
  * writer.c - buffered output, text or JSON lines, that waits for a slow pipe like a task.
  */
+#include "binding/files/files.h"
+#include "binding/value/json.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
 #include <unistd.h>
-
-#include "binding/files/files.h"
-#include "binding/value/json.h"
 
 #define FLUSH_AT  ((size_t)64 * 1024)
 #define PIPE_SURE 4096 /* a ready pipe takes so much without blocking (PIPE_BUF) */

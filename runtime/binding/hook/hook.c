@@ -1,6 +1,7 @@
 /* hook.c - sets of hooks: made from a table of functions, asked, counted. */
-#include "binding/binding.h"
 #include "binding/hook/hook.h"
+
+#include "binding/binding.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -171,7 +172,7 @@ static int account(struct mp__hook_case *c, const char *fault, int stopped, mp__
 {
     struct mp__hook_counts *n = c->hs->counts;
     n->time += took;
-    n->by[c->which].slow += took > MP_HOOK_SOFT_NS;
+    n->by[c->which].slow += took > MP__HOOK_SOFT_NS;
     if (stopped)
         n->by[c->which].stopped++;
     else if (fault != NULL && c->bad)
@@ -238,13 +239,13 @@ static void release(void *arg)
 
 struct mp__hookset *mp__hookset_test(lua_State *L, int idx)
 {
-    struct mp__hookset **box = luaL_testudata(L, idx, MP_HOOKS_TYPE);
+    struct mp__hookset **box = luaL_testudata(L, idx, MP__HOOKS_TYPE);
     return box != NULL ? *box : NULL;
 }
 
 static int l_gc(lua_State *L)
 {
-    struct mp__hookset **box = luaL_checkudata(L, 1, MP_HOOKS_TYPE);
+    struct mp__hookset **box = luaL_checkudata(L, 1, MP__HOOKS_TYPE);
     struct mp__hookset *hs = *box;
     *box = NULL;
     if (hs != NULL) {
@@ -308,13 +309,13 @@ static void remember(lua_State *L, struct mp__hookset *hs)
  */
 static int l_hooks(lua_State *L)
 {
-    struct mp__client_box *client = luaL_testudata(L, 1, MP_CLIENT_TYPE);
+    struct mp__client_box *client = luaL_testudata(L, 1, MP__CLIENT_TYPE);
     luaL_checktype(L, 2, LUA_TTABLE);
     lua_settop(L, 2);
     mp__hook_watch_of(L);
     struct mp__hookset **box = lua_newuserdatauv(L, sizeof(struct mp__hookset *), HOOK_COUNT);
     *box = NULL;
-    luaL_setmetatable(L, MP_HOOKS_TYPE);
+    luaL_setmetatable(L, MP__HOOKS_TYPE);
     struct mp__hookset *hs = set_new(L, box, client);
     for (int i = 0; i < HOOK_COUNT; i++) {
         if (lua_getfield(L, 2, mp__hook_names[i]) == LUA_TFUNCTION) {
@@ -333,7 +334,7 @@ static int l_hooks(lua_State *L)
 void mp__open_hooks(lua_State *L)
 {
     static const luaL_Reg functions[] = {{"hooks", l_hooks}, {NULL, NULL}};
-    luaL_newmetatable(L, MP_HOOKS_TYPE);
+    luaL_newmetatable(L, MP__HOOKS_TYPE);
     lua_pushcfunction(L, l_gc);
     lua_setfield(L, -2, "__gc");
     lua_pop(L, 1);

@@ -16,14 +16,14 @@
 #ifndef MP_BINDING_HOOK_HOOK_H
 #define MP_BINDING_HOOK_HOOK_H
 
-#include <pthread.h>
-#include <stdatomic.h>
-
 #include "base/clock.h"
 #include "binding/client/client.h"
 #include "engine/hooks.h"
 
-#define MP_HOOKS_TYPE "moonpool.core.hooks"
+#include <pthread.h>
+#include <stdatomic.h>
+
+#define MP__HOOKS_TYPE "moonpool.core.hooks"
 
 enum mp__hook {
     HOOK_CLASSIFY,
@@ -112,8 +112,8 @@ static inline int mp__hook_has(const struct mp__hookset *hs, enum mp__hook which
 
 /* ---- hook_watch.c: the thread that hooks run on, and the one that watches it ---- */
 
-#define MP_HOOK_SOFT_NS 5000000 /* slower ones are counted */
-#define MP_HOOK_HARD_MS 100     /* then it is stopped */
+#define MP__HOOK_SOFT_NS 5000000 /* slower ones are counted */
+#define MP__HOOK_HARD_MS 100     /* then it is stopped */
 
 struct mp__hook_watch {
     struct mp__rt *rt;

@@ -3,13 +3,12 @@
  * are asked for. It knows the number of its call of a hook and shows nothing after that.
  */
 #include "binding/hook/hook.h"
+#include "base/prng.h"
+#include "codec/head.h"
 
 #include <math.h>
 #include <string.h>
 #include <strings.h>
-
-#include "base/prng.h"
-#include "codec/head.h"
 
 struct view {
     struct mp__hook_watch *watch;

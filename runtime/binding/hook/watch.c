@@ -1,5 +1,5 @@
 /*
- * watch.c - the hard limit of a hook: one that spins is stopped after MP_HOOK_HARD_MS.
+ * watch.c - the hard limit of a hook: one that spins is stopped after MP__HOOK_HARD_MS.
  *
  * A count hook left armed makes Lua more than twice as slow, and a timer armed for each call would
  * be two system calls for a decision of less than a microsecond. So the running hook only publishes
@@ -12,6 +12,9 @@
  * each look while it goes on; it raises again and again, faster each time, so no pcall holds out.
  * SIGURG is what is sent: its default is to be ignored, and others use it for nothing else.
  */
+#include "binding/hook/hook.h"
+#include "base/thread.h"
+
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -19,12 +22,9 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "binding/hook/hook.h"
-#include "base/thread.h"
-
 #define TICK_NS    10000000u
-#define HARD_TICKS (MP_HOOK_HARD_MS / 10) /* of the same run seen, so up to a tick more */
-#define IDLE_TICKS 100                    /* without a run: sleep */
+#define HARD_TICKS (MP__HOOK_HARD_MS / 10) /* of the same run seen, so up to a tick more */
+#define IDLE_TICKS 100                     /* without a run: sleep */
 
 static _Thread_local struct mp__hook_watch *running; /* the one whose hook this thread runs */
 static struct sigaction before_ours;
@@ -50,7 +50,7 @@ static void on_count(lua_State *L, lua_Debug *ar)
     lua_sethook(L, on_count, LUA_MASKCOUNT, graces[w->grace]);
     if (w->grace < GRACES - 1)
         w->grace++;
-    luaL_error(L, "it ran longer than %d ms and was stopped", MP_HOOK_HARD_MS);
+    luaL_error(L, "it ran longer than %d ms and was stopped", MP__HOOK_HARD_MS);
 }
 
 /* Once: it walks all frames, and a deep stack takes longer than the time between two signals. */

@@ -4,15 +4,15 @@
  * What a mock costs is the writing of numbers, so lists of vectors are made whole here; the words
  * around them, which differ by dialect, are Lua's.
  */
-#include <math.h>
-#include <stdlib.h>
-#include <string.h>
-
 #include "binding/server/server.h"
 #include "codec/base64.h"
 #include "codec/float_text.h"
 #include "mock/hashmodel.h"
 #include "codec/vec.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
 
 #define MAX_DIM 16384
 

@@ -5,12 +5,11 @@
  * Everything is read and checked while nothing is sent, so a wrong reply can still become a 500.
  */
 #include "binding/server/server.h"
+#include "binding/value/json.h"
 
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
-
-#include "binding/value/json.h"
 
 #define MAX_HEADERS 64
 

@@ -6,10 +6,9 @@
  * only what was read before is left.
  */
 #include "binding/server/server.h"
+#include "binding/value/json.h"
 
 #include <string.h>
-
-#include "binding/value/json.h"
 
 enum field { F_METHOD = 1, F_PATH, F_QUERY, F_HEADERS, F_BODY, F_PEER, F_VERSION };
 

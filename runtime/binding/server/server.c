@@ -1,6 +1,7 @@
 /* server.c - core.server_*: listening, the queue of requests, the end. */
-#include "binding/binding.h"
 #include "binding/server/server.h"
+
+#include "binding/binding.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -2,12 +2,11 @@
  * vectors.c - replies whose rows are written from a matrix, never as Lua numbers.
  */
 #include "binding/server/server.h"
+#include "binding/value/matrix.h"
+#include "codec/reply.h"
 
 #include <stdlib.h>
 #include <string.h>
-
-#include "binding/value/matrix.h"
-#include "codec/reply.h"
 
 #define KEEP_OUT ((size_t)1 << 20) /* a larger buffer is not kept between replies */
 

@@ -2,19 +2,19 @@
  * sim.c - core.simulate(t): one run of the policy core against modelled servers.
  *
  * t is flat and checked by the Lua library (moonpool.simulate): numbers under the names of struct
- * mpp_sim, policy = a compiled policy, hooks = a set of hooks of its own (or nil), servers = a list of
- * tables under the names of struct mpp_sim_server. The result has the sums, and under `seconds` a list a
+ * mp__sim, policy = a compiled policy, hooks = a set of hooks of its own (or nil), servers = a list of
+ * tables under the names of struct mp__sim_server. The result has the sums, and under `seconds` a list a
  * column.
  */
-#include <math.h>
-#include <stddef.h>
-#include <stdio.h>
-#include <string.h>
-
 #include "binding/client/client.h"
 #include "binding/binding.h"
 #include "binding/hook/hook.h"
 #include "sim/sim.h"
+
+#include <math.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <string.h>
 
 #define MAX_SECONDS 20000 /* of the series; the run may be longer */
 
@@ -30,11 +30,11 @@ struct name {
 
 #define IN(member, type)                                                                           \
     {                                                                                              \
-#member, offsetof(struct mpp_sim, member), type                                            \
+#member, offsetof(struct mp__sim, member), type                                            \
     }
 #define OF(member, type)                                                                           \
     {                                                                                              \
-#member, offsetof(struct mpp_sim_server, member), type                                     \
+#member, offsetof(struct mp__sim_server, member), type                                     \
     }
 
 static const struct name run_names[] = {
@@ -65,7 +65,7 @@ static const struct name server_names[] = {
     OF(outage_delay, DOUBLE), {NULL, 0, DOUBLE},
 };
 
-_Static_assert(sizeof(enum mpp_sim_outage) == sizeof(uint32_t), "read as one");
+_Static_assert(sizeof(enum mp__sim_outage) == sizeof(uint32_t), "read as one");
 
 static void set(char *at, enum type type, double v)
 {
@@ -92,7 +92,7 @@ static void read_names(lua_State *L, int t, void *into, const struct name *names
 }
 
 /* samples = list of seconds: left on the stack in a userdata, which the run needs. */
-static void read_samples(lua_State *L, int t, struct mpp_sim_server *s)
+static void read_samples(lua_State *L, int t, struct mp__sim_server *s)
 {
     if (lua_getfield(L, t, "samples") == LUA_TNIL)
         return;
@@ -109,13 +109,13 @@ static void read_samples(lua_State *L, int t, struct mpp_sim_server *s)
     s->nsamples = (uint32_t)n;
 }
 
-static void read_servers(lua_State *L, struct mpp_sim *sim)
+static void read_servers(lua_State *L, struct mp__sim *sim)
 {
     luaL_checktype(L, (lua_getfield(L, 1, "servers"), -1), LUA_TTABLE);
     int list = lua_gettop(L);
     lua_Integer n = luaL_len(L, list);
-    luaL_argcheck(L, n >= 1 && n <= MPP_SIM_SERVERS, 1, "1 to 16 servers expected");
-    luaL_checkstack(L, 4 * MPP_SIM_SERVERS, NULL);
+    luaL_argcheck(L, n >= 1 && n <= MP__SIM_SERVERS, 1, "1 to 16 servers expected");
+    luaL_checkstack(L, 4 * MP__SIM_SERVERS, NULL);
     for (lua_Integer i = 0; i < n; i++) {
         lua_rawgeti(L, list, i + 1);
         luaL_checktype(L, -1, LUA_TTABLE);
@@ -137,7 +137,7 @@ static void put(lua_State *L, const char *name, double v)
     lua_setfield(L, -2, name);
 }
 
-static void put_seconds(lua_State *L, const struct mpp_sim *sim, double makespan)
+static void put_seconds(lua_State *L, const struct mp__sim *sim, double makespan)
 {
     static const char *const names[] = {"ok",    "failed", "attempts", "throttled", "running",
                                         "limit", "tokens", "p50",      "p99",       NULL};
@@ -146,7 +146,7 @@ static void put_seconds(lua_State *L, const struct mpp_sim *sim, double makespan
     for (int k = 0; names[k] != NULL; k++) {
         lua_createtable(L, (int)n, 0);
         for (uint32_t i = 0; i < n; i++) {
-            const struct mpp_sim_second *s = &sim->seconds[i];
+            const struct mp__sim_second *s = &sim->seconds[i];
             double v[] = {s->ok,    s->failed, s->attempts, s->throttled, s->running,
                           s->limit, s->tokens, s->p50,      s->p99};
             lua_pushnumber(L, v[k]);
@@ -157,7 +157,7 @@ static void put_seconds(lua_State *L, const struct mpp_sim *sim, double makespan
     lua_setfield(L, -2, "seconds");
 }
 
-static void put_kinds(lua_State *L, const struct mpp_sim_result *r)
+static void put_kinds(lua_State *L, const struct mp__sim_result *r)
 {
     lua_newtable(L);
     for (int k = 0; k < MP_KIND_COUNT; k++)
@@ -175,7 +175,7 @@ static void put_trace(lua_State *L, uint64_t trace)
     lua_setfield(L, -2, "trace");
 }
 
-static void put_servers(lua_State *L, const struct mpp_sim *sim, const struct mpp_sim_result *r)
+static void put_servers(lua_State *L, const struct mp__sim *sim, const struct mp__sim_result *r)
 {
     lua_createtable(L, (int)sim->nservers, 0);
     for (uint32_t i = 0; i < sim->nservers; i++) {
@@ -185,7 +185,7 @@ static void put_servers(lua_State *L, const struct mpp_sim *sim, const struct mp
     lua_setfield(L, -2, "server_attempts");
 }
 
-static void put_result(lua_State *L, const struct mpp_sim_result *r)
+static void put_result(lua_State *L, const struct mp__sim_result *r)
 {
     lua_createtable(L, 0, 32);
     put(L, "requests", (double)r->parts);
@@ -239,12 +239,12 @@ static struct mp__hookset *hooks_of(lua_State *L)
 
 static int l_simulate(lua_State *L)
 {
-    struct mpp_sim sim = {.stop = interrupted, .stop_arg = mp__rt(L)};
-    struct mpp_sim_result r;
+    struct mp__sim sim = {.stop = interrupted, .stop_arg = mp__rt(L)};
+    struct mp__sim_result r;
     luaL_checktype(L, 1, LUA_TTABLE);
     lua_settop(L, 1);
     lua_getfield(L, 1, "policy");
-    sim.policy = *(const struct mp_policy *)luaL_checkudata(L, 2, MP_POLICY_TYPE);
+    sim.policy = *(const struct mp_policy *)luaL_checkudata(L, 2, MP__POLICY_TYPE);
     struct mp__hookset *hs = hooks_of(L);
     sim.hooks = hs != NULL ? &hs->c.core : NULL;
     read_names(L, 1, &sim, run_names);
@@ -252,7 +252,7 @@ static int l_simulate(lua_State *L)
     double series = sim.max_time > 0 && sim.max_time < MAX_SECONDS ? sim.max_time : MAX_SECONDS;
     sim.nseconds = (uint32_t)series + 1;
     sim.seconds = lua_newuserdatauv(L, sim.nseconds * sizeof(*sim.seconds), 0);
-    int err = mpp_sim_run(&sim, &r);
+    int err = mp__sim_run(&sim, &r);
     if (err != MP_OK)
         return luaL_error(L, "simulate: %s", mp_strerror(err));
     put_result(L, &r);

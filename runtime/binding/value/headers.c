@@ -7,9 +7,9 @@
  */
 #include "binding/value/headers.h"
 
-#include <lauxlib.h>
-
 #include "codec/head.h"
+
+#include <lauxlib.h>
 
 static const char meta_key;
 

@@ -1,11 +1,12 @@
 /*
  * json.c - moonpool.core's json_encode and json_decode, and the markers of lists and objects.
  */
-#include <lauxlib.h>
+#include "binding/value/json.h"
 
 #include "binding/binding.h"
 #include "task/task.h"
-#include "binding/value/json.h"
+
+#include <lauxlib.h>
 
 #define SCRATCH_KEPT (1u << 20) /* a larger scratch buffer is given back after use */
 

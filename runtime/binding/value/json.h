@@ -7,13 +7,13 @@
 #ifndef MP_BINDING_VALUE_JSON_H
 #define MP_BINDING_VALUE_JSON_H
 
-#include <lua.h>
-
 #include "base/buf.h"
 #include "moonpool.h"
 
-#define MP_JSON_ENCODE_DEPTH 128
-#define MP_JSON_DECODE_DEPTH 512
+#include <lua.h>
+
+#define MP__JSON_ENCODE_DEPTH 128
+#define MP__JSON_DECODE_DEPTH 512
 
 struct mp__json_options {
     const char *root; /* what messages call the value; NULL: "value" */

@@ -4,16 +4,15 @@
  * The elements of a small array or object wait on the Lua stack until the closing bracket, so that
  * its table is made once and of the right size; growing tables cost more than parsing.
  */
+#include "binding/value/json.h"
+#include "codec/json_write.h"
+
 #include <locale.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
 #include <lauxlib.h>
-
-#include "binding/value/json.h"
-#include "codec/json_write.h"
 
 #define ON_STACK 32 /* elements, or keys and values, that wait on the stack */
 
@@ -453,7 +452,7 @@ static int parse_nested(struct decoder *d)
 {
     int rc;
 
-    if (d->depth >= MP_JSON_DECODE_DEPTH)
+    if (d->depth >= MP__JSON_DECODE_DEPTH)
         return fail_at(d, d->p, "nested deeper than 512 levels");
     if (!lua_checkstack(d->L, ON_STACK + 8))
         return fail_at(d, d->p, "out of memory");

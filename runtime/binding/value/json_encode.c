@@ -5,17 +5,16 @@
  * so "the keys came as 1, 2, 3 ..." is the usual proof of a list. Only when they come otherwise are
  * the keys counted.
  */
+#include "binding/value/headers.h"
+#include "binding/value/json.h"
+#include "codec/json_write.h"
+
 #include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
 #include <stdio.h>
 #include <string.h>
-
 #include <lauxlib.h>
-
-#include "binding/value/headers.h"
-#include "binding/value/json.h"
-#include "codec/json_write.h"
 
 struct frame {
     const struct frame *up;
@@ -99,7 +98,7 @@ static int fail_depth(struct encoder *e, const struct frame *up, const void *tab
     }
     snprintf(what, sizeof(what),
              f != NULL ? "the table contains itself" : "nested deeper than %d levels",
-             MP_JSON_ENCODE_DEPTH);
+             MP__JSON_ENCODE_DEPTH);
     while (up != NULL && up->up != NULL &&
            up->up->up != NULL) /* three levels show where; 128 would only fill the line */
         up = up->up;
@@ -353,7 +352,7 @@ static int encode_table(struct encoder *e, const struct frame *up, int depth)
     int top = lua_gettop(L);
     int rc;
 
-    if (depth >= MP_JSON_ENCODE_DEPTH)
+    if (depth >= MP__JSON_ENCODE_DEPTH)
         return fail_depth(e, up, f.table);
     if (!lua_checkstack(L, 8))
         return fail(e, up, "out of memory");

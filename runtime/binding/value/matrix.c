@@ -1,12 +1,13 @@
 /*
  * matrix.c - moonpool.matrix: a float32 block in C memory behind a small userdata.
  */
-#include <string.h>
+#include "binding/value/matrix.h"
 
 #include "binding/binding.h"
 #include "task/task.h"
-#include "binding/value/matrix.h"
 #include "codec/vec.h"
+
+#include <string.h>
 
 static const char matrix_type[] = "moonpool.matrix";
 

@@ -4,10 +4,10 @@
 #ifndef MP_BINDING_VALUE_MATRIX_H
 #define MP_BINDING_VALUE_MATRIX_H
 
+#include "moonpool.h"
+
 #include <lauxlib.h>
 #include <lua.h>
-
-#include "moonpool.h"
 
 /* Pushes an empty box that may be filled with one reference later; it frees what is in it. Where
  * work between allocation and push may raise, the box comes first. */

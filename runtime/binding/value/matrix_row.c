@@ -3,11 +3,11 @@
  *
  * A view holds a reference of its own to the numbers, so it outlives the matrix it was taken from.
  */
-#include <string.h>
-
 #include "task/task.h"
 #include "binding/value/matrix.h"
 #include "codec/vec.h"
+
+#include <string.h>
 
 struct row {
     mp_matrix *m;

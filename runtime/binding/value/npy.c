@@ -4,6 +4,11 @@
  * Files fail in the way of Lua's io library: nil, "path: reason". They are read and written at
  * once, without the loop: a local file answers in less time than a turn takes.
  */
+#include "task/task.h"
+#include "binding/value/matrix.h"
+#include "codec/npy.h"
+#include "codec/vec.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <math.h>
@@ -12,11 +17,6 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-
-#include "task/task.h"
-#include "binding/value/matrix.h"
-#include "codec/npy.h"
-#include "codec/vec.h"
 
 #define NAN_BLOCK 16384 /* numbers */
 

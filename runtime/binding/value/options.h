@@ -2,9 +2,9 @@
 #ifndef MP_BINDING_VALUE_OPTIONS_H
 #define MP_BINDING_VALUE_OPTIONS_H
 
-#include <lua.h>
-
 #include "moonpool.h"
+
+#include <lua.h>
 
 /* Absent: the fallback. */
 double mp__opt_number(lua_State *L, int t, const char *field, double fallback);

@@ -5,12 +5,12 @@
  * what differs is set, which is worth a quarter of the CPU of a small request. Everything a handle
  * points to as callback data is the handle itself, so nothing dangles when it changes hands.
  */
+#include "engine/transport/internal.h"
+
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-#include "engine/transport/internal.h"
 
 #define SMALL_BODY   (60 * 1024) /* curl sends up to 64 KiB together with the headers */
 #define SMALL_BUFFER (16L * 1024)

@@ -9,10 +9,10 @@
  * A transfer pays for this with two list operations; the timer moves only when it must fire
  * earlier, and it holds no loop alive.
  */
+#include "engine/transport/internal.h"
+
 #include <poll.h>
 #include <sys/socket.h>
-
-#include "engine/transport/internal.h"
 
 #define MS_GRACE 1000 /* beyond max_idle but this fresh: about to be used again in a busy time */
 #define MS_PRUNE 1000 /* curl cleans its cache once a second at most */

@@ -3,11 +3,11 @@
 #ifndef MP_ENGINE_TRANSPORT_INTERNAL_H
 #define MP_ENGINE_TRANSPORT_INTERNAL_H
 
-#include <curl/curl.h>
-#include <uv.h>
-
 #include "engine/transport/transport.h"
 #include "base/list.h"
+
+#include <curl/curl.h>
+#include <uv.h>
 
 /* One watcher a socket, registered from its first use until the socket is closed: curl reports
  * REMOVE whenever a kept-alive connection goes idle, and following that with an epoll_ctl each time

@@ -9,6 +9,8 @@
  *    libuv aborts on a watcher of a closed descriptor: those watchers go before the transfer does;
  *  - neither callback ever returns -1: that would kill the multi handle for good.
  */
+#include "engine/transport/internal.h"
+
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -16,8 +18,6 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
-
-#include "engine/transport/internal.h"
 
 static struct mp__socket *by_fd(const struct mp__transport *t, curl_socket_t fd)
 {

@@ -3,12 +3,12 @@
  */
 #include "engine/transport/transport.h"
 
+#include "engine/transport/internal.h"
+
 #include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-
-#include "engine/transport/internal.h"
 
 #define KICK_ROUNDS 4
 

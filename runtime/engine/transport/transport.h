@@ -13,10 +13,10 @@
 #ifndef MP_ENGINE_TRANSPORT_TRANSPORT_H
 #define MP_ENGINE_TRANSPORT_TRANSPORT_H
 
+#include "moonpool.h"
+
 #include <stdint.h>
 #include <uv.h>
-
-#include "moonpool.h"
 
 struct mp__transport;
 struct mp__lane;

@@ -1,11 +1,11 @@
 /* url.c - base URLs, taken apart by curl's parser so that both see the same thing. */
+#include "engine/transport/transport.h"
+
 #include <curl/curl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
-
-#include "engine/transport/transport.h"
 
 static char *part(CURLU *u, CURLUPart what, unsigned flags)
 {
