@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define DEFAULT_MAX_DIM  (1u << 20)
+#define DEFAULT_MAX_DIM  (1u << 16)
 #define DEFAULT_MAX_REST ((size_t)1 << 20)
 
 #define MAX_COUNT ((uint64_t)1 << 40) /* of tokens; more is no count */
@@ -213,15 +213,7 @@ static const char *close_frame(struct mp__decoder *d, const char *p)
 
     if (role == REST && !mp__dec_keep(d, p, 1))
         return NULL;
-    mp__dec_value_end(d);
-    if (role == ITEM && !mp__dec_item_end(d))
-        return NULL;
-    return p + 1;
-}
-
-void mp__dec_value_end(struct mp__decoder *d)
-{
-    d->state = d->depth == 0 ? END : AFTER;
+    return mp__dec_over(d) ? p + 1 : NULL;
 }
 
 /* ---- values -------------------------------------------------------------------------------- */
@@ -231,6 +223,14 @@ static const char *unexpected(struct mp__decoder *d, const char *p)
     if (d->base == 0 && p == d->chunk && (unsigned char)*p == 0xEF)
         return mp__dec_fail(d, "a byte order mark before the JSON document");
     return mp__dec_fail(d, "invalid JSON at byte %llu", mp__dec_at(d, p));
+}
+
+/* What Python writes where JSON has no word; in a vector it costs the row and not the reply. */
+static const char *odd_literal(struct mp__decoder *d, char c)
+{
+    if (!d->lenient)
+        return NULL;
+    return c == 'N' ? "NaN" : c == 'I' ? "Infinity" : NULL;
 }
 
 /* Any value that holds no vector. Numbers and literals leave their first byte to their eater. */
@@ -256,6 +256,9 @@ static const char *plain_value(struct mp__decoder *d, const char *p, int role, u
         d->literal = "null";
         break;
     default:
+        d->literal = odd_literal(d, *p);
+        if (d->literal != NULL)
+            break;
         if (*p != '-' && (*p < '0' || *p > '9'))
             return unexpected(d, p);
         mp__num_start(&d->num);
@@ -266,15 +269,22 @@ static const char *plain_value(struct mp__decoder *d, const char *p, int role, u
     return p;
 }
 
+/* Stands where a vector or an item should. */
+static const char *spoilt(struct mp__decoder *d, const char *p, enum why why)
+{
+    mp__dec_fault(d, *p == 'n' ? IS_NULL : why, 0, 0);
+    d->lenient = 1;
+    return plain_value(d, p, SPOILT, 0);
+}
+
 static const char *vector_value(struct mp__decoder *d, const char *p)
 {
     if (d->item.vector)
-        return mp__dec_fail(d, "item %u has two vectors", d->position);
-    if (*p != '[' && *p != '"')
-        return mp__dec_fail(d, "row %u is not a vector (byte %llu)", mp__dec_row(d),
-                            mp__dec_at(d, p));
+        return mp__dec_fail(d, "item %u has two vectors", d->position + 1);
     if (d->cfg.shape->index == NULL && !d->item.placed && !mp__dec_place(d, d->position))
         return NULL;
+    if (*p != '[' && *p != '"')
+        return spoilt(d, p, NO_LIST);
     if (*p == '[' && d->depth == MP__MAX_NESTING)
         return open_frame(d, p, SKIP, 0);
     if (!mp__dec_vec_start(d, *p))
@@ -296,8 +306,7 @@ static const char *list_value(struct mp__decoder *d, const char *p)
     if (d->cfg.shape->vector == NULL)
         return vector_value(d, p);
     if (*p != '{')
-        return mp__dec_fail(d, "item %u is not an object (byte %llu)", d->position,
-                            mp__dec_at(d, p));
+        return spoilt(d, p, NO_OBJECT);
     d->item_depth = d->depth + 1;
     return open_frame(d, p, ITEM, d->fields);
 }
@@ -305,10 +314,14 @@ static const char *list_value(struct mp__decoder *d, const char *p)
 static const char *index_value(struct mp__decoder *d, const char *p)
 {
     if (d->item.placed)
-        return mp__dec_fail(d, "item %u has two indices", d->position);
-    if (*p < '0' || *p > '9')
-        return mp__dec_fail(d, "item %u: \"%s\" is not a position (byte %llu)", d->position,
-                            d->cfg.shape->index, mp__dec_at(d, p));
+        return mp__dec_fail(d, "item %u has two indices", d->position + 1);
+    if (*p == 't' || *p == 'f' || *p == '[' || *p == '{') {
+        mp__num_start(&d->num);
+        mp__dec_position(d); /* which says so */
+        return NULL;
+    }
+    if (*p == '"')
+        mp__num_start(&d->num);
     return plain_value(d, p, INDEX, 0);
 }
 
@@ -320,7 +333,7 @@ static const char *item_value(struct mp__decoder *d, const char *p)
     case IN_VECTOR:
         return vector_value(d, p);
     case IN_INDEX:
-        return index_value(d, p);
+        return *p == 'n' ? plain_value(d, p, SKIP, 0) : index_value(d, p); /* null is none */
     case IN_TOKENS:
         return plain_value(d, p, *p >= '0' && *p <= '9' ? COUNT : SKIP, 0);
     case IN_CUT:
@@ -341,6 +354,7 @@ static const char *list_start(struct mp__decoder *d, const char *p)
         return open_frame(d, p, LIST, 0);
     if (!mp__dec_keep(d, "[]", 2))
         return NULL;
+    d->one = d->depth + 1;
     return vector_value(d, p);
 }
 
@@ -357,6 +371,7 @@ static const char *value(struct mp__decoder *d, const char *p)
         case INSIDE:
             return item_value(d, p);
         case SKIP:
+        case SPOILT:
             return plain_value(d, p, SKIP, 0);
         default:
             break;
@@ -370,29 +385,27 @@ static const char *value(struct mp__decoder *d, const char *p)
 
 /* ---- numbers and literals outside the vectors ------------------------------------------------ */
 
-static int number_done(struct mp__decoder *d, const char *p)
+/* Where the number is over; NULL: failed. */
+static const char *number_done(struct mp__decoder *d, const char *p)
 {
-    uint64_t index;
+    uint64_t count;
     float unused;
-    int err = mp__num_finish(&d->num, &unused);
 
     /* A number too large for float32 is still JSON. */
-    if (err == MP_EINVAL) {
-        unexpected(d, p);
-        return 0;
+    if (mp__num_finish(&d->num, &unused) == MP_EINVAL) {
+        if (!d->lenient || *p != 'I' || !mp__num_is_minus(&d->num))
+            return unexpected(d, p);
+        d->literal = "Infinity";
+        d->state = LITERAL;
+        return p;
     }
-    mp__dec_value_end(d);
-    if (d->role == COUNT && mp__num_uint(&d->num, &index) == 0 && index < MAX_COUNT) {
-        d->tokens += (int64_t)index;
+    if (d->role == COUNT && mp__num_uint(&d->num, &count) == 0 && count < MAX_COUNT) {
+        d->tokens += (int64_t)count;
         d->counted = 1;
     }
-    if (d->role != INDEX)
-        return 1;
-    if (mp__num_uint(&d->num, &index) != 0) {
-        mp__dec_fail(d, "item %u: \"%s\" is not a position", d->position, d->cfg.shape->index);
-        return 0;
-    }
-    return mp__dec_place(d, index);
+    if (d->role == INDEX && !mp__dec_position(d))
+        return NULL;
+    return mp__dec_over(d) ? p : NULL;
 }
 
 static const char *plain_number(struct mp__decoder *d, const char *p, const char *end)
@@ -402,7 +415,7 @@ static const char *plain_number(struct mp__decoder *d, const char *p, const char
     if (d->role == REST && !mp__dec_keep(d, p, n))
         return NULL;
     p += n;
-    return p == end || number_done(d, p) ? p : NULL;
+    return p == end ? p : number_done(d, p);
 }
 
 static const char *literal(struct mp__decoder *d, const char *p, const char *end)
@@ -417,9 +430,7 @@ static const char *literal(struct mp__decoder *d, const char *p, const char *end
     }
     if (d->role == REST && !mp__dec_keep(d, start, (size_t)(p - start)))
         return NULL;
-    if (*d->literal == '\0')
-        mp__dec_value_end(d);
-    return p;
+    return *d->literal != '\0' || mp__dec_over(d) ? p : NULL;
 }
 
 /* ---- structure ----------------------------------------------------------------------------- */
@@ -555,14 +566,12 @@ int mp__decoder_finish(struct mp__decoder *d)
     if (d->raw.on || d->raw.head != 0)
         return mp__dec_raw_finish(d);
     if (d->state == NUMBER && d->depth == 0 && d->role == REST)
-        mp__dec_value_end(d); /* a bare number is ended by the end alone; the list is missing */
+        d->state = END; /* a bare number is ended by the end alone; the list is missing */
     if (d->state != END)
         mp__dec_fail(d, "truncated JSON at byte %llu", (unsigned long long)d->base);
     else if (!d->listed)
         mp__dec_fail(d, "reply has no list \"%s\"", d->cfg.shape->list);
-    else if (d->done != d->cfg.items)
-        mp__dec_fail(d, "reply has %u vectors, %u were sent", d->done, d->cfg.items);
-    else if (d->cfg.shape->dims != NULL)
+    else if (mp__dec_settle(d) && d->cfg.shape->dims != NULL)
         check_sizes(d);
     return d->failed;
 }
@@ -586,6 +595,8 @@ void mp__decoder_free(struct mp__decoder *d)
 {
     if (d == NULL)
         return;
+    mp__dec_let_go(d);
+    free(d->faults);
     free(d->scratch);
     free(d->seen);
     free(d->segments);
@@ -614,6 +625,7 @@ int mp__decoder_reset(struct mp__decoder *d, const struct mp__decoder_cfg *cfg)
 {
     memset(&d->failed, 0, offsetof(struct mp__decoder, num) - offsetof(struct mp__decoder, failed));
     d->cfg = *cfg;
+    mp__dec_let_go(d);
     if (d->cfg.max_dim == 0)
         d->cfg.max_dim = DEFAULT_MAX_DIM;
     if (d->rest.cap > KEEP_REST)
@@ -635,6 +647,11 @@ int mp__decoder_reset(struct mp__decoder *d, const struct mp__decoder_cfg *cfg)
 const char *mp__decoder_error(const struct mp__decoder *d)
 {
     return d->error;
+}
+
+void mp__decoder_expect(struct mp__decoder *d, uint32_t dim)
+{
+    d->dim = dim;
 }
 
 uint32_t mp__decoder_dim(const struct mp__decoder *d)

@@ -4,6 +4,10 @@
  * Fed a reply in chunks of any size, it writes the vectors straight to float32 rows and keeps only
  * the rest of the document. The grammar is strict JSON everywhere. Where the vectors are is data
  * (struct mp__shape). Memory: the rest (bounded), one scratch row, one bit an item.
+ *
+ * A reply is wrong as a whole when it is no JSON, holds no list, or contradicts itself (an index
+ * twice, more items than were sent). A vector that is wrong costs its own row only: that is a fault,
+ * and the decoder goes on behind it. Positions that items do not name are the items' order.
  */
 #ifndef MP_CODEC_DECODE_H
 #define MP_CODEC_DECODE_H
@@ -36,7 +40,8 @@ enum mp__layout {
 struct mp__shape {
     const char *list;   /* path of the list: "data", "" (the root), "a.b|a.c" alternatives */
     const char *vector; /* path of the vector in an item object; NULL: the item is the vector */
-    const char *index;  /* the same of the item's 0-based position; NULL: positional */
+    const char *index;  /* the same of the item's 0-based position; NULL: positional. An item
+                           without it stands where it comes */
     int dtype;          /* enum mp__dtype */
     int layout;         /* enum mp__layout */
     const char *tokens; /* path of an item's count of tokens in its object; NULL: none */
@@ -49,14 +54,15 @@ struct mp__shape {
 struct mp__decoder_cfg {
     const struct mp__shape *shape;
     uint32_t items;   /* how many vectors must come */
-    uint32_t dim;     /* expected dimension, 0: learn it from the first vector */
-    uint32_t max_dim; /* default 1 << 20 */
+    uint32_t dim;     /* expected dimension, 0: learn it: that of the first two that agree */
+    uint32_t max_dim; /* that may be learnt, default 1 << 16 */
     size_t max_rest;  /* bytes kept of the rest, default 1 MiB */
 
     /*
-     * Where vector `item` (0-based in the reply) of `dim` floats goes; NULL: out of memory. Called
-     * once an item. The row may be written while the item is still arriving, so after an error
-     * rows may hold half a vector.
+     * Where vector `item` (0-based in the reply) of `dim` floats goes; NULL: out of memory, or
+     * another dimension holds by now, which mp__decoder_expect has been told. Called once an item.
+     * The row may be written while the item is still arriving, so after an error or a fault it may
+     * hold half a vector.
      */
     float *(*row)(void *arg, uint32_t item, uint32_t dim);
     void *arg;
@@ -77,9 +83,19 @@ int mp__decoder_feed(struct mp__decoder *d, const char *p, size_t n);
 int mp__decoder_finish(struct mp__decoder *d); /* the body has ended: is everything there? */
 
 const char *mp__decoder_error(const struct mp__decoder *d); /* "" while there is none */
-uint32_t mp__decoder_dim(const struct mp__decoder *d);      /* 0 until known */
-uint32_t mp__decoder_items(const struct mp__decoder *d);    /* vectors complete so far */
-uint32_t mp__decoder_cuts(const struct mp__decoder *d);     /* items said to have been truncated */
+
+/* From within cfg.row: what the dimension is. */
+void mp__decoder_expect(struct mp__decoder *d, uint32_t dim);
+
+/* After a good finish, the rows without a vector: how many, and the k-th with its reason in words.
+ * At least one row has a vector; a reply with none is wrong as a whole. */
+uint32_t mp__decoder_faults(const struct mp__decoder *d);
+uint32_t mp__decoder_missing(const struct mp__decoder *d); /* of them, rows without an item */
+uint32_t mp__decoder_fault(const struct mp__decoder *d, uint32_t k, char *why, size_t cap);
+
+uint32_t mp__decoder_dim(const struct mp__decoder *d);   /* 0 until known */
+uint32_t mp__decoder_items(const struct mp__decoder *d); /* vectors complete so far */
+uint32_t mp__decoder_cuts(const struct mp__decoder *d);  /* items said to have been truncated */
 
 /* The document with the list as [], compact; valid JSON after a good finish. Not NUL-ended. */
 const char *mp__decoder_rest(const struct mp__decoder *d, size_t *n);

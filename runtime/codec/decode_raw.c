@@ -122,7 +122,7 @@ static int read_item(struct mp__decoder *d, const char *p, size_t n, uint64_t nu
     if (index < 0 || start < 0 || end <= start || (uint64_t)(end - start) % width_of(kind) != 0 ||
         (dims >= 0 && (uint64_t)dims * width_of(kind) != (uint64_t)(end - start)) ||
         mp__json_find(p, n, "shape.1", &text_n) != NULL) {
-        mp__dec_fail(d, "the reply's layout makes no sense at vector %u", d->raw.nsegments);
+        mp__dec_fail(d, "the reply's layout makes no sense at vector %u", d->raw.nsegments + 1);
         return 0;
     }
     number[0] = (uint64_t)index;
@@ -178,7 +178,7 @@ static void check_segments(struct mp__decoder *d)
             return;
         }
         if (s[i].end - s[i].start != bytes) {
-            mp__dec_fail(d, "row %u has dimension %llu, expected %zu", s[i].item,
+            mp__dec_fail(d, "vector %u has dimension %llu, expected %zu", s[i].item + 1,
                          (unsigned long long)(s[i].end - s[i].start) / width_of(d->raw.kind),
                          bytes / width_of(d->raw.kind));
             return;
@@ -363,6 +363,18 @@ static void convert(const struct mp__decoder *d, float *row)
     }
 }
 
+/* The bytes are cut for one dimension: another that holds meanwhile is no fault of single rows. */
+static float *row_at(struct mp__decoder *d, uint32_t item)
+{
+    uint32_t dim = d->dim;
+    float *row = mp__dec_row(d, item);
+
+    if (row == NULL || d->dim == dim)
+        return row;
+    mp__dec_fail(d, "the vectors have dimension %u, expected %u", dim, d->dim);
+    return NULL;
+}
+
 static uint32_t item_at(const struct mp__decoder *d)
 {
     return d->raw.nsegments != 0 ? d->segments[d->raw.at].item : d->raw.at;
@@ -374,9 +386,7 @@ static int vector_start(struct mp__decoder *d)
     void *p;
 
     if (is_direct(d)) {
-        d->raw.to = (uint8_t *)d->cfg.row(d->cfg.arg, item_at(d), d->dim);
-        if (d->raw.to == NULL)
-            mp__dec_oom(d);
+        d->raw.to = (uint8_t *)row_at(d, item_at(d));
         return d->raw.to != NULL;
     }
     if (d->scratch_cap < d->raw.bytes) {
@@ -397,20 +407,17 @@ static int vector_end(struct mp__decoder *d)
     float *row = (float *)(void *)d->raw.to;
 
     if (!is_direct(d)) {
-        row = d->cfg.row(d->cfg.arg, item_at(d), d->dim);
-        if (row == NULL) {
-            mp__dec_oom(d);
+        row = row_at(d, item_at(d));
+        if (row == NULL)
             return 0;
-        }
         convert(d, row);
     }
-    if (mp__finite(row, d->dim, NULL) != 0) {
-        mp__dec_fail(d, "NaN or infinity in row %u", item_at(d));
+    if (mp__finite(row, d->dim, NULL) == 0)
+        d->done++;
+    else if (!mp__dec_row_fault(d, VECTOR_NAN, item_at(d)))
         return 0;
-    }
     d->raw.at++;
     d->raw.n = 0;
-    d->done++;
     return 1;
 }
 
@@ -439,7 +446,10 @@ int mp__dec_raw(struct mp__decoder *d, const char *p, size_t n)
 
 int mp__dec_raw_finish(struct mp__decoder *d)
 {
-    if (!d->raw.on || d->done != d->cfg.items)
-        mp__dec_fail(d, "the reply broke off: %u of %u vectors are whole", d->done, d->cfg.items);
+    d->position = d->raw.at;
+    if (!d->raw.on || d->raw.at != d->cfg.items)
+        mp__dec_fail(d, "the reply broke off: %u of %u vectors are whole", d->raw.at, d->cfg.items);
+    else
+        mp__dec_settle(d);
     return d->failed;
 }

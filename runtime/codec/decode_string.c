@@ -65,12 +65,24 @@ static int hex_value(char c)
     return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
 }
 
+static void not_base64(struct mp__decoder *d)
+{
+    mp__dec_fault(d, NOT_BASE64, 0, 0);
+    d->vec.spoilt = 1;
+}
+
 /* A whole escape has been read. */
 static int escaped(struct mp__decoder *d, uint32_t code)
 {
     d->str.text = TEXT;
+    d->str.odd = 1;
     d->key_odd |= d->str.role == NAME;
-    return d->str.role != VECTOR || (code < 0x80 && mp__dec_vec_char(d, (char)code));
+    if (d->str.role != VECTOR || d->vec.spoilt || (code < 0x80 && mp__dec_vec_char(d, (char)code)))
+        return 1;
+    if (d->failed != 0)
+        return 0;
+    not_base64(d);
+    return 1;
 }
 
 static int unit_done(struct mp__decoder *d)
@@ -172,9 +184,6 @@ static const char *bad_byte(struct mp__decoder *d, const char *p)
 {
     if (d->failed != 0)
         return NULL;
-    if (d->str.role == VECTOR)
-        return mp__dec_fail(d, "row %u is not base64 (byte %llu)", mp__dec_row(d),
-                            mp__dec_at(d, p));
     if (d->str.text == UTF8 || (unsigned char)*p >= 0x80)
         return mp__dec_fail(d, "a string is not UTF-8 at byte %llu", mp__dec_at(d, p));
     if (d->str.text == TEXT)
@@ -186,13 +195,15 @@ static const char *string_end(struct mp__decoder *d, const char *p)
 {
     if (kept(d) && !mp__dec_keep(d, "\"", 1))
         return NULL;
-    if (d->str.role == NAME)
+    if (d->str.role == NAME) {
         d->state = COLON;
-    else if (d->str.role != VECTOR)
-        mp__dec_value_end(d);
-    else if (!mp__dec_vec_end(d))
+        return p + 1;
+    }
+    if (d->str.role == VECTOR)
+        return mp__dec_vec_end(d) ? p + 1 : NULL;
+    if (d->str.role == INDEX && !mp__dec_position(d))
         return NULL;
-    return p + 1;
+    return mp__dec_over(d) ? p + 1 : NULL;
 }
 
 const char *mp__dec_string(struct mp__decoder *d, const char *p, const char *end)
@@ -202,18 +213,22 @@ const char *mp__dec_string(struct mp__decoder *d, const char *p, const char *end
 
     while (p < end) {
         if (d->str.text == TEXT) {
-            if (d->str.role == VECTOR) {
+            if (d->str.role == VECTOR && !d->vec.spoilt) {
                 p = mp__dec_vec_base64(d, p, end);
                 if (p == NULL || p == end)
                     return p;
-                if (*p != '"' && *p != '\\')
-                    return bad_byte(d, p);
+                if (*p != '"' && *p != '\\' && !d->vec.spoilt)
+                    not_base64(d);
+                if (d->vec.spoilt)
+                    continue;
             } else {
                 run = plain_run(p, end);
                 if (keep && !mp__dec_keep(d, p, run))
                     return NULL;
                 if (d->str.role == NAME)
                     add_key(d, p, run);
+                else if (d->str.role == INDEX)
+                    d->str.odd |= mp__num_feed(&d->num, p, run) != run;
                 p += run;
                 if (p == end)
                     return p;

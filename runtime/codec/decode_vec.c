@@ -1,5 +1,5 @@
 /*
- * decode_vec.c - the vectors of a reply: their elements, their place, their checks.
+ * decode_vec.c - the vectors of a reply: their elements and their checks.
  *
  * A vector goes straight into its row when its item number and the dimension are known before it
  * comes and its elements are floats; else into the scratch, and from there when all is known.
@@ -16,47 +16,12 @@ static size_t width(const struct vec *v)
     return v->bytes ? 1 : sizeof(float);
 }
 
-static int packed(const struct mp__decoder *d)
+int mp__dec_packed(const struct mp__decoder *d)
 {
     return d->cfg.shape->dtype == MP__BITS || d->cfg.shape->dtype == MP__BITS_I8;
 }
 
-uint32_t mp__dec_row(const struct mp__decoder *d)
-{
-    return d->item.placed ? d->item.index : d->position;
-}
-
-/* ---- place --------------------------------------------------------------------------------- */
-
-int mp__dec_place(struct mp__decoder *d, uint64_t index)
-{
-    uint64_t bit;
-
-    if (index >= d->cfg.items) {
-        mp__dec_fail(d, "index %llu out of range: %u were sent", (unsigned long long)index,
-                     d->cfg.items);
-        return 0;
-    }
-    bit = UINT64_C(1) << (index % 64);
-    if (d->seen[index / 64] & bit) {
-        mp__dec_fail(d, "duplicate index %llu", (unsigned long long)index);
-        return 0;
-    }
-    d->seen[index / 64] |= bit;
-    d->item.index = (uint32_t)index;
-    d->item.placed = 1;
-    return 1;
-}
-
-static float *row_of(struct mp__decoder *d)
-{
-    float *row = d->cfg.row(d->cfg.arg, d->item.index, d->dim);
-
-    if (row == NULL)
-        mp__dec_oom(d);
-    return row;
-}
-
+/* 0: failed, or the vector is too long, which is its row's fault. */
 static int grow(struct mp__decoder *d)
 {
     struct vec *v = &d->vec;
@@ -64,11 +29,8 @@ static int grow(struct mp__decoder *d)
     void *p;
 
     if (v->cap == v->limit) {
-        if (d->dim != 0)
-            mp__dec_fail(d, "row %u has more than the expected dimension %u", mp__dec_row(d),
-                         d->dim);
-        else
-            mp__dec_fail(d, "row %u has more than %u dimensions", mp__dec_row(d), d->cfg.max_dim);
+        mp__dec_fault(d, TOO_LONG, d->dim != 0 ? d->dim : d->cfg.max_dim, d->dim != 0);
+        v->spoilt = 1;
         return 0;
     }
     p = realloc(d->scratch, bytes);
@@ -87,18 +49,23 @@ int mp__dec_vec_start(struct mp__decoder *d, char c)
 {
     struct vec *v = &d->vec;
     int dtype = d->cfg.shape->dtype;
-    size_t dims = d->dim != 0 ? d->dim : d->cfg.max_dim;
+    size_t dims;
 
     memset(v, 0, sizeof(*v));
     v->bytes = c == '"';
-    v->limit = packed(d) ? (dims + 7) / 8 : dims;
+    if (d->item.placed && d->dim != 0 && !mp__dec_packed(d) && (dtype == MP__F32 || !v->bytes)) {
+        v->p = (uint8_t *)mp__dec_row(d, d->item.index);
+        v->direct = 1;
+        if (v->p == NULL)
+            return 0;
+    }
+    dims = d->dim != 0 ? d->dim : d->cfg.max_dim;
+    v->limit = mp__dec_packed(d) ? (dims + 7) / 8 : dims;
     if (v->bytes && dtype == MP__F32)
         v->limit *= sizeof(float);
-    if (d->item.placed && d->dim != 0 && !packed(d) && (dtype == MP__F32 || !v->bytes)) {
-        v->p = (uint8_t *)row_of(d);
+    if (v->direct) {
         v->cap = v->limit;
-        v->direct = 1;
-        return v->p != NULL;
+        return 1;
     }
     if (d->scratch == NULL)
         return grow(d);
@@ -113,7 +80,7 @@ int mp__dec_flat_start(struct mp__decoder *d)
     struct vec *v = &d->vec;
     uint64_t dims = d->dim != 0 ? d->dim : d->cfg.max_dim;
 
-    if (packed(d)) {
+    if (mp__dec_packed(d)) {
         mp__dec_fail(d, "packed bits in one list of all rows");
         return 0;
     }
@@ -142,7 +109,7 @@ const char *mp__dec_vec_base64(struct mp__decoder *d, const char *p, const char 
             *p == '=')
             break;
         if (!grow(d))
-            return NULL;
+            return d->failed != 0 ? NULL : p;
     }
     return p;
 }
@@ -154,6 +121,7 @@ int mp__dec_vec_char(struct mp__decoder *d, char c)
     return p == &c + 1;
 }
 
+/* 0: failed, or there is a fault. */
 static int base64_end(struct mp__decoder *d)
 {
     struct vec *v = &d->vec;
@@ -163,13 +131,13 @@ static int base64_end(struct mp__decoder *d)
         if (!grow(d))
             return 0;
     if (mp__b64_finish(&v->b64, v->p + v->n, &v->n) != 0) {
-        mp__dec_fail(d, "row %u is not base64: its end is wrong", mp__dec_row(d));
+        mp__dec_fault(d, BASE64_END, 0, 0);
         return 0;
     }
     if (d->cfg.shape->dtype != MP__F32)
         return 1;
     if (v->n % sizeof(float) != 0) {
-        mp__dec_fail(d, "row %u is base64 of %zu bytes, not a multiple of 4", mp__dec_row(d), v->n);
+        mp__dec_fault(d, BASE64_SIZE, v->n, 0);
         return 0;
     }
     v->n /= sizeof(float);
@@ -186,75 +154,39 @@ static int base64_end(struct mp__decoder *d)
 
 /* ---- the end of a vector ------------------------------------------------------------------- */
 
-static void range_of(int dtype, float *lo, float *hi)
-{
-    *lo = dtype == MP__I8 || dtype == MP__BITS_I8 ? -128 : 0;
-    *hi = dtype == MP__I8 || dtype == MP__BITS_I8 ? 127 : 255;
-}
-
-static int check_elements(struct mp__decoder *d)
+static void check_elements(struct mp__decoder *d)
 {
     const float *x = (const float *)(const void *)d->vec.p;
     int dtype = d->cfg.shape->dtype;
-    float lo, hi;
+    int is_signed = dtype == MP__I8 || dtype == MP__BITS_I8;
+    float lo = is_signed ? -128 : 0, hi = is_signed ? 127 : 255;
     size_t i;
 
     if (dtype == MP__F32) {
         /* Numbers were checked when they were read; base64 can spell anything. */
-        if (!d->vec.bytes || mp__finite(x, d->vec.n, NULL) == 0)
-            return 1;
-        mp__dec_fail(d, "NaN or infinity in row %u", mp__dec_row(d));
-        return 0;
+        if (d->vec.bytes && mp__finite(x, d->vec.n, NULL) != 0)
+            mp__dec_fault(d, VECTOR_NAN, 0, 0);
+        return;
     }
-    range_of(dtype, &lo, &hi);
     for (i = 0; !d->vec.bytes && i < d->vec.n; i++)
         if (!(x[i] >= lo && x[i] <= hi && x[i] == (float)(int)x[i])) {
-            mp__dec_fail(d, "row %u: element %zu is not a whole number of %g to %g", mp__dec_row(d),
-                         i, (double)lo, (double)hi);
-            return 0;
+            mp__dec_fault(d, ELEMENT_RANGE, i + 1, (uint64_t)is_signed);
+            return;
         }
-    return 1;
 }
 
-static int byte_at(const struct vec *v, size_t i)
+static void check_vector(struct mp__decoder *d)
 {
-    return v->bytes ? v->p[i] : (int)((const float *)(const void *)v->p)[i];
-}
+    size_t dims = mp__dec_packed(d) ? d->vec.n * 8 : d->vec.n;
 
-static void expand_bits(const struct mp__decoder *d, float *row)
-{
-    int flip = d->cfg.shape->dtype == MP__BITS_I8 ? 0x80 : 0; /* signed less 128 and back */
-    size_t i;
-    int b, k;
-
-    for (i = 0; i < d->vec.n; i++) {
-        b = byte_at(&d->vec, i) ^ flip;
-        for (k = 0; k < 8; k++)
-            row[8 * i + (size_t)k] = b & (0x80 >> k) ? 1.0f : -1.0f;
-    }
-}
-
-/* From the scratch to the row. */
-static int deliver(struct mp__decoder *d)
-{
-    const struct vec *v = &d->vec;
-    float *row;
-    size_t i;
-
-    if (!v->direct) {
-        row = row_of(d);
-        if (row == NULL)
-            return 0;
-        if (packed(d))
-            expand_bits(d, row);
-        else if (d->cfg.shape->dtype == MP__F32 || !v->bytes)
-            memcpy(row, v->p, v->n * sizeof(float));
-        else
-            for (i = 0; i < v->n; i++)
-                row[i] = d->cfg.shape->dtype == MP__I8 ? (float)(int8_t)v->p[i] : (float)v->p[i];
-    }
-    d->done++;
-    return 1;
+    if (dims == 0)
+        mp__dec_fault(d, IS_EMPTY, 0, 0);
+    else if (dims > d->cfg.max_dim && d->dim == 0)
+        mp__dec_fault(d, TOO_LONG, d->cfg.max_dim, 0);
+    else if (d->dim != 0 && dims != d->dim)
+        mp__dec_fault(d, DIMENSION, dims, d->dim);
+    else
+        check_elements(d);
 }
 
 static int flat_end(struct mp__decoder *d)
@@ -273,68 +205,41 @@ static int flat_end(struct mp__decoder *d)
         return 0;
     }
     d->dim = (uint32_t)dims;
-    if (!check_elements(d))
+    check_elements(d);
+    if (d->failed != 0)
         return 0;
     for (; d->done < d->cfg.items; d->done++) {
-        if (!mp__dec_place(d, d->done) || (row = row_of(d)) == NULL)
+        row = mp__dec_row(d, d->done);
+        if (row != NULL && dims != d->dim)
+            mp__dec_fail(d, "the vectors have dimension %zu, expected %u", dims, d->dim);
+        if (d->failed != 0)
             return 0;
         memcpy(row, all + d->done * dims, dims * sizeof(float));
     }
     d->position = d->done;
     memset(&d->item, 0, sizeof(d->item));
     d->flat = 0;
-    mp__dec_value_end(d);
-    return 1;
+    return mp__dec_over(d);
 }
 
 int mp__dec_vec_end(struct mp__decoder *d)
 {
-    size_t dims;
-
     if (d->flat)
         return flat_end(d);
-    if (d->vec.bytes && !base64_end(d))
-        return 0;
-    dims = packed(d) ? d->vec.n * 8 : d->vec.n;
-    if (dims == 0) {
-        mp__dec_fail(d, "row %u is empty", mp__dec_row(d));
-        return 0;
-    }
-    if (d->dim == 0 && dims <= d->cfg.max_dim)
-        d->dim = (uint32_t)dims;
-    if (dims != d->dim) {
-        mp__dec_fail(d, "row %u has dimension %zu, expected %u", mp__dec_row(d), dims,
-                     d->dim != 0 ? d->dim : d->cfg.max_dim);
-        return 0;
-    }
-    if (!check_elements(d))
+    if (!d->vec.spoilt && (!d->vec.bytes || base64_end(d)))
+        check_vector(d);
+    if (d->failed != 0)
         return 0;
     d->item.vector = 1;
-    d->item.waits = !d->item.placed;
-    if (d->item.placed && !deliver(d))
-        return 0;
-    mp__dec_value_end(d);
-    /* An item that is the vector itself ends here; an object ends at its brace. */
-    return d->cfg.shape->vector != NULL || mp__dec_item_end(d);
+    d->item.waits = !d->vec.direct;
+    return mp__dec_over(d);
 }
 
-int mp__dec_item_end(struct mp__decoder *d)
+void mp__dec_vec_spoilt(struct mp__decoder *d, int state)
 {
-    const struct mp__shape *s = d->cfg.shape;
-
-    if (!d->item.vector) {
-        mp__dec_fail(d, "item %u has no \"%s\"", d->position, s->vector);
-        return 0;
-    }
-    if (!d->item.placed) {
-        mp__dec_fail(d, "item %u has no \"%s\"", d->position, s->index);
-        return 0;
-    }
-    if (d->item.waits && !deliver(d))
-        return 0;
-    d->position++;
-    memset(&d->item, 0, sizeof(d->item));
-    return 1;
+    d->frame[d->depth++] = (struct frame){.role = SPOILT}; /* the vector's start saw to the room */
+    d->state = (uint8_t)state;
+    d->lenient = 1;
 }
 
 /* ---- numbers ------------------------------------------------------------------------------- */
@@ -342,25 +247,44 @@ int mp__dec_item_end(struct mp__decoder *d)
 static const char *number(struct mp__decoder *d, const char *p, const char *end)
 {
     struct vec *v = &d->vec;
-    int err;
+    float unused;
+    int err, room;
 
     p += mp__num_feed(&d->num, p, (size_t)(end - p));
     if (p == end)
         return p;
-    if (v->n == v->cap && !grow(d))
+    room = v->n < v->cap || grow(d);
+    err = mp__num_finish(&d->num, room ? (float *)(void *)v->p + v->n : &unused);
+    if (d->failed != 0)
         return NULL;
-    err = mp__num_finish(&d->num, (float *)(void *)v->p + v->n);
     if (err == MP_ENOMEM)
         return mp__dec_oom(d);
+    if (err == MP_EINVAL && *p == 'I' && mp__num_is_minus(&d->num)) {
+        mp__dec_fault(d, ELEMENT_NAN, v->n + 1, 0);
+        d->literal = "Infinity";
+        d->role = SKIP;
+        mp__dec_vec_spoilt(d, LITERAL);
+        return d->failed == 0 ? p : NULL;
+    }
+    if (err == MP_EINVAL)
+        return mp__dec_fail(d, "item %u: element %zu is not a JSON number (byte %llu)",
+                            d->position + 1, v->n + 1, mp__dec_at(d, p));
     if (err == MP__ERANGE)
-        return mp__dec_fail(d, "row %u: element %zu is too large for float32", mp__dec_row(d),
-                            v->n);
-    if (err != 0)
-        return mp__dec_fail(d, "row %u: element %zu is not a JSON number (byte %llu)",
-                            mp__dec_row(d), v->n, mp__dec_at(d, p));
+        mp__dec_fault(d, ELEMENT_HUGE, v->n + 1, 0);
+    if (err != 0 || !room) {
+        mp__dec_vec_spoilt(d, AFTER);
+        return d->failed == 0 ? p : NULL;
+    }
     v->n++;
     d->state = ELEMENT_AFTER;
     return p;
+}
+
+static enum why odd_element(char c)
+{
+    if (c == 'n')
+        return ELEMENT_NULL;
+    return c == 'N' || c == 'I' ? ELEMENT_NAN : ELEMENT_ODD;
 }
 
 static const char *element(struct mp__decoder *d, const char *p, const char *end)
@@ -374,10 +298,12 @@ static const char *element(struct mp__decoder *d, const char *p, const char *end
     if (p == end)
         return p;
     if (*p == ']' && v->n == 0)
-        return mp__dec_fail(d, "row %u is empty", mp__dec_row(d));
-    if (*p != '-' && (*p < '0' || *p > '9'))
-        return mp__dec_fail(d, "row %u: element %zu is not a number (byte %llu)", mp__dec_row(d),
-                            v->n, mp__dec_at(d, p));
+        return mp__dec_vec_end(d) ? p + 1 : NULL;
+    if (*p != '-' && (*p < '0' || *p > '9')) {
+        mp__dec_fault(d, odd_element(*p), v->n + 1, 0);
+        mp__dec_vec_spoilt(d, VALUE);
+        return d->failed == 0 ? p : NULL;
+    }
     mp__num_start(&d->num);
     d->state = ELEMENT_NUMBER;
     return p;
@@ -394,8 +320,8 @@ static const char *after(struct mp__decoder *d, const char *p, const char *end)
         return p + 1;
     }
     if (*p != ']')
-        return mp__dec_fail(d, "row %u: no comma after element %zu (byte %llu)", mp__dec_row(d),
-                            d->vec.n - 1, mp__dec_at(d, p));
+        return mp__dec_fail(d, "item %u: no comma after element %zu (byte %llu)", d->position + 1,
+                            d->vec.n, mp__dec_at(d, p));
     return mp__dec_vec_end(d) ? p + 1 : NULL;
 }
 

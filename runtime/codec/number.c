@@ -140,10 +140,25 @@ int mp__num_finish(const struct mp__num *s, float *out)
 
 int mp__num_uint(const struct mp__num *s, uint64_t *out)
 {
-    if ((s->state != ZERO && s->state != INT) || s->neg || s->total > 19)
+    int64_t e = s->point + (s->eneg ? -s->exp : s->exp);
+    uint64_t v = s->mant;
+
+    if ((s->state != ZERO && s->state != INT && s->state != FRAC && s->state != EXP_DIGITS) ||
+        s->total > 19 || (s->neg && v != 0))
         return MP_EINVAL;
-    *out = s->mant;
+    for (; v != 0 && e < 0; e++, v /= 10)
+        if (v % 10 != 0)
+            return MP_EINVAL;
+    for (; v != 0 && e > 0; e--, v *= 10)
+        if (v >= UINT64_C(1000000000000000000))
+            return MP_EINVAL;
+    *out = v;
     return 0;
+}
+
+int mp__num_is_minus(const struct mp__num *s)
+{
+    return s->state == MINUS;
 }
 
 /* ---- the grammar --------------------------------------------------------------------------- */

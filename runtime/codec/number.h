@@ -37,8 +37,10 @@ size_t mp__num_feed(struct mp__num *s, const char *p, size_t n);
 /* 0 and *out; MP_EINVAL: not a whole JSON number; MP__ERANGE: rounds to infinity. */
 int mp__num_finish(const struct mp__num *s, float *out);
 
-/* 0 and *out when the number is a plain 0 or [1-9][0-9]* of up to 19 digits, else MP_EINVAL. */
+/* 0 and *out when the number is whole, not negative and below 10^19, however it is written (0.0, 2e1);
+ * else MP_EINVAL. */
 int mp__num_uint(const struct mp__num *s, uint64_t *out);
+int mp__num_is_minus(const struct mp__num *s); /* nothing but the sign so far */
 
 /* Whole text p[0..n): the same results. */
 int mp__num_parse(const char *p, size_t n, float *out);

@@ -139,18 +139,14 @@ static float *scratch_row(struct mp__attempt *a, uint32_t item, uint32_t dim,
 
 static float *on_row(void *arg, uint32_t item, uint32_t dim)
 {
-    static const char *const words[] = {
-        [MP__ROW_FINE] = "",
-        [MP__ROW_DIMENSION] = "the reply's vectors have another dimension than those before",
-        [MP__ROW_TOO_MANY] = "the matrix would be larger than max_matrix_bytes",
-        [MP__ROW_NO_MEMORY] = "out of memory",
-    };
     struct mp__attempt *a = arg;
     enum mp__row_fault fault = MP__ROW_FINE;
     float *to = a->is_hedge ? scratch_row(a, item, dim, &fault)
                             : mp__call_row(a->call, a->part->first + item, dim, &fault);
-    if (to == NULL)
-        snprintf(a->message, sizeof(a->message), "%s", words[fault]);
+    if (to == NULL && fault == MP__ROW_DIMENSION) /* another reply of this call was first */
+        mp__decoder_expect(a->decoder, a->is_hedge ? a->scratch_dim : a->call->result->dimensions);
+    else if (to == NULL)
+        snprintf(a->message, sizeof(a->message), "%s", mp__row_words(fault));
     return to;
 }
 
@@ -196,6 +192,15 @@ static int keep_error_body(struct mp__attempt *a, const char *p, size_t n)
     return 0;
 }
 
+/* The decoder has given up. */
+static void bad_reply(struct mp__attempt *a)
+{
+    int memory = mp__decoder_feed(a->decoder, "", 0) == MP_ENOMEM;
+    a->kind = memory ? MP_KIND_TOO_LARGE : MP_KIND_DECODE;
+    if (a->message[0] == '\0')
+        snprintf(a->message, sizeof(a->message), "%s", mp__decoder_error(a->decoder));
+}
+
 static int decode(struct mp__attempt *a, const char *p, size_t n)
 {
     if (!a->decoding && open_decoder(a) != 0)
@@ -204,9 +209,8 @@ static int decode(struct mp__attempt *a, const char *p, size_t n)
         mp__buf_add(&a->reply, p, n < 512 ? n : 512);
     if (mp__decoder_feed(a->decoder, p, n) == 0)
         return 0;
-    a->stop = MP_KIND_DECODE;
-    if (a->message[0] == '\0')
-        snprintf(a->message, sizeof(a->message), "%s", mp__decoder_error(a->decoder));
+    bad_reply(a);
+    a->stop = a->kind;
     return 1;
 }
 
@@ -436,6 +440,16 @@ static void judge_status(struct mp__attempt *a)
         mp__status_message(a->message, sizeof(a->message), a->status, a->reply.p, a->reply.n);
 }
 
+/* A proxy may have cut it: worth asking once more. If that changes nothing its rows are taken. */
+static void judge_short(struct mp__attempt *a)
+{
+    uint32_t count = a->part->count;
+    a->kind = MP_KIND_DECODE;
+    a->partial = 1;
+    snprintf(a->message, sizeof(a->message), "reply has %u vectors, %u were sent",
+             count - mp__decoder_missing(a->decoder), count);
+}
+
 static void judge(struct mp__attempt *a, const struct mp__xfer *x)
 {
     a->kind = x->kind;
@@ -458,9 +472,9 @@ static void judge(struct mp__attempt *a, const struct mp__xfer *x)
     if (!a->decoding && open_decoder(a) != 0)
         a->kind = MP_KIND_TOO_LARGE;
     else if (mp__decoder_finish(a->decoder) != 0)
-        a->kind = MP_KIND_DECODE;
-    if (a->kind == MP_KIND_DECODE)
-        snprintf(a->message, sizeof(a->message), "%s", mp__decoder_error(a->decoder));
+        bad_reply(a);
+    else if (mp__decoder_missing(a->decoder) > 0)
+        judge_short(a);
 }
 
 void mp__attempt_usage(const struct mp__attempt *a, int64_t *prompt, int64_t *total)
@@ -514,7 +528,7 @@ static void settle(struct mp__attempt *a)
     o.tokens = used_tokens(a);
     if (a->streamed) /* its reader has had the first bytes */
         o.hints.should_retry = 0;
-    o.splittable = part->count > 1 && a->call->mode == MP_BODY_JOIN &&
+    o.splittable = part->count > 1 && !a->partial && a->call->mode == MP_BODY_JOIN &&
                    !(a->call->flags & (MP_NO_SPLIT | MP_ONE_REQUEST));
     unlink_running(a);
     mp__hdr_free(a->row_chain);

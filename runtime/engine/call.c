@@ -429,8 +429,7 @@ static int next_joined(struct mp__call *call, struct mpp_part_info *out)
             return make_part(call, first, n, out);
         }
         char message[96];
-        snprintf(message, sizeof(message), "row %llu: invalid UTF-8 at byte %zu",
-                 (unsigned long long)ctx.bad_row + 1, ctx.bad_at + 1);
+        snprintf(message, sizeof(message), "invalid UTF-8 at byte %zu", ctx.bad_at + 1);
         refuse_row(call, ctx.bad_row, message);
         call->cursor++;
     }
@@ -470,6 +469,17 @@ void mp__call_split(struct mp__part *part, struct mpp_part *other, uint32_t keep
 }
 
 /* ---- ends ---- */
+
+const char *mp__row_words(enum mp__row_fault fault)
+{
+    static const char *const words[] = {
+        [MP__ROW_FINE] = "",
+        [MP__ROW_DIMENSION] = "the reply's vectors have another dimension than those before",
+        [MP__ROW_TOO_MANY] = "the matrix would be larger than max_matrix_bytes",
+        [MP__ROW_NO_MEMORY] = "out of memory",
+    };
+    return words[fault];
+}
 
 float *mp__call_row(struct mp__call *call, uint64_t row, uint32_t dim, enum mp__row_fault *fault)
 {
@@ -564,16 +574,32 @@ static void add_usage(struct mp_result *r, struct mp__attempt *a)
 }
 
 /* A hedge decoded beside the matrix: it won, so its rows move in. */
-static enum mp_kind take_scratch(struct mp__part *part, const struct mp__attempt *a)
+static enum mp_kind take_scratch(struct mp__part *part, struct mp__attempt *a)
 {
     enum mp__row_fault fault;
     if (a->scratch == NULL)
         return MP_KIND_NONE;
     float *to = mp__call_row(part->call, part->first, a->scratch_dim, &fault);
-    if (to == NULL)
-        return MP_KIND_DECODE;
+    if (to == NULL) {
+        snprintf(a->message, sizeof(a->message), "%s", mp__row_words(fault));
+        a->kind = fault == MP__ROW_DIMENSION ? MP_KIND_DECODE : MP_KIND_TOO_LARGE;
+        return a->kind;
+    }
     memcpy(to, a->scratch, (size_t)part->count * a->scratch_dim * sizeof(float));
     return MP_KIND_NONE;
+}
+
+/* Rows of a good reply that have no vector of their own. */
+static enum mp_kind take_faults(struct mp__part *part, struct mp__attempt *a)
+{
+    int n = mp__result_faults(part->call->result, part->first, a->decoder);
+    if (n >= 0) {
+        part->call->client->n.rows_failed += (uint64_t)n;
+        return MP_KIND_NONE;
+    }
+    snprintf(a->message, sizeof(a->message), "out of memory");
+    a->kind = MP_KIND_TOO_LARGE;
+    return a->kind;
 }
 
 void mp__call_part_done(struct mp__part *part, const struct mpp_action *act)
@@ -585,10 +611,14 @@ void mp__call_part_done(struct mp__part *part, const struct mpp_action *act)
 
     while (part->running != NULL)
         mp__attempt_leave(part->running);
+    if (done.kind == MP_KIND_DECODE && a != NULL && a->partial)
+        done.kind = a->kind = MP_KIND_NONE;
     if (done.kind == MP_KIND_NONE && a != NULL && call->has_vectors) {
         done.kind = take_scratch(part, a);
         add_usage(call->result, a);
     }
+    if (done.kind == MP_KIND_NONE && a != NULL && a->decoding)
+        done.kind = take_faults(part, a);
     fill_exchange(&x, part, &done, a);
     int own = a != NULL && (a->kind == done.kind || done.kind == MP_KIND_NONE);
     const char *message = done.kind == MP_KIND_NONE ? ""

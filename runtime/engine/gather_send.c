@@ -264,6 +264,16 @@ static void give_exchanges(const struct mp__share *sh, const struct mp_result *f
     }
 }
 
+/* Rows that the reply had no vector for; in the matrix they are NaN already. */
+static void give_faults(const struct mp__share *sh, const struct mp_result *from)
+{
+    for (size_t i = 0; i < from->nfaults && !wrong_dimension(sh, from); i++) {
+        const struct mp_row_error *f = &from->faults[i];
+        if (f->row >= sh->at && f->row < sh->at + sh->count)
+            mp__result_fault(sh->s->result, f->row - sh->at + sh->first, f->message);
+    }
+}
+
 static void give_usage(struct mp__share *sh, int64_t prompt, int64_t total)
 {
     struct mp_result *r = sh->s->result;
@@ -283,6 +293,7 @@ static void give(struct mp__share *sh, const struct mp_result *from)
     }
     give_matrix(sh, from);
     give_exchanges(sh, from);
+    give_faults(sh, from);
     if (r->model == NULL && from->model != NULL)
         r->model = strdup(from->model);
     s->left -= sh->count;

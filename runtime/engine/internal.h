@@ -210,7 +210,8 @@ struct mp__attempt {
     int status;
     unsigned is_hedge : 1, discard : 1, header_done : 1, wrong_dim : 1, retryable : 1, decoding : 1;
     unsigned first_byte : 1, counted : 1, streamed : 1;
-    uint8_t hops; /* redirects followed */
+    unsigned partial : 1; /* a reply that is short of items, and good for those it has */
+    uint8_t hops;         /* redirects followed */
     uint16_t nheaders;
     uint64_t received;
     struct mpp_hints hints;
@@ -255,6 +256,7 @@ void mp__attempt_free(struct mp__attempt *a);
 void mp__attempt_resume(struct mp__attempt *a); /* its streamed reply may go on */
 void mp__attempt_leave(struct mp__attempt *a);  /* its part is over while it still runs */
 enum mp__row_fault { MP__ROW_FINE, MP__ROW_DIMENSION, MP__ROW_TOO_MANY, MP__ROW_NO_MEMORY };
+const char *mp__row_words(enum mp__row_fault fault);
 /* Where the row's vector goes; NULL: *fault says why not. */
 float *mp__call_row(struct mp__call *call, uint64_t row, uint32_t dim, enum mp__row_fault *fault);
 
@@ -266,6 +268,9 @@ void mp__result_finish(struct mp_result *r, int view);
 /* Head, message, id and body in one block; lengths are the exchange's. NULL: out of memory. */
 char *mp__exchange_pack(struct mp_exchange *x, const char *head, const char *message,
                         const char *id, const char *body);
+int mp__result_fault(struct mp_result *r, uint64_t row, const char *why); /* or MP_ENOMEM */
+/* Takes over the rows that a good reply has no vector for; how many, or MP_ENOMEM. */
+int mp__result_faults(struct mp_result *r, uint64_t first, const struct mp__decoder *d);
 void mp__result_seal(struct mp__call *call, enum mp_kind kind, mp__time now);
 
 /* ---- hooks ---- */

@@ -90,6 +90,46 @@ int mp__result_add(struct mp__call *call, const struct mp_exchange *x, const cha
     return 0;
 }
 
+/* A list that doubles at each power of two needs no capacity beside it. */
+int mp__result_fault(struct mp_result *r, uint64_t row, const char *why)
+{
+    size_t n = r->nfaults;
+    if ((n & (n - 1)) == 0) {
+        struct mp_row_error *v = realloc(r->faults, (n != 0 ? 2 * n : 1) * sizeof(*v));
+        if (v == NULL)
+            return MP_ENOMEM;
+        r->faults = v;
+    }
+    r->faults[r->nfaults++] = (struct mp_row_error){row, why != NULL ? strdup(why) : NULL};
+    r->rows_ok--;
+    return 0;
+}
+
+int mp__result_faults(struct mp_result *r, uint64_t first, const struct mp__decoder *d)
+{
+    size_t before = r->nfaults;
+    uint32_t n = mp__decoder_faults(d);
+    char why[128];
+    for (uint32_t k = 0; k < n; k++) {
+        uint64_t row = first + mp__decoder_fault(d, k, why, sizeof(why));
+        if (mp__result_fault(r, row, why) == 0)
+            continue;
+        while (r->nfaults > before) { /* the rows fail together */
+            free((char *)r->faults[--r->nfaults].message);
+            r->rows_ok++;
+        }
+        return MP_ENOMEM;
+    }
+    return (int)n;
+}
+
+static int by_row(const void *a, const void *b)
+{
+    const struct mp_row_error *x = a;
+    const struct mp_row_error *y = b;
+    return (x->row > y->row) - (x->row < y->row);
+}
+
 static int by_first(const void *a, const void *b)
 {
     const struct mp_exchange *x = a;
@@ -119,6 +159,8 @@ static void blank_failed_rows(struct mp_result *r)
     }
     if (row < r->rows)
         nan_rows(r->matrix, row, r->rows);
+    for (size_t i = 0; i < r->nfaults; i++)
+        nan_rows(r->matrix, r->faults[i].row, r->faults[i].row + 1);
 }
 
 static void close_gaps(struct mp__call *call)
@@ -142,6 +184,8 @@ static void sort_exchanges(struct mp_result *r)
 void mp__result_finish(struct mp_result *r, int view)
 {
     sort_exchanges(r);
+    if (r->nfaults > 1)
+        qsort(r->faults, r->nfaults, sizeof(*r->faults), by_row);
     if (r->matrix != NULL && r->rows_ok == 0) {
         mp_matrix_unref(r->matrix);
         r->matrix = NULL;
@@ -176,6 +220,9 @@ void mp_result_free(struct mp_result *r)
     for (size_t i = 0; i < r->nexchanges; i++)
         free((char *)r->exchanges[i].data);
     free(r->exchanges);
+    for (size_t i = 0; i < r->nfaults; i++)
+        free((char *)r->faults[i].message);
+    free(r->faults);
     mp_matrix_unref(r->matrix);
     free((char *)r->model);
     free(r);

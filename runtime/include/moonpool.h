@@ -403,6 +403,11 @@ MP_API const char *mp_exchange_message(const struct mp_exchange *x);
 MP_API const char *mp_exchange_request_id(const struct mp_exchange *x);
 MP_API const char *mp_exchange_body(const struct mp_exchange *x);
 
+struct mp_row_error { /* a row without a vector in a reply that was good for others */
+    uint64_t row;
+    const char *message; /* NULL: there was no memory for it */
+};
+
 struct mp_result {
     uint64_t ticket;
     enum mp_kind kind; /* NONE: ran to its end. CANCELLED, TOTAL_TIMEOUT, CLOSED: cut short; rows
@@ -421,6 +426,8 @@ struct mp_result {
     int kept;           /* private */
     uint64_t first_row; /* of the matrix: where row 0 stands. 0 but for a batcher's, whose matrix is
                            shared by everybody in the same request */
+    struct mp_row_error *faults; /* sorted by row; their exchanges are fine */
+    size_t nfaults;
 };
 
 typedef void mp_done_fn(void *arg, const struct mp_result *result);

@@ -23,7 +23,7 @@ static const char *text_field(lua_State *L, const char *name)
                                                                             : NULL;
 }
 
-/* "kind: message", and after how many attempts when there were several. */
+/* "kind: message"; which row it is about, and after how many attempts when there were several. */
 static int l_tostring(lua_State *L)
 {
     luaL_checktype(L, 1, LUA_TTABLE);
@@ -32,8 +32,14 @@ static int l_tostring(lua_State *L)
     const char *message = text_field(L, "message");
     (void)text_field(L, "attempts");
     lua_Integer attempts = lua_tointeger(L, -1);
-    lua_pushfstring(L, "%s: %s", kind != NULL ? kind : "error",
-                    message != NULL ? message : "(no message)");
+    (void)text_field(L, "row");
+    lua_Integer row = lua_tointeger(L, -1);
+    kind = kind != NULL ? kind : "error";
+    message = message != NULL ? message : "(no message)";
+    if (row > 0)
+        lua_pushfstring(L, "%s: row %I: %s", kind, row, message);
+    else
+        lua_pushfstring(L, "%s: %s", kind, message);
     if (attempts > 1) {
         lua_pushfstring(L, " (after %d attempts)", (int)attempts);
         lua_concat(L, 2);

@@ -142,14 +142,20 @@ describe("conformance: defects of the peers", function()
     local short = rig.embedder(function(seen)
       local reply = rig.embeddings(seen.body.input)
       reply.data[#reply.data] = nil
+      if seen.body.model == "unnamed" then
+        for _, item in ipairs(reply.data) do item.index = nil end
+      end
       return { json = reply }
     end)
     local client = rig.client(short, { retry = false })
-    local res, err = client:embed { input = rig.texts(3) }
+    local res, err = client:embed { input = rig.texts(3), model = "unnamed" }
     assert.is_nil(res)
     assert.equal("decode", err.kind)
     assert.equal(3, #err.errors)
-    for _, call in ipairs { { "rerank", { query = "q", texts = { "a", "b" } }, '[{"index":0,"score":1}]' },
+    res = assert(client:embed { input = rig.texts(3) }) -- whose indices say which is missing
+    assert.is_false(res.ok)
+    assert.same({ 1, 3, "decode" }, { #res.errors, res.errors[1].index, res.errors[1].error.kind })
+    for _, call in ipairs { { "rerank", { query = "q", texts = { "a", "b" } }, '[{"score":1}]' },
       { "classify", { inputs = { "a", "b" } }, '[[{"label":"x","score":1}]]' } } do
       local server = rig.serve(function()
         return { body = call[3], headers = { ["content-type"] = "application/json" } }

@@ -94,9 +94,9 @@ describe("rerank", function()
   end)
 
   it("refuses replies that do not fit", function()
-    for _, body in ipairs { '[]', '[{"index":0,"score":1}]', '[{"index":0,"score":1},{"index":0,"score":1}]',
-      '[{"index":0,"score":1},{"index":2,"score":1}]', '[{"index":0,"score":1},{"index":1}]',
-      '[{"index":0,"score":1},{"index":1,"score":"x"}]', '{}', '{"error":1}', 'null', '3', '[1,2]',
+    for _, body in ipairs { '[]', '[{"score":1}]', '[{"index":0,"score":1},{"index":0,"score":1}]',
+      '[{"index":0,"score":1},{"index":2,"score":1}]', '[{"index":0},{"index":1}]',
+      '[{"index":0,"score":null},{"index":1,"score":"x"}]', '{}', '{"error":1}', 'null', '3', '[1,2]',
       '[{"index":0,"score":1},{"index":1,"score":2}', '<html>' } do
       local client = rig.client(rig.serve(function()
         return { body = body, headers = { ["content-type"] = "application/json" } }
@@ -192,7 +192,7 @@ describe("classify", function()
     for _, inputs in ipairs { {}, { 5 }, { { "a", "b", "c" } }, { {} }, { { 1 } }, { "a", true } } do
       assert.has_error(function() client:classify { inputs = inputs } end)
     end
-    for _, body in ipairs { "[]", "[[]]", "{}", '[[{"label":"a"}],[{"label":"a","score":1}]]',
+    for _, body in ipairs { "[]", "[[]]", "{}", '[[{"label":"a"}],[{"score":1}]]',
       "[1,2]", "null", "[[1],[2]]" } do
       local c = rig.client(rig.serve(function()
         return { body = body, headers = { ["content-type"] = "application/json" } }

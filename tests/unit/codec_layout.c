@@ -115,9 +115,9 @@ static void test_nested(void **state)
     assert_int_equal(mp__decoder_cuts(d), 1);
     mp__decoder_free(d);
     bad(TEXT(vertex, 1, "{\"predictions\":[{\"embeddings\":{\"value\":[1]}}]}"),
-        "item 0 has no \"embeddings.values\"");
+        "its item has no vector");
     bad(TEXT(vertex, 1, "{\"predictions\":[{\"embeddings\":[{\"values\":[1]}]}]}"),
-        "has no \"embeddings.values\"");
+        "its item has no vector");
     bad(TEXT(vertex, 1, "{\"predictions\":[{\"embeddings\":{\"values\":[1],\"values\":[1]}}]}"),
         "two vectors");
 }
@@ -148,7 +148,7 @@ static void test_tensor(void **state)
     bad(TEXT(kserve, 2, "{\"outputs\":[{\"shape\":[4,1],\"data\":[1,-2,3,4]}]}"),
         "tensor of 4 rows, 2 were sent");
     bad(TEXT(kserve, 2, "{\"outputs\":[{\"data\":[]}]}"), "reply has 0 vectors");
-    bad(TEXT(kserve, 2, "{\"outputs\":[{\"data\":[1,null]}]}"), "is not a number");
+    bad(TEXT(kserve, 2, "{\"outputs\":[{\"data\":[1,null]}]}"), "element 2 of the vector is null");
     bad(TEXT(kserve, 2, "{\"outputs\":[{\"data\":[1,2"), "truncated JSON");
     bad(TEXT(kserve, 1, "{\"outputs\":[{\"name\":\"e\"}]}"), "no list");
 }
@@ -173,7 +173,7 @@ static void test_binary_tensor(void **state)
     bad(BYTES(kserve, 1, "58", HEAD("1", "1", "FP32") "\x00\x00\x80"), "broke off");
     bad(BYTES(kserve, 1, "58", HEAD("1", "1", "FP32") "\x00\x00\x80\x3f!"), "trailing bytes");
     bad(BYTES(kserve, 1, "58", HEAD("1", "1", "FP32") "\x00\x00\xc0\x7f"),
-        "NaN or infinity in row 0");
+        "NaN or infinity in the vector");
     bad(BYTES(kserve, 1, "40", HEAD("1", "1", "FP32") "\x00\x00\x80\x3f"), "in its middle");
     bad(BYTES(kserve, 1, "x", HEAD("1", "1", "FP32") "\x00\x00\x80\x3f"), "not a length");
     bad(BYTES(kserve, 1, "900", HEAD("1", "1", "FP32") "\x00\x00\x80\x3f"), "trailing bytes");
@@ -213,7 +213,7 @@ static void test_packed(void **state)
         "index 2 out of range");
     bad(BYTES(packed, 2, "{\"data\":[" AT(0, 0, 4, 1) "," AT(1, 8, 16, 2) "]}", bytes), "gap");
     bad(BYTES(packed, 2, "{\"data\":[" AT(0, 0, 4, 1) "," AT(1, 4, 16, 3) "]}", bytes),
-        "row 1 has dimension 3");
+        "vector 2 has dimension 3");
     bad(BYTES(packed, 1, "{\"data\":[" AT(0, 0, 16, 8) "]}", bytes), "makes no sense");
     bad(BYTES(packed, 1,
               "{\"data\":[{\"index\":0,\"start\":0,\"end\":8,\"embed_dtype\":\"fp8_e4m3\"}]}",

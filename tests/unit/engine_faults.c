@@ -208,13 +208,13 @@ static void test_wrong_replies(void **state)
     static const struct {
         const char *reply, *word;
     } cases[] = {
-        {"{\"data\":[{\"embedding\":[1,2],\"index\":0}]}", "2 were sent"},
-        {"{\"data\":[{\"embedding\":[1,2],\"index\":0},{\"embedding\":[1],\"index\":1}]}",
-         "dimension"},
+        {"{\"data\":[{\"embedding\":[1,2]}]}", "2 were sent"},
+        {"{\"data\":[{\"embedding\":[],\"index\":0},{\"embedding\":[1e40],\"index\":1}]}",
+         "no vector of 2 is sound; the first: the vector is empty"},
         {"{\"data\":[{\"embedding\":[1],\"index\":0},{\"embedding\":[1],\"index\":0}]}",
          "duplicate"},
         {"{\"data\":[{\"embedding\":[1],\"index\":0},{\"embedding\":[1],\"index\":5}]}", "range"},
-        {"{\"data\":[{\"embedding\":[1],\"index\":0},{\"embedding\":[NaN],\"index\":1}]}", ""},
+        {"{\"data\":[{\"embedding\":[1],\"index\":0},{\"embedding\":[N],\"index\":1}]}", ""},
         {"{\"data\":[{\"embedding\":[1],\"index\":0},{\"embedding\":[1],\"index\":1}]} x",
          "trailing"},
         {"{\"data\":[{\"embedding\":[1],\"index\":0},{\"embedding\":[1],\"ind", "truncated"},
@@ -240,6 +240,43 @@ static void test_wrong_replies(void **state)
         assert_int_equal(x->attempts, 2); /* once more, then believed */
         if (strstr(mp_exchange_message(x), cases[i].word) == NULL)
             fail_msg("case %u: '%s' lacks '%s'", i, mp_exchange_message(x), cases[i].word);
+    }
+    rig_close(&rig);
+}
+
+/* What is wrong with one vector is no matter of the others, nor of the reply. */
+static void test_wrong_rows(void **state)
+{
+    static const struct {
+        const char *reply, *message;
+        int attempts;
+    } cases[] = {
+        {"{\"data\":[{\"embedding\":[1,2],\"index\":0}]}", "the reply has no vector for it", 2},
+        {"{\"data\":[{\"embedding\":[1,2]},{\"embedding\":[1]}]}",
+         "the vector has dimension 1, expected 2", 1},
+        {"{\"data\":[{\"embedding\":[1,2],\"index\":0},{\"embedding\":[NaN],\"index\":1}]}",
+         "element 1 of the vector is NaN or infinite", 1},
+    };
+    struct rig rig;
+    struct mp_policy p = quick();
+    (void)state;
+    rig_open(&rig);
+    rig.serve = serve_fixed;
+    quick_client(&rig, &p);
+    for (unsigned i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+        reply = cases[i].reply;
+        struct mp_request q = embed(&rig, 2, &p);
+        rig_submit(&rig, &q);
+        rig_run(&rig, i + 1);
+        const struct mp_result *r = rig.last;
+        assert_int_equal(r->exchanges[0].kind, MP_KIND_NONE);
+        assert_int_equal(r->exchanges[0].attempts, cases[i].attempts);
+        assert_int_equal(r->rows_ok, 1);
+        assert_int_equal(r->nfaults, 1);
+        assert_int_equal(r->faults[0].row, 1);
+        assert_string_equal(r->faults[0].message, cases[i].message);
+        assert_true(mp_matrix_data(r->matrix)[0] == 1 && mp_matrix_data(r->matrix)[1] == 2);
+        assert_true(isnan(mp_matrix_data(r->matrix)[2]) && isnan(mp_matrix_data(r->matrix)[3]));
     }
     rig_close(&rig);
 }
@@ -311,7 +348,7 @@ static void test_bad_utf8_fails_alone(void **state)
     const struct mp_exchange *bad = &rig.last->exchanges[1];
     assert_int_equal(bad->first, 4);
     assert_int_equal(bad->kind, MP_KIND_INVALID);
-    assert_string_equal(mp_exchange_message(bad), "row 5: invalid UTF-8 at byte 2");
+    assert_string_equal(mp_exchange_message(bad), "invalid UTF-8 at byte 2");
     assert_true(isnan(mp_matrix_data(rig.last->matrix)[12]));
     assert_float_equal(mp_matrix_data(rig.last->matrix)[15], 5.0f, 0);
     rig_close(&rig);
@@ -460,6 +497,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_one_byte_chunks_shuffled),
         cmocka_unit_test(test_mixture_of_faults),
         cmocka_unit_test(test_wrong_replies),
+        cmocka_unit_test(test_wrong_rows),
         cmocka_unit_test(test_poison_rows_stand_alone),
         cmocka_unit_test(test_bad_utf8_fails_alone),
         cmocka_unit_test(test_too_large),

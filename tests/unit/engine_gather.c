@@ -105,6 +105,29 @@ static void test_requests_that_differ_are_not_joined(void **state)
     shut();
 }
 
+static void test_a_row_without_vector_is_its_owners(void **state)
+{
+    (void)state;
+    open_slots(1, 8);
+    hold = 1;
+    put_one(&wants[0], "", "");
+    run_until_held(1);
+    for (unsigned i = 1; i <= 4; i++) {
+        struct mp_request q = request_of(&wants[i], i == 4 ? 12 : 2, i == 3 ? "n" : "");
+        wants[i].bad = i == 3 ? 2 : 0;
+        put(&wants[i], &q, NULL);
+    }
+    hold = 0;
+    release();
+    rig_run(&rig, 5);
+    assert_int_equal(wants[3].kind, MP_KIND_NONE);
+    assert_int_equal(wants[3].exchange_kind, MP_KIND_NONE);
+    assert_ptr_equal(wants[3].matrix, NULL); /* no row of it is sound */
+    assert_non_null(wants[2].matrix);
+    assert_non_null(wants[4].matrix);
+    shut();
+}
+
 static void test_usage_sums_exactly(void **state)
 {
     (void)state;
@@ -407,6 +430,7 @@ int main(void)
         cmocka_unit_test(test_submissions_of_one_turn_share),
         cmocka_unit_test(test_max_wait_is_the_oldests),
         cmocka_unit_test(test_requests_that_differ_are_not_joined),
+        cmocka_unit_test(test_a_row_without_vector_is_its_owners),
         cmocka_unit_test(test_usage_sums_exactly),
         cmocka_unit_test(test_poison_harms_its_owner_only),
         cmocka_unit_test(test_much_poison),

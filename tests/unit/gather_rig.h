@@ -2,7 +2,8 @@
  * gather_rig.h - a batcher on the engine's rig, and what every submission has to come to.
  *
  * The server's vector of the text "k..." is {k, -k}; its usage counts 10 tokens a request and one a
- * byte of text. A text with an x is refused with 400, together with the whole request.
+ * byte of text. A text with an x is refused with 400, together with the whole request; one with an n
+ * gets null for its vector.
  */
 #ifndef GATHER_RIG_H
 #define GATHER_RIG_H
@@ -45,7 +46,10 @@ static inline unsigned answer(const char *body, char *out, size_t cap, int *bad,
         const char *end = strchr(p + 1, '"');
         long k = strtol(p + 1, NULL, 10);
         *bad |= memchr(p, 'x', (size_t)(end - p)) != NULL;
-        len += (size_t)snprintf(out + len, cap - len, "%s{\"index\":%u,\"embedding\":[%ld,%ld]}",
+        int null = memchr(p, 'n', (size_t)(end - p)) != NULL;
+        len += (size_t)snprintf(out + len, cap - len,
+                                null ? "%s{\"index\":%u,\"embedding\":null}"
+                                     : "%s{\"index\":%u,\"embedding\":[%ld,%ld]}",
                                 rows > 0 ? "," : "", rows, k, -k);
         bytes += (unsigned)(end - p - 1);
         rows++;
@@ -105,6 +109,14 @@ static struct want {
 } wants[MANY];
 static unsigned finished;
 
+static inline int has_fault(const struct mp_result *r, uint64_t row)
+{
+    for (size_t i = 0; i < r->nfaults; i++)
+        if (r->faults[i].row == row && strcmp(r->faults[i].message, "the vector is null") == 0)
+            return 1;
+    return 0;
+}
+
 static inline void on_done(void *arg, const struct mp_result *r)
 {
     struct want *w = arg;
@@ -130,11 +142,10 @@ static inline void on_done(void *arg, const struct mp_result *r)
             assert_true(r->first_row + row < mp_matrix_rows(r->matrix));
             const float *v = mp_matrix_data(r->matrix) + 2 * (r->first_row + row);
             float k = (float)(w->first + (long)row);
-            if (x->kind != MP_KIND_NONE) {
+            if (x->kind != MP_KIND_NONE || has_fault(r, row)) {
                 assert_true(isnan(v[0]));
                 w->bad_row = row;
-            }
-            if (x->kind == MP_KIND_NONE && w->check_rows)
+            } else if (w->check_rows)
                 assert_true(v[0] == k && v[1] == -k);
         }
     }

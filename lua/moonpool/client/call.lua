@@ -388,6 +388,17 @@ local cut_short = {
   closed = "the client was closed",
 }
 
+-- Rows of a good reply that have no vector; the first of their errors.
+local function faults(client, r, k, list)
+  local found = core.result_faults(r, k)
+  for _, e in ipairs(found) do
+    e.error.endpoint = client.urls[e.error.endpoint_index]
+    e.error.endpoint_index = nil
+    list[#list + 1] = e
+  end
+  return found[1] and found[1].error
+end
+
 --- The list of {index=, error=} of a result's rows, and the error that stands for all of them.
 function M.errors(client, r, info)
   local list, first = {}, nil
@@ -408,6 +419,9 @@ function M.errors(client, r, info)
       M.explain(client, x.error)
       for i = x.first, x.first + x.count - 1 do list[#list + 1] = { index = i, error = x.error } end
       first = first or x.error
+    else
+      local fault = faults(client, r, k, list)
+      first = first or fault
     end
     row = x.first + x.count
   end

@@ -50,34 +50,117 @@ local function list_of(body, desc)
   return list, doc
 end
 
--- The scores of a reply for `count` texts: every index once, or the best `wanted` of them.
+-- The 0-based position that an item names, nil when it names none; false when it is no position.
+local function position(item, name)
+  local v = item[name]
+  if v == nil or v == json.null then
+    return nil
+  end
+  if type(v) == "string" then
+    v = v:find "^%d+$" and tonumber(v)
+  end
+  return type(v) == "number" and v >= 0 and math.tointeger(v) or false
+end
+
+-- The items of a list by their positions, and which came without one.
+local function by_position(list, count, desc)
+  local at, unnamed = {}, {}
+  for k, item in ipairs(list) do
+    if type(item) ~= "table" then
+      return bad("item %d is no score", k)
+    end
+    local index = position(item, desc.reply.index)
+    if index == false or index and index >= count then
+      return bad("item %d: index %s is out of range: %d were sent", k,
+        tostring(item[desc.reply.index]), count)
+    elseif index == nil then
+      unnamed[#unnamed + 1] = k
+    elseif at[index] then
+      return bad("duplicate index %d", index)
+    else
+      at[index] = item
+    end
+  end
+  return at, unnamed
+end
+
+-- The order stands in for positions that are missing. In a list sorted by score it cannot: but if one
+-- item alone lacks its position (a zero left out) it is the one that nobody else names.
+local function place_unnamed(at, unnamed, list, count)
+  local taken
+  for _, k in ipairs(unnamed) do taken = taken or at[k - 1] and k - 1 end
+  if taken and #unnamed == 1 and #list == count then
+    for i = 0, count - 1 do
+      if not at[i] then
+        at[i] = list[unnamed[1]]
+      end
+    end
+  elseif taken then
+    return bad("duplicate index %d: an item without one stands there", taken)
+  else
+    for _, k in ipairs(unnamed) do at[k - 1] = list[k] end
+  end
+  return true
+end
+
+-- The scores of a reply for `count` texts, `wanted` of them at least; {position = what is wrong}.
 local function scores(body, count, wanted, desc)
   local list, doc = list_of(body, desc)
   if not list then
     return nil, doc
   end
-  if #list ~= wanted then
+  if #list > count then
+    return bad("the reply has %d scores, %d were sent", #list, count)
+  end
+  local at, unnamed = by_position(list, count, desc)
+  if not at then
+    return nil, unnamed
+  end
+  local ok, err = place_unnamed(at, unnamed, list, count)
+  if not ok then
+    return nil, err
+  end
+  -- The best of all were asked for, or an item without position may be any of the missing.
+  if #list < wanted and (wanted < count or #unnamed > 0 or #list == 0) then
     return bad("the reply has %d scores, %d were asked for", #list, wanted)
   end
-  local seen, out = {}, {}
-  for k, item in ipairs(list) do
-    if type(item) ~= "table" then
-      return bad("item %d is no score", k)
+  local out, wrong = {}, {}
+  for i = 0, count - 1 do
+    local score = at[i] and at[i][desc.reply.score]
+    if type(score) == "number" and score == score then
+      out[#out + 1] = { index = i, score = score }
+    elseif at[i] then
+      wrong[i] = (score == nil or score == json.null) and "the score is null" or "the score is not a number"
+    elseif wanted == count then
+      wrong[i] = "the reply has no score for it"
     end
-    local index, score = item[desc.reply.index], item[desc.reply.score]
-    if math.type(index) ~= "integer" or index < 0 or index >= count then
-      return bad("index %s of item %d is out of range", tostring(index), k)
+  end
+  return out, doc, wrong
+end
+
+-- The labels of one input, or nil, why.
+local function labels_of(item, desc)
+  if item == json.null then
+    return nil, "the result is null"
+  end
+  if type(item) ~= "table" or #item == 0 and next(item) ~= nil then
+    return nil, "the result is no list of labels"
+  end
+  local row = {}
+  for k, one in ipairs(item) do
+    if type(one) ~= "table" then
+      return nil, "the result is no list of labels"
     end
-    if seen[index] then
-      return bad("duplicate index %d", index)
+    local label, score = one[desc.reply.label], one[desc.reply.score]
+    if label == nil or label == json.null then
+      return nil, ("label %d is null"):format(k)
     end
     if type(score) ~= "number" or score ~= score then
-      return bad("item %d has no score", k)
+      return nil, ("the score of label %d is not a number"):format(k)
     end
-    seen[index] = true
-    out[k] = { index = index, score = score }
+    row[k] = { label = label, score = score }
   end
-  return out, doc
+  return row
 end
 
 local function labels(body, count, desc)
@@ -92,25 +175,16 @@ local function labels(body, count, desc)
   if #list ~= count then
     return bad("the reply has %d results, %d were sent", #list, count)
   end
-  local out = {}
+  local out, wrong = {}, {}
   for i, item in ipairs(list) do
-    if type(item) ~= "table" then
-      return bad("result %d is no list of labels", i)
+    local row, why = labels_of(item, desc)
+    if row then
+      out[i] = row
+    else
+      wrong[i - 1] = why
     end
-    local row = {}
-    for k, one in ipairs(item) do
-      if type(one) ~= "table" then
-        return bad("result %d is no list of labels", i)
-      end
-      local label, score = one[desc.reply.label], one[desc.reply.score]
-      if label == nil or type(score) ~= "number" then
-        return bad("result %d has no label or score", i)
-      end
-      row[k] = { label = label, score = score }
-    end
-    out[i] = row
   end
-  return out, doc
+  return out, doc, wrong
 end
 
 -- ---- results ---------------------------------------------------------------------------------------------
@@ -167,8 +241,33 @@ local function add_usage(usage, doc)
   return usage
 end
 
+-- What an exchange knows goes into an error that was found in its reply.
+local function of_exchange(state, err, x)
+  err.status, err.attempts, err.request_id = x.status, x.attempts, x.request_id
+  err.endpoint, err.retryable = state.urls[x.endpoint], true
+  return err
+end
+
+-- The errors of an exchange whose reply is wrong as a whole, or for single rows ({position = why}).
+local function add_errors(state, errors, x, why, wrong)
+  local first, n = nil, 0
+  for i = 0, x.count - 1 do
+    local err = why
+    if wrong and wrong[i] then
+      err = call.error("decode", wrong[i], { row = x.first + i })
+    end
+    if err then
+      n = n + 1
+      errors[#errors + 1] = { index = x.first + i, error = of_exchange(state, err, x) }
+      first = first or err
+    end
+  end
+  return n, first
+end
+
 -- Runs the spec; `take(body, first, count)` is called for each good exchange and returns the parsed
--- reply's document, or nil, err. Returns a half-made result, or nil, err.
+-- reply's document and {position = what is wrong with the row}, or nil, err. Returns a half-made
+-- result, or nil, err.
 local function collect(state, spec, take)
   local r, err = call.run(state, spec, 3)
   if not r then
@@ -183,15 +282,12 @@ local function collect(state, spec, take)
   for k = 1, info.exchanges do
     local x = core.result_exchange(r, k)
     if not x.error then
-      local doc, why = take(core.result_body(r, k), x.first, x.count)
+      local doc, more = take(core.result_body(r, k), x.first, x.count)
+      local n, fault = add_errors(state, errors, x, not doc and more, doc and more)
+      good = good + x.count - n
+      first = first or fault
       if doc then
-        good = good + x.count
         usage = add_usage(usage, doc)
-      else
-        why.status, why.attempts, why.request_id = x.status, x.attempts, x.request_id
-        why.endpoint, why.retryable = state.urls[x.endpoint], true
-        for i = x.first, x.first + x.count - 1 do errors[#errors + 1] = { index = i, error = why } end
-        first = first or why
       end
     end
   end
@@ -250,7 +346,7 @@ function client.methods.rerank(self, opts)
   spec.prefix, spec.suffix = call.frame(desc.rows, call.fields(desc, with_model(state, o), extra))
   local all = {}
   local res, err = collect(state, spec, function(body, first, count)
-    local list, doc = scores(body, count, math.min(wanted or count, count), desc)
+    local list, doc, wrong = scores(body, count, math.min(wanted or count, count), desc)
     if not list then
       return nil, doc
     end
@@ -261,7 +357,7 @@ function client.methods.rerank(self, opts)
       end
       all[#all + 1] = item
     end
-    return doc
+    return doc, wrong
   end)
   if not res then
     return nil, err
@@ -325,12 +421,12 @@ function client.methods.classify(self, opts)
   spec.prefix, spec.suffix = call.frame(desc.rows, call.fields(desc, with_model(state, o)))
   local out = {}
   local res, err = collect(state, spec, function(body, first, count)
-    local list, doc = labels(body, count, desc)
+    local list, doc, wrong = labels(body, count, desc)
     if not list then
       return nil, doc
     end
-    for i, row in ipairs(list) do out[first + i - 1] = row end
-    return doc
+    for i, row in pairs(list) do out[first + i - 1] = row end
+    return doc, wrong
   end)
   if not res then
     return nil, err

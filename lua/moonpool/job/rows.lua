@@ -115,9 +115,9 @@ end
 
 -- ---- the output ---------------------------------------------------------------------------------
 
--- The client counts rows within a call, which would mislead here.
+-- What is told of an error. Its row counts within a call, so it stays out.
 local function public_error(err)
-  local message = tostring(err.message or err):gsub("^row %d+: ", "")
+  local message = tostring(err.message or err)
   return { kind = err.kind or "invalid", message = message, status = err.status, code = err.code }
 end
 rowjob.public_error = public_error

@@ -157,7 +157,47 @@ static int l_result_exchange(lua_State *L)
     lua_setfield(L, -2, "headers");
     if (x->kind != MP_KIND_NONE) {
         push_error(L, x, mp_kind_name(x->kind), mp_exchange_message(x));
+        if (x->attempts == 0 && x->kind == MP_KIND_INVALID) /* refused before anything was sent */
+            put_int(L, "row", (lua_Integer)x->first + 1);
         lua_setfield(L, -2, "error");
+    }
+    return 1;
+}
+
+/* The first fault at or behind `row`. */
+static size_t fault_from(const struct mp_result *r, uint64_t row)
+{
+    size_t lo = 0, hi = r->nfaults;
+    while (lo < hi) {
+        size_t mid = lo + (hi - lo) / 2;
+        if (r->faults[mid].row < row)
+            lo = mid + 1;
+        else
+            hi = mid;
+    }
+    return lo;
+}
+
+/* core.result_faults(r, k) -> list of {index=, error=}: rows of a good exchange without a vector */
+static int l_result_faults(lua_State *L)
+{
+    const struct mp_result *r = check_result(L);
+    lua_Integer k = luaL_checkinteger(L, 2);
+    luaL_argcheck(L, k >= 1 && (uint64_t)k <= r->nexchanges, 2, "no such exchange");
+    struct mp_exchange x = r->exchanges[k - 1];
+    size_t i = fault_from(r, x.first);
+    x.body_len = 0;
+    x.retryable = 1;
+    lua_newtable(L);
+    for (lua_Integer n = 1; i < r->nfaults && r->faults[i].row < x.first + x.count; i++, n++) {
+        const char *why = r->faults[i].message;
+        lua_Integer row = (lua_Integer)r->faults[i].row + 1;
+        lua_createtable(L, 0, 2);
+        put_int(L, "index", row);
+        push_error(L, &x, "decode", why != NULL ? why : "the vector is wrong");
+        put_int(L, "row", row);
+        lua_setfield(L, -2, "error");
+        lua_rawseti(L, -2, n);
     }
     return 1;
 }
@@ -276,13 +316,11 @@ static int l_result_rows(lua_State *L)
 
 void mp__open_result(lua_State *L)
 {
-    static const luaL_Reg functions[] = {{"result_info", l_result_info},
-                                         {"result_matrix", l_result_matrix},
-                                         {"result_exchange", l_result_exchange},
-                                         {"result_body", l_result_body},
-                                         {"result_rows", l_result_rows},
-                                         {"matrix_scatter", l_matrix_scatter},
-                                         {NULL, NULL}};
+    static const luaL_Reg functions[] = {
+        {"result_info", l_result_info},         {"result_matrix", l_result_matrix},
+        {"result_exchange", l_result_exchange}, {"result_body", l_result_body},
+        {"result_faults", l_result_faults},     {"result_rows", l_result_rows},
+        {"matrix_scatter", l_matrix_scatter},   {NULL, NULL}};
     luaL_newmetatable(L, MP__RESULT_TYPE);
     lua_pushcfunction(L, l_result_gc);
     lua_setfield(L, -2, "__gc");
