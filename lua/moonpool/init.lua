@@ -25,6 +25,8 @@ local parts = {
   jsonl = { "moonpool.jsonl" },
   serve = { "moonpool.serve", "serve" },
   mock = { "moonpool.mock", "new" },
+  metrics = { "moonpool.metrics", "text" },
+  gateway = { "moonpool.gateway", "new" },
   simulate = { "moonpool.simulate", "run" },
 }
 

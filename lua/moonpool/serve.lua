@@ -18,7 +18,8 @@ local rules = {
   max_body = rule.count, max_head = rule.count, max_headers = rule.count,
   max_connections = rule.count,
   header_timeout = rule.positive, body_timeout = rule.positive,
-  idle_timeout = rule.positive, write_timeout = rule.positive,
+  idle_timeout = rule.positive, write_timeout = rule.positive, total_body_timeout = rule.positive,
+  reuse_port = rule.boolean,
 }
 
 local server = {}
@@ -27,10 +28,13 @@ server.__name = "moonpool.server"
 
 -- ---- one request --------------------------------------------------------------------------------
 
--- The values of the stream, a function called until it gives nil, as chunks; waits where the client
--- is slower. A stream cut off by an error ends without its last chunk, so the client can tell.
+-- The values of the stream, called until it gives nil, as chunks; waits where the client is slower. A
+-- stream that has __close is closed in the end, whatever happens. A stream cut off by an error ends
+-- without its last chunk, so the client can tell.
 local function pump(req, stream)
   local write = core.server_write
+  local meta = type(stream) == "table" and getmetatable(stream)
+  local held <close> = meta and meta.__close and stream or nil -- luacheck: ignore
   for chunk in stream do
     if not write(req, chunk) then
       break
@@ -143,8 +147,14 @@ function server:stats()
   return core.server_stats(self.handle)
 end
 
+-- The program that runs the script, as far as servers are its business: see M.hosted.
+local host
+
 --- Waits until the server is closed.
 function server:wait()
+  if host and host.wait and not self.awaited then
+    return host.wait(self)
+  end
   while not self.closed do
     self.ended:wait()
   end
@@ -154,8 +164,13 @@ function server:__tostring()
   return "moonpool.server (" .. (self.closed and "closed" or self.url) .. ")"
 end
 
-local function start(opts, run)
-  local handle, err = core.server_open(opts)
+local function start(opts, run, listen)
+  local given = {}
+  for name, value in pairs(opts) do
+    given[name] = value
+  end
+  given.listen = listen
+  local handle, err = core.server_open(given)
   if not handle then
     return nil, err
   end
@@ -173,15 +188,32 @@ end
 -- lives until it, or the scope in which it was made, is closed. nil and an error if it cannot listen.
 function M.serve(opts)
   options.check("serve", opts, rules, 2)
-  if not opts.listen or not opts.handler then
+  local listen = opts.listen
+  if host then
+    listen = host.listen(listen)
+  end
+  if not listen or not opts.handler then
     error("serve: listen and handler are needed", 2)
   end
-  return start(opts, answer)
+  local made, err = start(opts, answer, listen)
+  if made and host then
+    host.opened(made)
+  end
+  return made, err
 end
+
+--- Tells who runs the scripts of this process: by.listen(given) is where a server listens, by.opened(server)
+--- is called for each, by.wait(server) stands for server:wait(), and may wait with server.awaited set.
+function M.hosted(by)
+  host = by
+end
+
+--- What a server does with an error of its handler unless told otherwise.
+M.log_error = log
 
 -- For the mock: its handler sends the reply itself.
 function M.serve_raw(opts)
-  return start(opts, raw)
+  return start(opts, raw, opts.listen)
 end
 
 return M

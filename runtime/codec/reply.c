@@ -19,7 +19,7 @@ static const char *const quote[] = {"", "\"", ""};
 
 static const float *row_at(const struct mp_reply *r, size_t i)
 {
-    size_t row = r->rows != NULL ? r->rows[i] : i;
+    size_t row = r->rows != NULL ? r->rows[i] : r->first + i;
     return mp_matrix_data(r->matrix) + row * mp_matrix_cols(r->matrix);
 }
 

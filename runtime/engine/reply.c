@@ -20,6 +20,9 @@ static int check(const struct mp_reply *r)
         if (r->rows[i] >= rows)
             return mp__fail(MP_EINVAL, "reply: rows[%zu] is %zu, of a matrix with %zu rows", i,
                             r->rows[i], rows);
+    if (r->rows == NULL && (r->first > rows || r->nrows > rows - r->first))
+        return mp__fail(MP_EINVAL, "reply: %zu rows from %zu on, of a matrix with %zu", r->nrows,
+                        r->first, rows);
     return 0;
 }
 
@@ -31,8 +34,8 @@ int mp_reply_write(const struct mp_reply *reply, char **out, size_t *n)
     if (out == NULL || n == NULL)
         return mp__fail(MP_EINVAL, "reply: nowhere to write to");
     struct mp_reply r = *reply;
-    if (r.rows == NULL)
-        r.nrows = mp_matrix_rows(r.matrix);
+    if (r.rows == NULL && r.nrows == 0)
+        r.nrows = mp_matrix_rows(r.matrix) - r.first;
     struct mp__buf b;
     mp__buf_init(&b, 0);
     int err = mp__reply_add(&b, &r, &bad_row);

@@ -69,10 +69,11 @@ static void release(struct mp__conn *c)
 static void closed_cb(uv_handle_t *h)
 {
     struct mp__conn *c = h->data;
+    struct mp__http_server *s = c->server;
     mp__list_remove(&c->all);
     c->handle_open = 0;
-    c->server->handles--;
-    c->server->stats.open--;
+    s->handles--;
+    s->stats.open--;
     release(c);
 }
 

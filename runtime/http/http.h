@@ -29,16 +29,18 @@ struct mp__http_header {
     const char *value;
 };
 
-struct mp__http_config {    /* a zero field takes its default */
-    size_t max_head;        /* bytes of request line and headers: 65,536 */
-    size_t max_headers;     /* 100 */
-    size_t max_body;        /* bytes: 64 MiB */
-    size_t max_connections; /* 4,096; a further client is told 503 */
-    size_t high_water;      /* queued reply bytes above which a stream should wait: 262,144 */
-    double header_timeout;  /* from the first byte of a head to its end: 10 */
-    double body_timeout;    /* between two pieces of a body: 30 */
-    double idle_timeout;    /* between two requests: 75 */
-    double write_timeout;   /* between two bytes that the client takes of a reply: 60 */
+struct mp__http_config {       /* a zero field takes its default */
+    size_t max_head;           /* bytes of request line and headers: 65,536 */
+    size_t max_headers;        /* 100 */
+    size_t max_body;           /* bytes: 64 MiB */
+    size_t max_connections;    /* 4,096; a further client is told 503 */
+    size_t high_water;         /* queued reply bytes above which a stream should wait: 262,144 */
+    double header_timeout;     /* from the first byte of a head to its end: 10 */
+    double body_timeout;       /* between two pieces of a body: 30 */
+    double idle_timeout;       /* between two requests: 75 */
+    double write_timeout;      /* between two bytes that the client takes of a reply: 60 */
+    double total_body_timeout; /* for the whole of a body: 300 */
+    int reuse_port;            /* other processes may listen on the same port, each of them so */
     void (*on_request)(struct mp__http_request *req, void *arg);
     void (*on_quiet)(void *arg); /* once stopped: the last reply is written, or its client gone */
     void *arg;

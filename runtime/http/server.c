@@ -73,6 +73,7 @@ static void defaults(struct mp__http_config *c)
     c->high_water = c->high_water != 0 ? c->high_water : 262144;
     c->header_timeout = c->header_timeout > 0 ? c->header_timeout : 10;
     c->body_timeout = c->body_timeout > 0 ? c->body_timeout : 30;
+    c->total_body_timeout = c->total_body_timeout > 0 ? c->total_body_timeout : 300;
     c->idle_timeout = c->idle_timeout > 0 ? c->idle_timeout : 75;
     c->write_timeout = c->write_timeout > 0 ? c->write_timeout : 60;
 }
@@ -166,6 +167,17 @@ static void note_bound_port(struct mp__http_server *s, const char *host)
              s->port);
 }
 
+/* The kernel spreads new connections over all sockets that said so before they were bound. */
+static int share_port(uv_handle_t *handle)
+{
+    uv_os_fd_t fd;
+    int on = 1;
+    int err = uv_fileno(handle, &fd);
+    if (err == 0 && setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof(on)) != 0)
+        err = uv_translate_sys_error(errno);
+    return err;
+}
+
 static int listen_tcp(struct mp__http_server *s, const char *address)
 {
     char host[100], port[8];
@@ -179,10 +191,12 @@ static int listen_tcp(struct mp__http_server *s, const char *address)
     err = uv_getaddrinfo(s->loop, &find, NULL, host, port, &hints);
     if (err != 0)
         return err;
-    uv_tcp_init(s->loop, &s->uv.tcp);
+    uv_tcp_init_ex(s->loop, &s->uv.tcp, (unsigned int)find.addrinfo->ai_family);
     s->listening = 1;
     s->handles++;
-    err = uv_tcp_bind(&s->uv.tcp, find.addrinfo->ai_addr, 0);
+    err = s->config.reuse_port ? share_port(&s->uv.handle) : 0;
+    if (err == 0)
+        err = uv_tcp_bind(&s->uv.tcp, find.addrinfo->ai_addr, 0);
     uv_freeaddrinfo(find.addrinfo);
     s->uv.stream.data = s;
     if (err == 0)

@@ -114,8 +114,9 @@ enum mp_reply_format {
 struct mp_reply {
     size_t size;
     mp_matrix *matrix;
-    const size_t *rows; /* 0-based, in the order of the reply; NULL: all of the matrix */
-    size_t nrows;       /* of `rows` */
+    const size_t *rows; /* 0-based, in the order of the reply; NULL: nrows of them from `first` on */
+    size_t first;
+    size_t nrows;       /* 0 without `rows`: all from `first` on */
     uint32_t style;     /* enum mp_reply_style */
     uint32_t format;    /* enum mp_reply_format */
     const char *model, *id;

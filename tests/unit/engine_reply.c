@@ -74,6 +74,14 @@ static void rows_are_chosen_and_base64_is_their_bytes(void **state)
     expect(&r, "[[3,0.1,0],[0.25,-1,1e-7],[3,0.1,0]]");
     r.nrows = 0;
     expect(&r, "[]");
+    r = reply_of(m, MP_REPLY_TEI, MP_FORMAT_FLOAT);
+    r.first = 1;
+    expect(&r, "[[3,0.1,0]]");
+    r.first = 2;
+    expect(&r, "[]");
+    r.first = 0;
+    r.nrows = 1;
+    expect(&r, "[[0.25,-1,1e-7]]");
     r = reply_of(m, MP_REPLY_OPENAI, MP_FORMAT_BASE64);
     r.rows = rows;
     r.nrows = 1;
@@ -115,6 +123,12 @@ static void what_cannot_be_said_is_refused(void **state)
     r.rows = rows;
     r.nrows = 2;
     refused(&r, "rows[1]");
+    r.rows = NULL;
+    r.first = 1;
+    refused(&r, "2 rows from 1");
+    r.first = SIZE_MAX;
+    r.nrows = 1;
+    refused(&r, "rows from");
     r = reply_of(m, MP_REPLY_OPENAI, MP_FORMAT_FLOAT);
     r.model = "\xff";
     refused(&r, "UTF-8");

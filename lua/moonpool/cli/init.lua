@@ -12,7 +12,8 @@ local cli = {}
 
 --- In the order of the help. One whose module is not part of the build is left out.
 cli.names = {
-  "run", "repl", "embed", "search", "rerank", "classify", "post", "serve", "mock", "simulate",
+  "run", "repl", "embed", "search", "rerank", "classify", "post", "serve", "gateway", "mock",
+  "simulate",
 }
 
 local function is_known(name)

@@ -1,12 +1,7 @@
 -- moonpool.cli.serve: `moonpool serve SCRIPT.lua`: HTTP requests handled by the script's function.
---
--- A signal cancels only the wait for the server's end, not the tasks that answer: those have the grace
--- period. A second signal ends everything.
-local core = require "moonpool.core"
 local parser = require "moonpool.cli.parser"
-
-local DEFAULT_LISTEN = "127.0.0.1:8080"
-local DEFAULT_GRACE = 10 -- s
+local serve = require "moonpool.serve"
+local serving = require "moonpool.cli.serving"
 
 local M = {
   name = "serve",
@@ -32,45 +27,11 @@ Examples:
 function M.configure(p)
   p:argument("script", "Returns the handler, or starts its server itself."):argname "SCRIPT.lua"
   p:argument("args", "Arguments of the script."):args "*"
-  p:option("--listen", ("HOST:PORT (port 0: a free one) or unix:/path (default %s)."):format(DEFAULT_LISTEN))
-    :argname "WHERE"
-  p:option("--grace", ("Seconds for requests under way when it ends (default %d)."):format(DEFAULT_GRACE))
-    :argname "SECONDS":convert(parser.seconds)
+  serving.configure(p)
 end
 
 local function fail(message)
   parser.stop(1, "moonpool serve: " .. tostring(message) .. "\n")
-end
-
--- ---- the end ------------------------------------------------------------------------------------
-
-local function wait_for_all(servers, wait)
-  core.scope(function(scope)
-    core.set_interrupt(scope, true)
-    for _, server in ipairs(servers) do
-      scope:spawn(wait, server)
-    end
-  end)
-end
-
-local function close_all(servers, grace)
-  core.scope(function(scope)
-    for _, server in ipairs(servers) do
-      scope:spawn(server.close, server, grace)
-    end
-  end)
-end
-
--- Until all servers are closed, or a signal asks for it.
-local function run_until_told(servers, grace, wait)
-  local ok, err = pcall(wait_for_all, servers, wait)
-  if ok then
-    return
-  elseif not core.interrupted() then
-    error(err, 0)
-  end
-  close_all(servers, grace)
-  core.interrupt_over()
 end
 
 -- ---- the script ---------------------------------------------------------------------------------
@@ -79,32 +40,21 @@ local function bare(message)
   return (tostring(message):gsub("^[^\n:]+:%d+: ", ""))
 end
 
--- moonpool.serve as the script sees it: servers are known, say where they listen, and their wait
--- ends as the command's does.
-local function watched_serve(args, servers)
-  local serve = require("moonpool.serve").serve
-  return function(opts)
-    local given = {}
-    for name, value in pairs(opts) do
-      given[name] = value
-    end
-    local first = #servers == 0
-    given.listen = first and args.listen or opts.listen or DEFAULT_LISTEN
-    local ok, server, err = pcall(serve, given)
-    if not ok then
-      error(bare(server), 2)
-    elseif not server then
-      return nil, err
-    end
-    servers[#servers + 1] = server
-    servers.wait = servers.wait or server.wait
-    function server.wait()
-      run_until_told({ server }, args.grace, servers.wait)
-    end
-    io.stdout:write("listening on ", server.url, "\n")
-    io.stdout:flush()
-    return server
-  end
+-- The servers that the script makes: the first listens where the command line says, each tells where,
+-- and the wait for one ends as the command does.
+local function host(args, servers)
+  return {
+    listen = function(given)
+      return #servers == 0 and args.listen or given or serving.listen
+    end,
+    opened = function(server)
+      servers[#servers + 1] = server
+      serving.announce(server)
+    end,
+    wait = function(server)
+      serving.run_until_told({ server }, args.grace)
+    end,
+  }
 end
 
 -- What the script returned, as options of moonpool.serve; nil when it has its server already.
@@ -118,21 +68,19 @@ local function options_of(value, servers)
   end
 end
 
-local function run_script(args, serve)
+local function run_script(args)
   local chunk, err = loadfile(args.script)
   if not chunk then
     fail(err)
   end
   arg = { [0] = args.script, table.unpack(args.args) } -- luacheck: ignore
-  local library = require "moonpool"
-  library.serve = serve
-  moonpool = library -- luacheck: ignore
+  moonpool = require "moonpool" -- luacheck: ignore
   return chunk(table.unpack(args.args))
 end
 
 -- A wrong option in the table that the script returned has no line to blame.
-local function start(serve, opts)
-  local ok, server, err = pcall(serve, opts)
+local function start(opts)
+  local ok, server, err = pcall(serve.serve, opts)
   if not ok then
     fail(bare(server))
   elseif not server then
@@ -141,14 +89,13 @@ local function start(serve, opts)
 end
 
 function M.run(args)
-  args.grace = args.grace or DEFAULT_GRACE
   local servers = {}
-  local serve = watched_serve(args, servers)
-  local opts = options_of(run_script(args, serve), servers)
+  serve.hosted(host(args, servers))
+  local opts = options_of(run_script(args), servers)
   if opts then
-    start(serve, opts)
+    start(opts)
   end
-  run_until_told(servers, args.grace, servers.wait)
+  serving.run_until_told(servers, args.grace)
   return 0
 end
 

@@ -428,6 +428,11 @@ local secrets = { api_key = true, proxy = true, proxies = true, webhook_secrets 
 -- The state of a client is kept apart from the object, so that printing one shows no key.
 local states = setmetatable({}, { __mode = "k" })
 
+--- Calls fn(client, state) for each client there is.
+function M.each(fn)
+  for object, state in pairs(states) do fn(object, state) end
+end
+
 local methods = {}
 local meta = { __name = "moonpool.client.client", __index = methods }
 

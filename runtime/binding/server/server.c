@@ -171,6 +171,10 @@ static void read_config(lua_State *L, struct mp__http_config *c)
     c->body_timeout = number_option(L, "body_timeout");
     c->idle_timeout = number_option(L, "idle_timeout");
     c->write_timeout = number_option(L, "write_timeout");
+    c->total_body_timeout = number_option(L, "total_body_timeout");
+    lua_getfield(L, 1, "reuse_port");
+    c->reuse_port = lua_toboolean(L, -1);
+    lua_pop(L, 1);
 }
 
 static int fail(lua_State *L, const char *address, int err)
@@ -349,4 +353,5 @@ void mp__open_server(lua_State *L)
     mp__open_request(L);
     mp__open_reply(L);
     mp__open_mock(L);
+    mp__open_hangup(L);
 }

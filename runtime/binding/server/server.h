@@ -1,5 +1,5 @@
 /*
- * server.h - the HTTP server seen from Lua, shared by the server_*.c files.
+ * server.h - the HTTP server seen from Lua, shared by the files of this folder.
  *
  * A loop callback only queues the request and wakes an idle worker task; workers take requests with
  * core.server_next and answer them. A request that a task holds cancels that task when its client
@@ -44,15 +44,18 @@ enum { REQ_UV_SERVER = 1, REQ_UV_FIELDS, REQ_UVS = REQ_UV_FIELDS };
 /* server.c */
 struct mp__srv *mp__check_server(lua_State *L, int idx);
 
-/* server_request.c */
+/* request.c */
 int mp__push_request(lua_State *L, int server, struct mp__http_request *http);
 struct mp__req *mp__check_request(lua_State *L, int idx); /* raises when it is over */
 void mp__request_over(struct mp__req *r);                 /* before the call that ends http */
 void mp__request_again(struct mp__req *r, struct mp__http_request *http); /* it did not end it */
 void mp__open_request(lua_State *L);
 
-/* server_reply.c */
+/* reply.c */
 void mp__open_reply(lua_State *L);
+
+/* hangup.c */
+void mp__open_hangup(lua_State *L);
 
 /* vectors.c */
 /* Writes the body that the reply table at t describes, from the matrix or result at `vectors` (the
@@ -60,7 +63,7 @@ void mp__open_reply(lua_State *L);
 const char *mp__reply_vectors(lua_State *L, int t, int vectors, struct mp__buf *out);
 void mp__reply_vectors_over(struct mp__buf *out); /* the body was sent */
 
-/* server_mock.c */
+/* mock.c */
 void mp__open_mock(lua_State *L);
 
 #endif

@@ -70,12 +70,27 @@ static const char *text_field(lua_State *L, int t, const char *name, const char 
     return luaL_checkstring(L, -1); /* stays on the stack: the reply points into it */
 }
 
+/* The rows first..first+count-1, all of them where neither is given. */
+static void range_of(lua_State *L, int t, struct mp_reply *r)
+{
+    lua_Integer have = (lua_Integer)mp_matrix_rows(r->matrix);
+    lua_getfield(L, t, "first");
+    lua_Integer first = luaL_optinteger(L, -1, 1);
+    lua_getfield(L, t, "count");
+    lua_Integer count = luaL_optinteger(L, -1, have - first + 1);
+    if (first < 1 || count < 0 || first - 1 > have || count > have - first + 1)
+        luaL_error(L, "reply: %d rows from %d on are not in a matrix with %d", (int)count,
+                   (int)first, (int)have);
+    r->first = (size_t)first - 1;
+    r->nrows = (size_t)count;
+}
+
 /* The rows as 0-based numbers in a userdata that is pushed. */
 static void rows_of(lua_State *L, int t, struct mp_reply *r)
 {
     lua_Integer have = (lua_Integer)mp_matrix_rows(r->matrix);
     if (lua_getfield(L, t, "rows") == LUA_TNIL) {
-        r->nrows = (size_t)have;
+        range_of(L, t, r);
         return;
     }
     int list = lua_gettop(L);

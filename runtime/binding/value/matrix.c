@@ -318,6 +318,32 @@ static int l_topk(lua_State *L)
 
 /* ---- table of contents ---- */
 
+/* matrix_cut(m, first, count, cols, normalize): a copy of these rows' first columns, each of length 1
+ * if asked. */
+static int l_matrix_cut(lua_State *L)
+{
+    mp_matrix *from = mp__check_matrix(L, 1);
+    size_t rows = mp_matrix_rows(from), width = mp_matrix_cols(from);
+    lua_Integer first = luaL_checkinteger(L, 2), count = luaL_checkinteger(L, 3);
+    lua_Integer cols = luaL_checkinteger(L, 4);
+    luaL_argcheck(L, first >= 1 && (size_t)first <= rows + 1, 2, "no such row");
+    luaL_argcheck(L, count >= 0 && (size_t)count <= rows + 1 - (size_t)first, 3, "too many rows");
+    luaL_argcheck(L, cols >= 1 && (size_t)cols <= width, 4, "too many columns");
+    mp_matrix **box = mp__push_matrix_box(L);
+    *box = mp_matrix_new((size_t)count, (size_t)cols);
+    if (*box == NULL)
+        return luaL_error(L, "out of memory");
+    mp__matrix_account(L, *box);
+    const float *src = mp_matrix_data(from) + (size_t)(first - 1) * width;
+    float *dst = mp_matrix_data(*box);
+    for (lua_Integer i = 0; i < count; i++, src += width, dst += cols) {
+        memcpy(dst, src, (size_t)cols * sizeof(*dst));
+        if (lua_toboolean(L, 5))
+            mp__normalize(dst, (size_t)cols);
+    }
+    return 1;
+}
+
 static const luaL_Reg methods[] = {
     {"rows", l_rows},           {"cols", l_cols}, {"row", l_row},     {"dot", l_dot},
     {"normalize", l_normalize}, {"topk", l_topk}, {"bytes", l_bytes}, {"string", l_bytes},
@@ -342,6 +368,8 @@ void mp__open_matrix(lua_State *L)
     lua_pop(L, 1);
     lua_pushcfunction(L, l_from);
     lua_setfield(L, -2, "matrix_from");
+    lua_pushcfunction(L, l_matrix_cut);
+    lua_setfield(L, -2, "matrix_cut");
     mp__open_matrix_row(L);
     mp__open_npy(L);
 }
