@@ -11,6 +11,7 @@ _moonpool() {
     classify) options='--api-key-env --batch-size --field --force --header --hedge --help --id-field --input --json --max-concurrent --model --output --preset --provider --quiet --raw-scores --retries --rpm --timeout --top --tpm --truncate --url' ;;
     post) options='--api-key-env --batch-format --force --header --hedge --help --input --json --max-concurrent --method --output --path --preset --provider --quiet --retries --rpm --timeout --tpm --url' ;;
     serve) options='--grace --help --listen' ;;
+    gateway) options='--api-key-env --cache-bytes --cors --grace --header --help --listen --log --max-batch --max-connections --max-wait --model --preset --provider --request-timeout --retries --reuse-port --rpm --slots --timeout --tpm --url' ;;
     mock) options='--api-key --batch-status --chunk --concurrency --dim --dribble --error --fail-first --help --host --latency --latency-per-input --listen --max-client-batch --max-connections --max-input-tokens --max-request-tokens --model --outage --port --quota --record --record-auth --record-body --require-model --reset --seed --short --shuffle --slow --stall-first --truncate --workers' ;;
     simulate) options='--help --json --seed --svg' ;;
     esac
@@ -42,15 +43,20 @@ _moonpool() {
     'post --preset') words='job gateway interactive none' ;;
     'serve --listen') kind=files ;;
     'serve --grace') kind=nothing ;;
+    'gateway --listen' | 'gateway --log') kind=files ;;
+    'gateway --grace' | 'gateway --url' | 'gateway --model' | 'gateway --header' | 'gateway --timeout' | 'gateway --retries' | 'gateway --rpm' | 'gateway --tpm' | 'gateway --max-batch' | 'gateway --max-wait' | 'gateway --slots' | 'gateway --cache-bytes' | 'gateway --request-timeout' | 'gateway --cors' | 'gateway --max-connections') kind=nothing ;;
+    'gateway --provider') words='openai azure tei cohere voyage jina baseten bayt' ;;
+    'gateway --api-key-env') kind=variables ;;
+    'gateway --preset') words='job gateway interactive none' ;;
     'mock --host' | 'mock --model' | 'mock --api-key' | 'mock --latency' | 'mock --latency-per-input' | 'mock --slow' | 'mock --reset' | 'mock --truncate' | 'mock --short' | 'mock --chunk' | 'mock --dribble' | 'mock --concurrency' | 'mock --quota' | 'mock --outage' | 'mock --fail-first' | 'mock --stall-first' | 'mock --port' | 'mock --dim' | 'mock --seed' | 'mock --workers' | 'mock --max-client-batch' | 'mock --batch-status' | 'mock --max-input-tokens' | 'mock --max-request-tokens' | 'mock --max-connections' | 'mock --record' | 'mock --error') kind=nothing ;;
     'mock --listen') kind=files ;;
     'simulate --seed') kind=nothing ;;
     'simulate --svg') kind=files ;;
     esac
     if ((COMP_CWORD == 1)); then
-        words='run embed search rerank classify post serve mock simulate help --help --version'
+        words='run embed search rerank classify post serve gateway mock simulate help --help --version'
     elif [[ $command == help ]]; then
-        words='run embed search rerank classify post serve mock simulate licenses completion'
+        words='run embed search rerank classify post serve gateway mock simulate licenses completion'
     elif [[ -z $words && $cur == -* ]]; then
         words=$options
     fi

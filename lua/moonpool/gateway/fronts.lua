@@ -11,6 +11,7 @@ local json = require "moonpool.json"
 local M = {}
 
 local null = json.null
+local list_marker = getmetatable(json.array {}) -- of a list that was decoded empty
 
 local function bad(message, param)
   return nil, message, param
@@ -282,7 +283,7 @@ function M.read(reader, req)
   local body, err = req:json()
   if body == nil then
     return nil, { kind = "invalid", message = "the body is not JSON: " .. tostring(err.message or err) }
-  elseif type(body) ~= "table" or #body > 0 then
+  elseif type(body) ~= "table" or #body > 0 or getmetatable(body) == list_marker then
     return nil, { kind = "invalid", message = "the body must be a JSON object" }
   end
   local ok, job, message, param = pcall(reader, body)
