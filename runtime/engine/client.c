@@ -4,6 +4,8 @@
  */
 #include "engine/internal.h"
 
+#include "base/fds.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,6 +16,27 @@
 static void on_transport_event(void *engine)
 {
     mp__wake(engine);
+}
+
+#define OTHER_FILES 24 /* descriptors left to whatever else the process opens: output, names */
+
+/* A connection is a descriptor. With `ulimit -n 100` the default pool would take them all, and the
+ * first file opened after it fails; so a pool is no larger than what there is. */
+static void fit_pool(struct mp_engine *e, struct mp_pool_config *cfg)
+{
+    size_t left = mp__fds_left();
+    size_t room = left > OTHER_FILES ? left - OTHER_FILES : 1;
+    uint32_t idle = cfg->max_idle != 0 ? cfg->max_idle : MP__MAX_IDLE;
+    if (room >= (size_t)cfg->max_connections + idle)
+        return;
+    size_t busy = room - room / 4;
+    if (busy < cfg->max_connections) {
+        mp__log(e, MP_LOG_INFO,
+                "%zu file descriptors are left (ulimit -n): the pool has %zu connections, not %u",
+                left, busy, cfg->max_connections);
+        cfg->max_connections = (uint32_t)busy;
+    }
+    cfg->max_idle = room - busy < 1 ? 1 : room - busy < idle ? (uint32_t)(room - busy) : idle;
 }
 
 mp_pool *mp_pool_new(mp_engine *e, const struct mp_pool_config *config)
@@ -28,6 +51,7 @@ mp_pool *mp_pool_new(mp_engine *e, const struct mp_pool_config *config)
     p->cfg.size = sizeof(p->cfg);
     if (p->cfg.max_connections == 0)
         p->cfg.max_connections = 256;
+    fit_pool(e, &p->cfg);
     p->engine = e;
     p->refs = 1;
     p->slots = mpp_pool_new(e->core, p->cfg.max_connections);

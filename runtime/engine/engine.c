@@ -7,6 +7,8 @@
  * active idle handle keeps the poll from blocking).
  */
 #include "engine/internal.h"
+
+#include "base/fds.h"
 #include "moonpool_uv.h"
 
 #include <stdarg.h>
@@ -274,6 +276,7 @@ mp_engine *mp_engine_new_on_loop(uv_loop_t *loop, const struct mp_config *config
 mp_engine *mp_engine_new(const struct mp_config *config)
 {
     uv_loop_t *loop = malloc(sizeof(*loop));
+    mp__fds_keep_standard();
     if (loop == NULL || uv_loop_init(loop) != 0) {
         free(loop);
         return NULL;

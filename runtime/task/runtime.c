@@ -6,6 +6,8 @@
  * itself. A finalizer does the same without running any Lua.
  */
 #include "task/internal.h"
+
+#include "base/fds.h"
 #include "moonpool_lua.h"
 
 #include <assert.h>
@@ -100,6 +102,7 @@ static struct house *house_new(lua_State *L, uv_loop_t *loop, int *err)
     *err = UV_ENOMEM;
     if (house == NULL)
         return NULL;
+    mp__fds_keep_standard();
     *err = loop != NULL ? 0 : uv_loop_init(&house->loop);
     if (*err) {
         free(house);

@@ -14,7 +14,6 @@
 
 /* What a pool is when nobody says. */
 #define MAX_CONNECTIONS 256
-#define MAX_IDLE        128
 #define IDLE_TIMEOUT    30 /* s */
 #define LANE_SIZE       64
 
@@ -337,7 +336,7 @@ static void config_defaults(struct mp_pool_config *c, const struct mp_pool_confi
     if (c->max_connections == 0)
         c->max_connections = MAX_CONNECTIONS;
     if (c->max_idle == 0)
-        c->max_idle = MAX_IDLE;
+        c->max_idle = MP__MAX_IDLE;
     if (c->idle_timeout == 0)
         c->idle_timeout = IDLE_TIMEOUT;
     if (c->lane_size == 0)

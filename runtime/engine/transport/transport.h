@@ -18,6 +18,8 @@
 #include <stdint.h>
 #include <uv.h>
 
+#define MP__MAX_IDLE 128 /* connections kept unused, unless told otherwise */
+
 struct mp__transport;
 struct mp__lane;
 struct mp__handle;
