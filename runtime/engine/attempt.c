@@ -430,6 +430,7 @@ static void judge_status(struct mp__attempt *a)
     if (a->status >= 200 && a->status <= 299)
         return;
     a->kind = a->status == 429 ? MP_KIND_RATE_LIMITED : MP_KIND_HTTP;
+    mpp_hints_body(&a->hints, a->status, a->reply.p, a->reply.n);
     mpp_hints_settle(&a->hints, a->status); /* what the error and the breaker read */
     if (a->status == 429 && a->reply.n > 0 &&
         memmem(a->reply.p, a->reply.n, "insufficient_quota", 18) != NULL)

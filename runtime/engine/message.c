@@ -33,7 +33,7 @@ static const char *advice(int status)
 
 static const char *text_of(const cJSON *v)
 {
-    static const char *const keys[] = {"message", "detail", "error", "msg", "title"};
+    static const char *const keys[] = {"message", "detail", "error", "errors", "msg", "title"};
     if (cJSON_IsString(v))
         return v->valuestring;
     if (cJSON_IsArray(v))

@@ -412,6 +412,75 @@ int mpp_hints_header(struct mpp_hints *h, const char *name, size_t n, const char
     return 0;
 }
 
+/* ---- the body of an error ----------------------------------------------------------------------- */
+
+/* Behind the word, in any case; NULL: it is not there. */
+static const char *behind(const char *p, const char *end, const char *word)
+{
+    size_t n = strlen(word), i;
+
+    for (; (size_t)(end - p) >= n; p++) {
+        for (i = 0; i < n && lower(p[i]) == word[i]; i++)
+            ;
+        if (i == n)
+            return p + n;
+    }
+    return NULL;
+}
+
+static void skip(struct scan *s, const char *set)
+{
+    while (s->p < s->end && strchr(set, *s->p) != NULL && *s->p != '\0')
+        s->p++;
+}
+
+/* "29.05s", "6m0s", "20 seconds", "1 minute", "3": as far as it makes sense. */
+static int spoken(struct scan s, double *out)
+{
+    double sum = 0, x, unit;
+    int parts = 0;
+
+    while (number(&s, &x)) {
+        skip(&s, " ");
+        unit = behind(s.p, s.end, "millis") == s.p + 6 ? 1e-3 : unit_of(&s);
+        while (s.p < s.end && lower(*s.p) >= 'a' && lower(*s.p) <= 'z') /* "econds" */
+            s.p++;
+        if (unit == 0 && parts > 0)
+            break;
+        sum += x * (unit > 0 ? unit : 1);
+        parts++;
+        if (unit == 0)
+            break;
+    }
+    *out = sum;
+    return parts > 0;
+}
+
+int mpp_hints_body(struct mpp_hints *h, int status, const char *body, size_t n)
+{
+    static const char *const words[] = {
+        "\"retrydelay\"", "\"estimated_time\"", "\"retry_after\"",  "retry in ",
+        "try again in ",  "retry after ",       "try again after ", "retry again in ",
+    };
+    struct scan s = {NULL, body + n};
+    double t;
+    size_t i;
+
+    if (h->retry_after > 0 || (status != 429 && status != 503) || n == 0)
+        return 0;
+    for (i = 0; i < sizeof(words) / sizeof(*words); i++) {
+        s.p = behind(body, s.end, words[i]);
+        if (s.p == NULL)
+            continue;
+        skip(&s, " \t\r\n:\"");
+        if (spoken(s, &t) && t > 0) {
+            h->retry_after = t;
+            return 1;
+        }
+    }
+    return 0;
+}
+
 void mpp_hints_settle(struct mpp_hints *h, int status)
 {
     double wait = -1;

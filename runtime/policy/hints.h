@@ -1,5 +1,5 @@
 /*
- * hints.h - what a response's headers say about when to come back.
+ * hints.h - what a response's headers, or the body of an error, say about when to come back.
  *
  * Understood: retry-after-ms, retry-after (seconds, float or HTTP date), x-should-retry,
  * x-ratelimit-{limit,remaining,reset}-{requests,tokens}, anthropic-ratelimit-*, the generic
@@ -27,6 +27,10 @@ void mpp_hints_init(struct mpp_hints *hints);
 /* One header; the name in any case. wall_now: unix time, for dates. Returns 1 if it was of use. */
 int mpp_hints_header(struct mpp_hints *hints, const char *name, size_t name_len, const char *value,
                      size_t value_len, double wall_now);
+
+/* The body of a 429 or 503 whose headers name no delay: Google's "retryDelay", Hugging Face's
+ * "estimated_time", or words such as "try again in 1.5s". Returns 1 if it was of use. */
+int mpp_hints_body(struct mpp_hints *hints, int status, const char *body, size_t n);
 
 /* After the last header of a reply with that status: for a 429 that names no delay itself,
  * retry_after becomes the reset of the exhausted limit. mpp_judge does it too, so forgetting it

@@ -16,6 +16,44 @@ static void near(double got, double want)
         fail_msg("%.9f is not %.9f", got, want);
 }
 
+static void delays_in_bodies(void **state)
+{
+    static const struct {
+        int status;
+        const char *text;
+        double want;
+    } cases[] = {
+        {429,
+         "{\"error\":{\"details\":[{\"@type\":\"type.googleapis.com/google.rpc.RetryInfo\","
+         "\"retryDelay\":\"29.05s\"}]}}",
+         29.05},
+        {429, "{\"message\":\"Quota exceeded. Please retry in 29.5s.\"}", 29.5},
+        {429, "Rate limit reached. Please try again in 6m0s. Visit https://x", 360},
+        {429, "Please try again in 20ms.", 0.02},
+        {429, "try again in 20 milliseconds", 0.02},
+        {429, "Please retry after 26 seconds.", 26},
+        {503, "{\"error\":\"Model m is currently loading\",\"estimated_time\":20.25}", 20.25},
+        {429, "Try again in 1 minute", 60},
+        {429, "{\"retryDelay\" : \"0s\"}", -1},
+        {429, "retry in a while", -1},
+        {429, "", -1},
+        {500, "Please retry in 29s.", -1},
+    };
+    size_t i;
+
+    (void)state;
+    for (i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+        mpp_hints_init(&H);
+        assert_int_equal(mpp_hints_body(&H, cases[i].status, cases[i].text, strlen(cases[i].text)),
+                         cases[i].want > 0);
+        near(H.retry_after, cases[i].want);
+    }
+    mpp_hints_init(&H);
+    header("Retry-After", "2");
+    assert_int_equal(mpp_hints_body(&H, 429, "retry in 9s", 11), 0);
+    near(H.retry_after, 2);
+}
+
 static void delay_notations(void **state)
 {
     static const struct {
@@ -189,6 +227,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(delay_notations),
+        cmocka_unit_test(delays_in_bodies),
         cmocka_unit_test(rubbish_is_absent),
         cmocka_unit_test(milliseconds_win_over_seconds),
         cmocka_unit_test(rate_headers_of_every_provider),

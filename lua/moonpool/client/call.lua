@@ -2,7 +2,6 @@
 -- seeds' names) to the spec that the core takes; and errors and results back.
 local common_errors = require "moonpool.provider.errors"
 local core = require "moonpool.core"
-local json = require "moonpool.json"
 local options = require "moonpool.options"
 local policy = require "moonpool.policy"
 local task = require "moonpool.task"
@@ -231,7 +230,10 @@ function M.spec(client, opts, limits, where, level)
   client.remember(o.extra_headers)
   client.remember(o.custom_headers)
   client.remember(o.headers)
-  local hooks = policy.hooks_of_call(client.hooks, o)
+  local hooks = policy.hooks_of_call(client.own_hooks, o)
+  if hooks and client.sign then
+    hooks = client.sign(hooks)
+  end
   return {
     where = where,
     headers = headers,
@@ -244,34 +246,7 @@ function M.spec(client, opts, limits, where, level)
   }, o
 end
 
--- ---- bodies -----------------------------------------------------------------------------------------
-
---- prefix, suffix of a JSON object whose field `rows` is the list of rows; the other fields follow
---- it in a fixed order, so equal calls send equal bytes.
-function M.frame(rows, fields)
-  local names = {}
-  for name in pairs(fields) do names[#names + 1] = name end
-  table.sort(names)
-  local out = {}
-  for _, name in ipairs(names) do
-    out[#out + 1] = "," .. json.encode(name) .. ":" .. json.encode(fields[name])
-  end
-  return "{" .. json.encode(rows) .. ":[", "]" .. table.concat(out) .. "}"
-end
-
---- The JSON fields of a call from its options, by the provider's names.
-function M.fields(desc, opts, extra)
-  local fields = {}
-  for name, value in pairs(desc.fixed or {}) do fields[name] = value end
-  for name, field in pairs(desc.fields or {}) do
-    if opts[name] ~= nil then
-      fields[field] = opts[name]
-    end
-  end
-  for name, value in pairs(opts.extra_body or {}) do fields[name] = value end
-  for name, value in pairs(extra or {}) do fields[name] = value end
-  return fields
-end
+-- ---- what the provider says -------------------------------------------------------------------------
 
 --- Rules with the provider's own options added.
 function M.with_provider(rules, desc)
@@ -309,48 +284,42 @@ local function discovered(client, self)
   return client.discovered
 end
 
+--- What a call must know of its model and the server tells, by desc.learn: asked once a model, again
+--- only where nothing was answered.
+function M.learnt(client, self, desc, o)
+  local model = o.model or ""
+  client.learnt = client.learnt or {}
+  if not client.learnt[model] then
+    client.learning = client.learning or task.semaphore(1)
+    client.learning:with(function()
+      if client.learnt[model] then
+        return
+      end
+      local found, err = desc.learn(function(request)
+        request.retry, request.timeout = false, { attempt = 5 }
+        return self:request(request)
+      end, setmetatable({}, { __index = function(_, name) return o[name] or client.options[name] end }))
+      client.learnt[model] = found or err and err.status and {} or nil
+    end)
+  end
+  return client.learnt[model] or {}
+end
+
 --- What one request of a call may carry: the provider's limits, and what its server says.
 function M.limits(client, self, desc, o)
   local limits = desc.limits
   if type(limits) == "function" then
-    limits = limits(o)
-  end
-  if not client.provider.discover then
-    return limits or {}
+    limits = limits(o, client.options)
   end
   local all = {}
   for k, v in pairs(limits or {}) do all[k] = v end
+  for k, v in pairs(limits and limits.models and limits.models[o.model] or {}) do all[k] = v end
+  all.models = nil
+  if not client.provider.discover then
+    return all
+  end
   for k, v in pairs(discovered(client, self) or {}) do all[k] = v end
   return all
-end
-
---- The rows of a call and their style. Texts as they are; if the provider takes other values too and
---- one is there, all become JSON.
-function M.rows(list, desc, where, level)
-  local plain = true
-  for i = 1, #list do
-    local v = list[i]
-    if type(v) ~= "string" then
-      local why = desc.items and type(v) == "table" and desc.items(v)
-      if why == nil and desc.items and type(v) == "table" then
-        plain = false
-      else
-        error(("%s[%d]: %s, got a %s"):format(where, i, why or "string expected", type(v)), level + 1)
-      end
-    end
-  end
-  if plain then
-    return list, desc.style
-  end
-  local rows = {}
-  for i = 1, #list do
-    local text, why = json.encode(list[i])
-    if not text then
-      error(("%s[%d]: %s"):format(where, i, tostring(why)), level + 1)
-    end
-    rows[i] = text
-  end
-  return rows, "json"
 end
 
 -- ---- running ----------------------------------------------------------------------------------------

@@ -121,6 +121,11 @@ end
 
 -- ---- endpoints -----------------------------------------------------------------------------------------
 
+-- Base URLs with and without a version are both right, also where paths have another one.
+local function without_version(base, prov)
+  return prov.bare and (base:gsub("/+$", ""):gsub("/v1$", "")) or base
+end
+
 local function endpoint_list(o, prov, level)
   local list = o.endpoints or (o.endpoint_pool and o.endpoint_pool.endpoints)
   if list then
@@ -150,7 +155,7 @@ local function endpoint_list(o, prov, level)
   if not base then
     error("client: base_url: missing", level + 1)
   end
-  return { { base_url = base } }
+  return { { base_url = without_version(base, prov) } }
 end
 
 local function shown_url(u)
@@ -389,7 +394,7 @@ local function endpoints_config(o, prov, self, level)
     options.headers("client", ep.headers, level + 1, headers)
     remember_headers(self.keys, ep.headers)
     list[i] = {
-      base_url = ep.base_url, weight = ep.weight, headers = headers,
+      base_url = without_version(ep.base_url, prov), weight = ep.weight, headers = headers,
       health_path = ep.health_path or ep.deployment_health_path,
       health_interval = ep.health_interval or ep.health_check_interval_s,
       health_timeout = ep.health_timeout or ep.health_check_timeout_s,
@@ -423,7 +428,10 @@ local function with_defaults(o, prov)
   return all
 end
 
-local secrets = { api_key = true, proxy = true, proxies = true, webhook_secrets = true }
+local secrets = {
+  api_key = true, proxy = true, proxies = true, webhook_secrets = true, access_key_id = true,
+  secret_access_key = true, session_token = true,
+}
 
 -- The state of a client is kept apart from the object, so that printing one shows no key.
 local states = setmetatable({}, { __mode = "k" })
@@ -458,13 +466,35 @@ local function headers_with_agent(o, prov, level)
   return (options.headers("client", o.headers, level + 1, headers))
 end
 
+-- A provider that signs requests: hooks -> the same with its signature as the last word of
+-- before_request, over what the user's own has made of the request.
+local function signer(prov, o, keys)
+  local sign = prov.sign and prov.sign(o, function(secret) remember(keys, secret) end)
+  if not sign then
+    return nil
+  end
+  return function(hooks)
+    local all = {}
+    for name, fn in pairs(hooks or {}) do all[name] = fn end
+    all.before_request = function(view)
+      local own = hooks and hooks.before_request
+      local t = own and own(view) or {}
+      local headers = sign(view, t)
+      for name, value in pairs(t.headers or {}) do headers[name] = headers[name] or value end
+      return { headers = headers, body = t.body, path = t.path }
+    end
+    return all
+  end
+end
+
 -- What calls read of the client's options.
 local function keep_settings(self, o)
   local batch = type(o.batch) == "table" and o.batch or {}
   self.batch_size = o.batch_size or batch.size or (type(o.batch) == "number" and o.batch) or nil
   self.batch_chars, self.batch_tokens, self.batch_bytes = batch.chars, batch.tokens, batch.bytes
   self.max_concurrent_requests = o.max_concurrent_requests
-  self.hooks, self.tag = policy.hooks_of(o), o.tag
+  self.own_hooks, self.tag = policy.hooks_of(o), o.tag
+  self.hooks = self.sign and self.sign(self.own_hooks) or self.own_hooks
   self.cancel_token = o.cancel_token
   self.own_accept = names_header(o.headers, "Accept")
 end
@@ -523,6 +553,7 @@ function M.new(o)
   self.remember = function(headers) remember_headers(self.keys, headers) end
   self.remember(o.headers)
   self.policy = client_policy(o, 2)
+  self.sign = signer(prov, o, self.keys)
   keep_settings(self, o)
   local ok, made = pcall(core.client_new, core_config(self, o, prov, 2))
   if not ok then
@@ -541,8 +572,29 @@ end
 
 -- ---- life -------------------------------------------------------------------------------------------------
 
+--- The client for a call that the provider serves at another address: this one, unless its address was
+--- left to the provider.
+function M.elsewhere(self, desc)
+  local state = M.state(self)
+  local o = state.options
+  if not desc.elsewhere or o.base_url or o.endpoints or o.endpoint_pool then
+    return self
+  end
+  if not state.sibling then
+    local all = {}
+    for name, value in pairs(o) do all[name] = value end
+    all.base_url = desc.elsewhere(o)
+    state.sibling = M.new(all)
+  end
+  return state.sibling
+end
+
 function methods.close(self)
-  core.client_close(M.state(self).core)
+  local state = M.state(self)
+  if state.sibling then
+    state.sibling:close()
+  end
+  core.client_close(state.core)
 end
 meta.__close = methods.close
 

@@ -1,4 +1,5 @@
 -- moonpool.client.embed: client:embed and its result.
+local bodies = require "moonpool.client.body"
 local core = require "moonpool.core"
 local call = require "moonpool.client.call"
 local client = require "moonpool.client.client"
@@ -14,7 +15,7 @@ local rules = call.rules {
       return "must be a whole number from 1 to 1,000,000"
     end
   end,
-  encoding_format = R.one_of("float", "base64"),
+  encoding_format = R.either(R.off, R.one_of("float", "base64", "bytes")),
   user = function(v)
     if type(v) ~= "string" then
       return "string expected"
@@ -91,7 +92,7 @@ function M.result(state, r)
   end
   local res = setmetatable({
     ok = #errors == 0, errors = errors, matrix = core.result_matrix(r), model = info.model,
-    total_time = info.total_time, _raw = r, _info = info,
+    total_time = info.total_time, rows_cut = info.rows_cut, _raw = r, _info = info,
   }, meta)
   if info.prompt_tokens or info.total_tokens then
     res.usage = {
@@ -150,40 +151,61 @@ function M.check(self, opts, where, level)
   return prov.embed
 end
 
+-- What is asked for, by a field of the body; false: the service decides. Bytes only of who has them.
+local function encoding_of(state, desc, o, where, level)
+  local format = o.encoding_format
+  if format == nil then
+    format = desc.encoding_default or "base64"
+  end
+  if format == "bytes" and not desc.bytes then
+    error(("%s: encoding_format: provider '%s' sends no bytes"):format(where, state.provider.name), level + 1)
+  end
+  if format == "bytes" and state.no_bytes then
+    format = "base64"
+  end
+  return format
+end
+
 --- The spec of an embed call; also used by embed_each. spec.refused: why it must not be sent.
 function M.spec(self, opts, level)
   level = (level or 2) + 1
   local state = client.state(self, level)
   local desc = M.check(self, opts, "embed", level)
-  local rows, style = call.rows(texts_of(opts.input, level), desc, "embed: input", level)
+  local rows = texts_of(opts.input, level)
   local model = opts.model or state.options.model
+  if desc.variant then
+    desc = desc.variant(model, state.options)
+  end
   local limits = call.limits(state, self, desc, setmetatable({ model = model }, { __index = opts }))
+  bodies.check_rows(rows, desc, "embed: input", level)
   local spec, o = call.spec(state, opts, limits, "embed", level)
   if o.model == nil and model then
     o = setmetatable({ model = model }, { __index = o })
   end
-  local fields = call.fields(desc, o)
+  local fields, shared = bodies.fields(desc, o), bodies.row_fields(desc, o)
+  if desc.learn then
+    o = setmetatable({ learnt = call.learnt(state, self, desc, o) }, { __index = o })
+  end
+  local encoding = encoding_of(state, desc, o, "embed", level)
   if desc.encoding and fields[desc.encoding] == nil then
-    fields[desc.encoding] = o.encoding_format or "base64"
+    fields[desc.encoding] = encoding or nil
   end
   if desc.prepare then
-    desc.prepare(fields, o, state.options)
+    desc.prepare(fields, o, state.options, shared)
   end
   spec.path = call.path(desc, o, state)
-  spec.rows, spec.row_style = rows, style
-  spec.prefix, spec.suffix = call.frame(desc.rows, fields)
-  local shape = desc.shape and desc.shape(fields, o) or desc.reply
-  spec.vectors = {
-    list = shape.list, vector = shape.vector, index = shape.index, dtype = shape.dtype,
-    dimensions = o.dimensions,
-  }
+  bodies.fill(spec, desc, rows, fields, shared, "embed: input", level)
+  local shape = desc.shape and desc.shape(fields, o, state.options) or desc.reply
+  spec.vectors = { dimensions = o.dimensions }
+  for name, value in pairs(shape) do spec.vectors[name] = value end
+  spec.packed = encoding == "bytes"
   local split = desc.split
   if type(split) == "function" then
     split = split(fields, o)
   end
   if split == false then
     spec.one_request, spec.no_split = true, true
-    spec.refused = check_whole(rows, limits, "embed")
+    spec.refused = check_whole(spec.rows, limits, "embed")
   end
   return spec, state
 end
@@ -197,7 +219,17 @@ function client.methods.embed(self, opts)
   if not r then
     return nil, err
   end
-  return M.result(state, r)
+  local res, why = M.result(state, r)
+  if res or not (spec.packed and (why.status == 400 or why.status == 422)) then
+    return res, why
+  end
+  -- An older server does not know of bytes.
+  state.no_bytes = true
+  local again, other = self:embed(opts)
+  if not again then
+    state.no_bytes = nil
+  end
+  return again, other
 end
 
 return M

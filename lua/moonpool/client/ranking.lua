@@ -1,4 +1,5 @@
 -- moonpool.client.ranking: client:rerank and client:classify: split like embed, merged as one list.
+local bodies = require "moonpool.client.body"
 local core = require "moonpool.core"
 local call = require "moonpool.client.call"
 local client = require "moonpool.client.client"
@@ -53,7 +54,7 @@ end
 -- The 0-based position that an item names, nil when it names none; false when it is no position.
 local function position(item, name)
   local v = item[name]
-  if v == nil or v == json.null then
+  if v == nil or v == json.null or not name then
     return nil
   end
   if type(v) == "string" then
@@ -103,11 +104,23 @@ local function place_unnamed(at, unnamed, list, count)
   return true
 end
 
+-- Bare numbers, where the place is the position, as items.
+local function as_items(list, name)
+  for k, item in ipairs(list) do
+    if type(item) ~= "table" then
+      list[k] = { [name] = item }
+    end
+  end
+end
+
 -- The scores of a reply for `count` texts, `wanted` of them at least; {position = what is wrong}.
 local function scores(body, count, wanted, desc)
   local list, doc = list_of(body, desc)
   if not list then
     return nil, doc
+  end
+  if not desc.reply.index then
+    as_items(list, desc.reply.score)
   end
   if #list > count then
     return bad("the reply has %d scores, %d were sent", #list, count)
@@ -163,10 +176,46 @@ local function labels_of(item, desc)
   return row
 end
 
+-- {label = score}, or the numbers of all labels of which the reply names only the best, as a list.
+local function spread(reply, item)
+  local out = {}
+  if reply.map then
+    for label, score in pairs(at_path(item, reply.map) or {}) do
+      out[#out + 1] = { label = label, score = score }
+    end
+  else
+    local best = 1
+    for k, score in ipairs(item[reply.probs] or {}) do
+      out[k] = { label = ("LABEL_%d"):format(k - 1), score = score }
+      if type(score) == "number" and score > (tonumber(out[best].score) or -1) then
+        best = k
+      end
+    end
+    if out[best] and type(item[reply.label]) == "string" then
+      out[best].label = item[reply.label]
+    end
+  end
+  table.sort(out, function(a, b)
+    local x, y = tonumber(a.score) or -1, tonumber(b.score) or -1
+    return x > y or x == y and tostring(a.label) < tostring(b.label)
+  end)
+  return out
+end
+
+local spread_reply = { reply = { label = "label", score = "score" } }
+
 local function labels(body, count, desc)
   local list, doc = list_of(body, desc)
   if not list then
     return nil, doc
+  end
+  if desc.reply.map or desc.reply.probs then
+    for i, item in ipairs(list) do
+      if type(item) == "table" then
+        list[i] = spread(desc.reply, item)
+      end
+    end
+    desc = spread_reply
   end
   -- One input alone may be answered without the outer list.
   if count == 1 and type(list[1]) == "table" and list[1][desc.reply.label] ~= nil then
@@ -320,7 +369,9 @@ end
 -- ---- rerank ---------------------------------------------------------------------------------------------
 
 function client.methods.rerank(self, opts)
-  local state, desc = describe(self, "rerank", 2)
+  local _, desc = describe(self, "rerank", 2)
+  self = client.elsewhere(self, desc)
+  local state = client.state(self)
   options.check("rerank", opts, call.with_provider(rerank_rules, desc), 2, call.secrets)
   local texts = opts.texts or opts.documents
   if opts.query == nil then
@@ -329,9 +380,10 @@ function client.methods.rerank(self, opts)
   if texts == nil or #texts == 0 then
     error("rerank: texts: must not be empty", 2)
   end
-  local rows, style = call.rows(texts, desc, "rerank: texts", 2)
-  local limits = call.limits(state, self, desc, opts)
+  bodies.check_rows(texts, desc, "rerank: texts", 2)
+  local limits = call.limits(state, self, desc, with_model(state, opts))
   local spec, o = call.spec(state, opts, limits, "rerank", 2)
+  o = with_model(state, o)
   local extra = { [desc.query] = opts.query }
   local batch = opts.batch_size or state.batch_size or 128
   local alone = #texts <= math.min(batch, limits.inputs or batch)
@@ -342,8 +394,7 @@ function client.methods.rerank(self, opts)
     spec.one_request, spec.no_split = true, true -- it would be answered as two lists
   end
   spec.path = call.path(desc, o, state)
-  spec.rows, spec.row_style = rows, style
-  spec.prefix, spec.suffix = call.frame(desc.rows, call.fields(desc, with_model(state, o), extra))
+  bodies.make(spec, desc, texts, o, state.options, extra, "rerank: texts", 2)
   local all = {}
   local res, err = collect(state, spec, function(body, first, count)
     local list, doc, wrong = scores(body, count, math.min(wanted or count, count), desc)
@@ -353,7 +404,8 @@ function client.methods.rerank(self, opts)
     for _, item in ipairs(list) do
       item.index = first + item.index
       if opts.return_text then
-        item.text = texts[item.index]
+        local given = texts[item.index]
+        item.text = type(given) == "table" and given.text or given
       end
       all[#all + 1] = item
     end
@@ -415,10 +467,12 @@ function client.methods.classify(self, opts)
   local state, desc = describe(self, "classify", 2)
   options.check("classify", opts, call.with_provider(classify_rules, desc), 2, call.secrets)
   local rows, style = rows_of(opts.inputs, desc, 2)
-  local spec, o = call.spec(state, opts, call.limits(state, self, desc, opts), "classify", 2)
+  local limits = call.limits(state, self, desc, with_model(state, opts))
+  local spec, o = call.spec(state, opts, limits, "classify", 2)
+  o = with_model(state, o)
   spec.path = call.path(desc, o, state)
-  spec.rows, spec.row_style = rows, style
-  spec.prefix, spec.suffix = call.frame(desc.rows, call.fields(desc, with_model(state, o)))
+  bodies.make(spec, desc, rows, o, state.options, nil, "classify: inputs", 2)
+  spec.row_style = style
   local out = {}
   local res, err = collect(state, spec, function(body, first, count)
     local list, doc, wrong = labels(body, count, desc)

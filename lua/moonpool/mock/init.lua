@@ -18,8 +18,14 @@ local M = {}
 -- bad_body(why). handler(mock, body, x) returns a job {rows=, tokens=, reply = function(order)}, or nil,
 -- status and body. The first dialect in this list that has a path answers it; each answers all of its
 -- own under /NAME too (/tei/embed), where two want the same. body_optional: a POST may have no body;
--- open = {[path] = true}: paths that need no key. x.req is the request.
-local dialects = { "openai", "tei", "cohere", "azure", "voyage", "jina", "baseten", "bayt" }
+-- open = {[path] = true}: paths that need no key; needs_key = true: one is needed even where the mock has
+-- none; key(req) -> the key as it came. x.req is the request;
+-- a job's headers go out with its reply.
+local dialects = {
+  "openai", "tei", "cohere", "azure", "voyage", "jina", "baseten", "bayt", "gemini", "ollama", "vertex",
+  "bedrock", "huggingface", "mistral", "nim", "cloudflare", "pinecone", "kserve", "vllm", "llamacpp",
+  "infinity", "nomic",
+}
 
 local rule = options.rule
 local text_or_number = rule.either(rule.string, rule.not_negative)
@@ -205,6 +211,10 @@ function mock:infer(req, x, dialect, job)
   local body = job.reply(order)
   self.stats_.inputs = self.stats_.inputs + job.rows
   self.stats_.tokens = self.stats_.tokens + job.tokens
+  for name, value in pairs(job.headers or {}) do
+    x.headers = x.headers or {}
+    x.headers[name] = value
+  end
   return self:send(req, x, 200, body, x.headers)
 end
 
@@ -227,9 +237,18 @@ end
 
 -- ---- routing ------------------------------------------------------------------------------------
 
-local function authorized(self, req)
+local function authorized(self, req, dialect)
+  if dialect.authorized then
+    return dialect.authorized(self, req)
+  end
+  local own = dialect.key and dialect.key(req)
   if not self.api_key then
-    return true
+    if dialect.key then
+      return (own or "") ~= ""
+    end
+    return not dialect.needs_key or (req:header "authorization" or ""):find "^Bearer %S" ~= nil
+  elseif dialect.key then
+    return own == self.api_key
   end
   local given = req:header "authorization"
   return given == "Bearer " .. self.api_key or given == "Api-Key " .. self.api_key
@@ -246,7 +265,7 @@ end
 
 function mock:inference(req, x, dialect, handler)
   local body = {}
-  if not authorized(self, req) and not (dialect.open and dialect.open[req.path]) then
+  if not authorized(self, req, dialect) and not (dialect.open and dialect.open[req.path]) then
     return self:fail(req, x, dialect, 401)
   end
   if req.method == "POST" and not (dialect.body_optional and req.body == "") then
@@ -290,9 +309,11 @@ local function allowed(methods)
 end
 
 local function match_pattern(self, path)
-  for _, dialect in ipairs(self.dialects) do
+  for i, dialect in ipairs(self.dialects) do
+    local prefix = "/" .. dialects[i]
+    local own = path:sub(1, #prefix + 1) == prefix .. "/" and path:sub(#prefix + 1) or path
     for _, entry in ipairs(dialect.patterns or {}) do
-      if path:find(entry[1]) then
+      if own:find(entry[1]) then
         return { dialect = dialect, methods = entry[2] }
       end
     end
@@ -334,7 +355,9 @@ function mock:close(grace)
   return self.server:close(grace)
 end
 
-mock.__close = mock.close
+function mock:__close() -- what it is given besides is the error, no grace
+  self:close()
+end
 
 function mock:wait()
   return self.server:wait()

@@ -7,8 +7,8 @@ local M = {}
 local MAX_BODY = 16384
 
 -- Where services put the name of an error: OpenAI, Azure and Bayt in error.code, TEI in error_type,
--- Baseten in error_code.
-local names = { "code", "error_code", "error_type", "type" }
+-- Baseten in error_code, Google in error.status, Bedrock in __type.
+local names = { "code", "error_code", "error_type", "type", "status", "__type" }
 
 local function code_of(doc)
   local e = type(doc.error) == "table" and doc.error or doc

@@ -12,7 +12,11 @@ local function limits(o)
 end
 
 local function prepare(fields, o)
-  fields.embedding_type = o.embedding_type or o.encoding_format or "base64"
+  local format = o.encoding_format
+  if format == nil then
+    format = "base64"
+  end
+  fields.embedding_type = o.embedding_type or format or nil
 end
 
 local function shape(fields)

@@ -15,7 +15,8 @@ end
 
 -- The only encoding with a name is base64; numbers are what comes without one.
 local function prepare(fields, o)
-  fields.encoding_format = o.encoding_format ~= "float" and "base64" or nil
+  local format = o.encoding_format
+  fields.encoding_format = format ~= "float" and format ~= false and "base64" or nil
 end
 
 local function shape(_, o)

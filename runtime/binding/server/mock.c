@@ -16,10 +16,10 @@
 
 #define MAX_DIM 16384
 
-enum format { FLOAT, BASE64, INT8, UINT8, BINARY, UBINARY };
+enum format { FLOAT, BASE64, INT8, UINT8, BINARY, UBINARY, BYTES };
 
-static const char *const formats[] = {"float",  "base64",  "int8", "uint8",
-                                      "binary", "ubinary", NULL};
+static const char *const formats[] = {"float",  "base64",  "int8",  "uint8",
+                                      "binary", "ubinary", "bytes", NULL};
 
 /* ---- one vector as text: each writes at out and returns the end ---- */
 
@@ -71,8 +71,17 @@ static char *put_integers(char *out, const float *v, size_t n, int format)
     return out;
 }
 
+/* Little-endian, as this machine. */
+static char *put_bytes(char *out, const float *v, size_t n)
+{
+    memcpy(out, v, n * sizeof(float));
+    return out + n * sizeof(float);
+}
+
 static char *put_vector(char *out, const float *v, size_t n, int format)
 {
+    if (format == BYTES)
+        return put_bytes(out, v, n);
     if (format == FLOAT)
         return put_floats(out, v, n);
     return format == BASE64 ? put_base64(out, v, n) : put_integers(out, v, n, format);
@@ -112,7 +121,8 @@ static void add_item(luaL_Buffer *b, const struct job *j, lua_Integer i)
     out = put_vector(out, j->v, j->dims, j->format);
     if (j->objects)
         *out++ = '}';
-    *out++ = ',';
+    if (j->format != BYTES)
+        *out++ = ',';
     luaL_addsize(b, (size_t)(out - start));
 }
 
@@ -124,7 +134,7 @@ static uint32_t check_dim(lua_State *L, int idx, lua_Integer max)
 }
 
 /* mock_vectors(texts, dim, dims, format, objects, order): the texts' vectors as JSON, separated by
- * commas. order (may be nil) lists which, 1-based, in which order. */
+ * commas ("bytes": one behind the other). order (may be nil) lists which, 1-based, in which order. */
 static int l_mock_vectors(lua_State *L)
 {
     struct job j;
@@ -133,7 +143,8 @@ static int l_mock_vectors(lua_State *L)
     j.dim = check_dim(L, 2, MAX_DIM);
     j.dims = check_dim(L, 3, j.dim);
     j.format = luaL_checkoption(L, 4, "float", formats);
-    luaL_argcheck(L, j.format < BINARY || j.dims % 8 == 0, 3, "packed bits need a multiple of 8");
+    luaL_argcheck(L, j.format < BINARY || j.format == BYTES || j.dims % 8 == 0, 3,
+                  "packed bits need a multiple of 8");
     j.objects = lua_toboolean(L, 5);
     int ordered = lua_istable(L, 6);
     lua_settop(L, 6);
@@ -150,7 +161,7 @@ static int l_mock_vectors(lua_State *L)
         embed_text(L, &j, i);
         add_item(&b, &j, i);
     }
-    if (n > 0)
+    if (n > 0 && j.format != BYTES)
         luaL_buffsub(&b, 1); /* the last comma */
     luaL_pushresult(&b);
     return 1;
