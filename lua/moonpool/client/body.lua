@@ -62,13 +62,13 @@ local function fits(desc, v)
   if type(v) ~= "table" then
     return "string expected"
   end
-  if desc.row and desc.row.items then
+  if desc.wrap and desc.wrap.items then
     if type(v.text) ~= "string" then
       return "a text, or an object with text, expected"
     end
     for name, value in pairs(v) do
-      if name ~= "text" and not (desc.row.items[name] and type(value) == "string") then
-        return ("an object with text%s expected"):format(M.item_names(desc.row.items))
+      if name ~= "text" and not (desc.wrap.items[name] and type(value) == "string") then
+        return ("an object with text%s expected"):format(M.item_names(desc.wrap.items))
       end
     end
     return true
@@ -88,7 +88,7 @@ end
 
 -- An input as the JSON of its row.
 local function row_json(desc, shared, v)
-  if not desc.row then
+  if not desc.wrap then
     return json.encode(v)
   end
   if type(v) == "string" then
@@ -96,7 +96,7 @@ local function row_json(desc, shared, v)
   end
   local own = {}
   for name, value in pairs(shared) do own[name] = value end
-  for name, field in pairs(desc.row.items or {}) do
+  for name, field in pairs(desc.wrap.items or {}) do
     if v[name] ~= nil then
       own[field] = v[name]
     end
@@ -106,7 +106,10 @@ local function row_json(desc, shared, v)
     return nil, why
   end
   local rest = members(own)
-  return "{" .. desc.row.before .. text .. (desc.row.after or "") .. (rest ~= "" and "," or "") .. rest .. "}"
+  if rest ~= "" then
+    rest = "," .. rest
+  end
+  return "{" .. desc.wrap.before .. text .. (desc.wrap.after or "") .. rest .. "}"
 end
 
 --- Raises for a row that the provider cannot take; whether all are plain texts.
@@ -126,15 +129,15 @@ function M.check_rows(list, desc, where, level)
 end
 
 --- The rows of a call, into its spec: texts as they are, with what stands around each, or all as JSON
---- where one is no text. shared: the fields that every row has, by desc.row.fields.
+--- where one is no text. shared: the fields that every row has, by desc.wrap.fields.
 function M.put_rows(spec, list, desc, shared, where, level)
   local plain = M.check_rows(list, desc, where, level + 1)
   if plain then
     spec.rows, spec.row_style = list, desc.style
-    if desc.row then
+    if desc.wrap then
       local rest = members(shared)
-      spec.row_prefix = "{" .. desc.row.before
-      spec.row_suffix = (desc.row.after or "") .. (rest ~= "" and "," or "") .. rest .. "}"
+      spec.row_prefix = "{" .. desc.wrap.before
+      spec.row_suffix = (desc.wrap.after or "") .. (rest ~= "" and "," or "") .. rest .. "}"
     end
     return
   end
@@ -152,7 +155,7 @@ end
 --- The fields that every row has of its own.
 function M.row_fields(desc, opts)
   local fields = {}
-  for name, field in pairs(desc.row and desc.row.fields or {}) do
+  for name, field in pairs(desc.wrap and desc.wrap.fields or {}) do
     if opts[name] ~= nil then
       fields[field] = opts[name]
     end

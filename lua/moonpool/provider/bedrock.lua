@@ -1,10 +1,11 @@
 -- Amazon Bedrock: what a body looks like depends on whose model it is. By API key (a bearer token), or
 -- signed with an access key where there is no API key.
 local common = require "moonpool.provider.common"
+local options = require "moonpool.options"
 local sigv4 = require "moonpool.provider.sigv4"
 
 local function region(client)
-  return client.region or os.getenv "AWS_REGION" or os.getenv "AWS_DEFAULT_REGION" or "us-east-1"
+  return client.region or options.env "AWS_REGION" or options.env "AWS_DEFAULT_REGION" or "us-east-1"
 end
 
 local function path(o) return ("/model/%s/invoke"):format(common.escape(o.model)) end
@@ -58,9 +59,9 @@ end
 
 local function keys_of(client)
   local keys = {
-    access_key_id = client.access_key_id or os.getenv "AWS_ACCESS_KEY_ID",
-    secret_access_key = client.secret_access_key or os.getenv "AWS_SECRET_ACCESS_KEY",
-    session_token = client.session_token or os.getenv "AWS_SESSION_TOKEN",
+    access_key_id = client.access_key_id or options.env "AWS_ACCESS_KEY_ID",
+    secret_access_key = client.secret_access_key or options.env "AWS_SECRET_ACCESS_KEY",
+    session_token = client.session_token or options.env "AWS_SESSION_TOKEN",
   }
   return keys.access_key_id and keys.secret_access_key and keys
 end
@@ -80,7 +81,7 @@ return {
   sign = function(client, secret)
     local keys = keys_of(client)
     local given = client.access_key_id and client.secret_access_key
-    if not keys or client.api_key or (os.getenv "AWS_BEARER_TOKEN_BEDROCK" and not given) then
+    if not keys or client.api_key or (options.env "AWS_BEARER_TOKEN_BEDROCK" and not given) then
       return nil
     end
     secret(keys.secret_access_key)
@@ -104,7 +105,7 @@ return {
     end,
     path = "/rerank",
     rows = "sources",
-    row = {
+    wrap = {
       before = '"type":"INLINE","inlineDocumentSource":{"type":"TEXT","textDocument":{"text":', after = "}}",
     },
     query = "query",

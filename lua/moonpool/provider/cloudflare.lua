@@ -1,7 +1,9 @@
 -- Cloudflare Workers AI: account and model in the path, vectors as a tensor with its sizes. Nothing is
 -- told about tokens.
+local options = require "moonpool.options"
+
 local function account(client)
-  return client.account_id or os.getenv "CLOUDFLARE_ACCOUNT_ID" or os.getenv "CF_ACCOUNT_ID"
+  return client.account_id or options.env "CLOUDFLARE_ACCOUNT_ID" or options.env "CF_ACCOUNT_ID"
 end
 
 local function path(o, client)
@@ -38,7 +40,7 @@ return {
   rerank = {
     path = path,
     rows = "contexts",
-    row = { before = '"text":' },
+    wrap = { before = '"text":' },
     query = "query",
     top_n = "top_k",
     reply = { list = "result.response", index = "id", score = "score" },

@@ -18,7 +18,7 @@ return {
   embed = {
     path = function(o) return ("/v1beta/models/%s:batchEmbedContents"):format(common.escape(model_of(o))) end,
     rows = "requests",
-    row = {
+    wrap = {
       before = '"content":{"parts":[{"text":', after = "}]}",
       fields = { task_type = "taskType", title = "title", dimensions = "outputDimensionality" },
       items = { title = "title" },

@@ -15,7 +15,7 @@
 --             options = {name = kind}, fixed = {json field = value}, encoding = json field or nil,
 --             encoding_default = "base64", bytes = true: it can send vectors as bytes,
 --             alone = true: one row a request, not in a list,
---             row = {before = json, after = json, fields = {option = json field},
+--             wrap = {before = json, after = json, fields = {option = json field},
 --                    items = {name = json field}}: each row an object, of its text between these, of
 --             fields that all rows have, and of what an input {text =, name =} has of its own,
 --             frame = function(fields, members) -> prefix, suffix, tail: a body of another form; a
@@ -57,11 +57,11 @@ local kinds = {
   fields = R.table, fixed = R.table, encoding = R.string, reply = R.table, items = R.func,
   limits = R.either(R.table, R.func), split = R.either(R.boolean, R.func), query = R.string,
   top_n = R.string, shape = R.func, options = R.table, prepare = R.func, pairs = R.boolean,
-  row = R.table, alone = R.boolean, frame = R.func, bytes = R.boolean, encoding_default = R.string,
+  wrap = R.table, alone = R.boolean, frame = R.func, bytes = R.boolean, encoding_default = R.string,
   variant = R.func, elsewhere = R.func, learn = R.func,
 }
 
-local row_kinds = { before = R.string, after = R.string, fields = R.table, items = R.table }
+local wrap_kinds = { before = R.string, after = R.string, fields = R.table, items = R.table }
 
 local rules = {
   name = R.string, base_url = R.string, key_env = R.table, auth = R.either(R.off, R.table),
@@ -79,8 +79,8 @@ local function check(p, level)
   for _, call in ipairs { "embed", "rerank", "classify" } do
     if p[call] then
       options.check("provider." .. call, p[call], kinds, level + 1)
-      if p[call].row then
-        options.check("provider." .. call .. ".row", p[call].row, row_kinds, level + 1)
+      if p[call].wrap then
+        options.check("provider." .. call .. ".wrap", p[call].wrap, wrap_kinds, level + 1)
       end
     end
   end

@@ -36,7 +36,7 @@ return {
     path = ranking,
     query = "query.text",
     rows = "passages",
-    row = { before = '"text":' },
+    wrap = { before = '"text":' },
     fields = { model = "model", truncate = "truncate" },
     options = { truncate = truncate },
     reply = { list = "rankings", index = "index", score = "logit" },

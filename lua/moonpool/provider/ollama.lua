@@ -1,7 +1,9 @@
 -- Ollama's own route. The first call of a model loads it, which takes long: it is waited for, and no
 -- copy is sent beside it. Texts that are too long are cut unless truncate = false.
+local options = require "moonpool.options"
+
 local function base(o)
-  local host = o.base_url or os.getenv "OLLAMA_HOST"
+  local host = o.base_url or options.env "OLLAMA_HOST"
   if not host or host == "" then
     return "http://127.0.0.1:11434"
   end

@@ -11,7 +11,7 @@ return {
   embed = {
     path = "/embed",
     rows = "inputs",
-    row = { before = '"text":' },
+    wrap = { before = '"text":' },
     fields = { model = "model", input_type = "parameters.input_type", truncate = "parameters.truncate",
       dimensions = "parameters.dimension" },
     options = { input_type = { "query", "passage" }, truncate = truncate },
@@ -22,7 +22,7 @@ return {
   rerank = {
     path = "/rerank",
     rows = "documents",
-    row = { before = '"text":' },
+    wrap = { before = '"text":' },
     query = "query",
     top_n = "top_n",
     fields = { model = "model", return_documents = "return_documents", truncate = "parameters.truncate" },

@@ -1,14 +1,15 @@
 -- Google's Vertex AI: a project and a place in the path, a token of OAuth as the key (a function is asked
 -- at each call, since tokens last an hour). Each model has its own limits; gemini-embedding takes one text.
 local common = require "moonpool.provider.common"
+local options = require "moonpool.options"
 
 local function place(client)
-  return client.location or os.getenv "GOOGLE_CLOUD_LOCATION" or os.getenv "GOOGLE_CLOUD_REGION"
+  return client.location or options.env "GOOGLE_CLOUD_LOCATION" or options.env "GOOGLE_CLOUD_REGION"
     or "us-central1"
 end
 
 local function project(client)
-  return client.project or os.getenv "GOOGLE_CLOUD_PROJECT" or os.getenv "GOOGLE_PROJECT_ID"
+  return client.project or options.env "GOOGLE_CLOUD_PROJECT" or options.env "GOOGLE_PROJECT_ID"
 end
 
 local function base(client)
@@ -42,7 +43,7 @@ return {
   embed = {
     path = path,
     rows = "instances",
-    row = {
+    wrap = {
       before = '"content":',
       fields = { task_type = "task_type", title = "title" },
       items = { title = "title", task_type = "task_type" },
