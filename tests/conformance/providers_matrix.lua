@@ -187,7 +187,11 @@ end)
 
 case("short reply", function(row)
   return with(row, { short = 1.0 }, nil, function(client)
-    return failed_with(nil, select(2, embed(client, row, texts(5))), "decode")
+    local list = texts(5)
+    local res, err = embed(client, row, list)
+    if not res then return failed_with(nil, err, "decode") end
+    if not row.placed then return "rows without a position are kept of a reply that is too short" end
+    return wrong_rows(res, list, 4) or #res.errors ~= 1 and "not one error" or nil
   end)
 end)
 
