@@ -23,6 +23,7 @@ local parts = {
   matrix = { "moonpool.matrix" },
   json = { "moonpool.json" },
   jsonl = { "moonpool.jsonl" },
+  job = { "moonpool.job", "new" },
   serve = { "moonpool.serve", "serve" },
   mock = { "moonpool.mock", "new" },
   metrics = { "moonpool.metrics", "text" },

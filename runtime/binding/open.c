@@ -125,6 +125,7 @@ MP_API int luaopen_moonpool_core(lua_State *L)
     mp__open_hmac(L);
     mp__open_hooks(L);
     mp__open_sim(L);
+    mp__open_job(L);
     add_searcher(L);
     return 1;
 }

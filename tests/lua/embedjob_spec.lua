@@ -2,9 +2,9 @@
 
 local moonpool = require "moonpool"
 local core = require "moonpool.core"
-local embedjob = require "moonpool.job.vectors"
+local job = require "moonpool.job"
 local matrix = require "moonpool.matrix"
-local vectordir = require "moonpool.job.store"
+local reader = require "moonpool.job.reader"
 local json = moonpool.json
 
 local dir
@@ -93,16 +93,18 @@ local function fake(size, dim)
   return client
 end
 
+-- Runs a job over that text: what it counted and the index.
 local function run(text, opts)
   opts = opts or {}
-  local input = write(opts.name or "in.txt", text)
-  local source <close> = assert(embedjob.source {
-    input = input, field = opts.field, id_field = opts.id_field,
-  })
-  local out = assert(vectordir.create(dir .. "/out", opts))
-  embedjob.run(opts.client or fake(opts.size or 3, opts.dim), source, out, {})
-  out:finish(true)
-  return out, json.decode(read "out/index.json")
+  local one = job.new {
+    source = write(opts.name or "in.txt", text), sink = dir .. "/out", field = opts.field,
+    id_field = opts.id_field, client = opts.client or fake(opts.size or 3, opts.dim), text = opts.text,
+    shard_rows = opts.shard_rows, force = opts.force, dedupe = opts.dedupe, strict = opts.strict,
+    retry_failed = opts.retry_failed, model = opts.model, f16 = opts.f16, normalize = opts.normalize,
+    truncate_dim = opts.truncate_dim,
+  }
+  local res, err = one:run()
+  return res, res and json.decode(read "out/index.json") or err, one
 end
 
 local function load_all(index)
@@ -176,6 +178,7 @@ describe("embedjob", function()
     assert.equal("http", records("out/part-00000.jsonl")[1].error.kind)
     assert.equal(500, records("out/part-00000.jsonl")[1].error.status)
     assert.same({ row = 0, kind = "http", message = "status 500", status = 500 }, out.first_error)
+    assert.equal(3, out.failed)
   end)
 
   it("makes a directory of an empty input", function()
@@ -250,148 +253,297 @@ not json
   end)
 end)
 
-describe("vectordir.create", function()
-  local function create(opts)
-    return vectordir.create(dir .. "/out", opts or {})
+describe("a job's directory", function()
+  local function again(text, opts)
+    opts = opts or {}
+    opts.client = fake(3, opts.dim)
+    local res, index = run(text, opts)
+    return res, index, opts.client.calls
   end
 
   it("makes the directories above, for the owner only", function()
-    local out = assert(vectordir.create(dir .. "/a/b/c/", {}))
-    assert.equal(dir .. "/a/b/c", out.dir)
+    write("in.txt", "a 1\n")
+    local one = job.new { source = dir .. "/in.txt", sink = dir .. "/a/b/c/", client = fake(3) }
+    assert(one:run())
     assert.equal(tonumber("700", 8), core.stat(dir .. "/a/b/c").mode)
+    assert.is_true(json.decode(read "a/b/c/index.json").complete)
   end)
 
-  it("refuses what an earlier job left, unless told to replace it", function()
+  it("goes on with the same job, which is nothing once it is done", function()
+    run "a 1\nb 2\n"
+    local before = read "out/index.json"
+    local res, _, calls = again "a 1\nb 2\n"
+    assert.equal(0, calls)
+    assert.same({ 2, 0, true }, { res.rows, res.asked, res.finished_before })
+    assert.equal(before, read "out/index.json")
+  end)
+
+  it("refuses another job, naming what differs, unless told to begin anew", function()
     run "a 1\n"
-    local out, err = create()
-    assert.is_nil(out)
-    assert.matches("already holds a finished job of 1 rows", err)
+    local res, err = run("a 1\n", { model = "m" })
+    assert.is_nil(res)
+    assert.matches("the model was unset there and is 'm' now", err.message)
     write("out/notes.txt", "mine")
-    assert(create { force = true })
-    out, err = create()
-    assert.is_nil(out)
-    assert.matches("unfinished output of an earlier job", err)
+    assert(run("a 1\nb 2\n", { model = "m", force = true }))
+    assert.equal("m", json.decode(read "out/index.json").identity.model)
     assert.equal("mine", read "out/notes.txt")
-    assert.is_nil(core.stat(dir .. "/out/part-00000.npy"))
+    assert.equal(2, #matrix.load_npy(dir .. "/out/part-00000.npy"))
+    assert.is_nil(core.stat(dir .. "/out/.next"))
+  end)
+
+  it("keeps the old job until a forced one is done", function()
+    run "a 1\n"
+    local before = read "out/part-00000.npy"
+    local broken = fake(3)
+    function broken.embed_each() error(core.error("closed", "broken"), 0) end
+    assert.is_false(pcall(run, "b 2\n", { force = true, client = broken }))
+    assert.equal(before, read "out/part-00000.npy")
+    assert.is_true(json.decode(read "out/index.json").complete)
+    assert(run("b 22\n", { force = true }))
+    assert.same({ 4, 22, 1 }, matrix.load_npy(dir .. "/out/part-00000.npy")[1]:totable())
   end)
 
   it("fails as a value where it cannot be", function()
     write("out", "a file")
-    local out, err = create()
-    assert.is_nil(out)
-    assert.matches("not a directory", err)
-    assert.is_nil((vectordir.create("/proc/nowhere/x", {})))
+    local res, err = run "a 1\n"
+    assert.is_nil(res)
+    assert.matches("not a directory", err.message)
+    local one = job.new { source = dir .. "/in.txt", sink = "/proc/nowhere/x", client = fake(3) }
+    assert.is_nil((one:run()))
   end)
 
-  it("is complete only at the end", function()
-    local out = assert(create())
-    assert.is_false(json.decode(read "out/index.json").complete)
-    out:add({ { text = "a" } }, matrix.from { { 1, 2 } }, {})
-    out:finish(false)
-    local index = json.decode(read "out/index.json")
-    assert.is_false(index.complete)
-    assert.equal(1, index.rows)
-    assert.equal(1, #matrix.load_npy(dir .. "/out/part-00000.npy"))
+  it("is in use while somebody works on it, and says who", function()
+    run "a 1\n"
+    local lock <close> = assert(core.lock_file(dir .. "/out/.job/lock", "4711\n"))
+    local res, err = run "a 1\nb 2\n"
+    assert.is_nil(res)
+    assert.matches("out is in use by process 4711", err.message)
+    assert(lock)
+  end)
+
+  it("asks only for new and changed rows, wherever the others have gone", function()
+    local function lines(list)
+      return table.concat(list, "\n") .. "\n"
+    end
+    local texts = {}
+    for i = 1, 23 do
+      texts[i] = "text " .. i
+    end
+    local edits = {
+      grown = function(t) t[#t + 1] = "new 100" return 1 end,
+      grown_by_parts = function(t) for i = 1, 12 do t[#t + 1] = "new " .. 100 + i end return 12 end,
+      shrunk = function(t) for _ = 1, 9 do t[#t] = nil end return 0 end,
+      inserted = function(t) table.insert(t, 1, "new 100") return 1 end,
+      removed = function(t) table.remove(t, 7) return 0 end,
+      edited = function(t) t[3], t[20] = "new 3", "new 20" return 2 end,
+      turned = function(t)
+        for i = 1, #t // 2 do
+          t[i], t[#t + 1 - i] = t[#t + 1 - i], t[i]
+        end
+        return 0
+      end,
+      emptied = function(t) for i = #t, 1, -1 do t[i] = nil end return 0 end,
+    }
+    for name, edit in pairs(edits) do
+      for _, shard in ipairs { 1, 5, 23, 100 } do
+        os.execute("rm -rf " .. dir .. "/out")
+        run(lines(texts), { shard_rows = shard })
+        local t = { table.unpack(texts) }
+        local new = edit(t)
+        local text = #t > 0 and lines(t) or ""
+        local res, index = again(text, { shard_rows = shard })
+        assert.equal(new, res.asked, name .. " " .. shard)
+        assert.equal(#t, res.rows)
+        local rows = load_all(index)
+        for i, one in ipairs(t) do
+          assert.same({ #one, tonumber(one:match "%d+"), 1 }, rows[i]:totable(), name)
+        end
+        local row = 0
+        for _, part in ipairs(index.parts) do
+          for _, record in ipairs(records("out/" .. part.jsonl)) do
+            assert.same({ row, t[row + 1] }, { record.row, record.text })
+            row = row + 1
+          end
+        end
+        assert.equal(#t, row)
+        -- and byte for byte what a new job makes of it
+        os.execute(("mv %s/out %s/first"):format(dir, dir))
+        run(text, { shard_rows = shard })
+        for _, part in ipairs(index.parts) do
+          for _, file in ipairs { part.npy or part.jsonl, part.jsonl } do
+            assert.equal(read("out/" .. file), read("first/" .. file), name)
+          end
+        end
+        os.execute("rm -rf " .. dir .. "/first")
+      end
+    end
+  end)
+
+  it("refuses a changed input when it is to be strict", function()
+    run "a 1\n"
+    local res, err = run("a 1\nb 2\n", { strict = true })
+    assert.is_nil(res)
+    assert.matches("another input", err.message)
+    assert(run("a 1\n", { strict = true }).finished_before)
+  end)
+
+  it("keeps failed rows until told to ask again", function()
+    local text = "a 1\nFAIL 2\nc 3\n\nFAIL 5\nf 6\n"
+    run(text, { shard_rows = 4 })
+    local res, _, calls = again(text, { shard_rows = 4 })
+    assert.equal(0, calls)
+    assert.equal(3, res.failed)
+    res = again(text .. "g 7\n", { shard_rows = 4 })
+    assert.same({ 1, 3 }, { res.asked, res.failed })
+    local good = fake(3)
+    local each = good.embed_each
+    function good:embed_each(source, opts)
+      local text_of = opts.text
+      opts.text = function(item)
+        return (text_of(item):gsub("^FAIL", "FINE"))
+      end
+      return each(self, source, opts)
+    end
+    local index
+    res, index = run(text .. "g 7\n", { shard_rows = 4, client = good, retry_failed = true })
+    assert.same({ 2, 1 }, { res.asked, res.failed })
+    local rows = load_all(index)
+    assert.same({ 6, 2, 1 }, rows[2]:totable())
+    assert.same({ 3, 7, 1 }, rows[7]:totable())
+    assert.equal(json.null, records("out/part-00001.jsonl")[1].error)
+  end)
+
+  it("asks once for equal texts of a job", function()
+    local asked = fake(3)
+    local res, index = run("a 1\nb 2\na 1\na 1\nb 2\nc 3\na 1\n", { client = asked })
+    assert.equal(3, res.asked)
+    local seen = {}
+    for i, row in ipairs(load_all(index)) do
+      seen[i] = row[2]
+    end
+    assert.same({ 1, 2, 1, 1, 2, 3, 1 }, seen)
+    os.execute("rm -rf " .. dir .. "/out")
+    assert.equal(4, run("a 1\na 1\na 1\nb 2\n", { dedupe = false }).asked)
+  end)
+
+  it("cuts, scales and halves the vectors it writes", function()
+    local _, index = run("abc 4\n", { truncate_dim = 2, normalize = true })
+    local row = load_all(index)[1]
+    assert.equal(2, #row)
+    assert.near(5 / math.sqrt(41), row[1], 1e-6)
+    os.execute("rm -rf " .. dir .. "/out")
+    _, index = run("abc 4\n", { f16 = true })
+    assert.equal("float16", index.dtype)
+    assert.same({ 5, 4, 1 }, load_all(index)[1]:totable())
   end)
 end)
 
 describe("a job that is cut short", function()
+  local texts = {}
+  for i = 0, 29 do
+    texts[#texts + 1] = (i % 11 == 3 and "FAIL " or "row ") .. i
+  end
+  local text = table.concat(texts, "\n") .. "\n"
+
   -- A hook raises after `count` instructions, wherever that is, as Ctrl+C does.
-  local function cut_short(count, opts)
-    local out = assert(vectordir.create(dir .. "/out", opts))
-    local ok = pcall(function()
+  local function cut_short(count, shard)
+    return (pcall(function()
       debug.sethook(function()
         debug.sethook()
-        error("cut", 0)
+        error(core.error("cancelled", "cut"), 0)
       end, "", count)
-      for i = 0, 9 do
-        local entries, rows, errors = {}, {}, {}
-        for k = 1, 3 do
-          entries[k] = { text = ("row %d"):format(3 * i + k - 1) }
-          rows[k] = { 3 * i + k - 1, 1 }
-        end
-        if i < opts.bad then
-          errors = { { index = 1, error = "x" }, { index = 2, error = "x" }, { index = 3, error = "x" } }
-        end
-        out:add(entries, matrix.from(rows), errors)
-      end
+      run(text, { shard_rows = shard })
       debug.sethook()
-    end)
-    if not ok then
-      out:finish(false)
-    end
-    return ok
+    end))
   end
 
   local function check_consistent()
-    local index = json.decode(read "out/index.json")
-    local row, files = 0, 1
+    local f = io.open(dir .. "/out/index.json")
+    local index = f and json.decode(f:read "a")
+    if not f then
+      return
+    end
+    f:close()
+    local row = 0
     for _, part in ipairs(index.parts) do
       local list = records("out/" .. part.jsonl)
       assert.equal(part.rows, #list)
       assert.equal(part.first, row)
       local m = part.npy and matrix.load_npy(dir .. "/out/" .. part.npy)
-      assert.equal(index.dim > 0, m ~= nil)
-      files = files + (m and 2 or 1)
       for i, record in ipairs(list) do
-        assert.equal("row " .. row, record.text)
+        assert.equal(texts[row + 1], record.text)
         if m then
           assert.equal(#list, #m)
-          assert.equal(record.error == json.null, m[i][1] == row)
+          assert.equal(record.error == json.null, m[i][2] == row)
         end
         row = row + 1
       end
     end
     assert.equal(index.rows, row)
-    assert.equal(0, row % 3)
-    assert.is_false(index.complete)
-    assert.equal(files, #core.listdir(dir .. "/out"))
   end
 
-  it("goes back to its last whole batch, wherever it was cut", function()
-    for _, bad in ipairs { 0, 2, 4 } do
-      local count = 1
-      repeat
-        local ended = cut_short(count, { shard_rows = 5, bad = bad })
-        if not ended then
-          check_consistent()
-        end
-        for _, name in ipairs(core.listdir(dir .. "/out")) do
-          os.remove(dir .. "/out/" .. name)
-        end
-        count = count + 41
-      until ended
-      assert.truthy(count > 500)
+  it("is consistent wherever it was cut, and goes on to the same bytes", function()
+    local want = {}
+    run(text, { shard_rows = 5 })
+    for _, name in ipairs(core.listdir(dir .. "/out")) do
+      want[name] = name:match "^part" and read("out/" .. name) or nil
     end
+    local count = 1
+    repeat
+      os.execute("rm -rf " .. dir .. "/out")
+      local ended = cut_short(count, 5)
+      if not ended then
+        check_consistent()
+        assert(run(text, { shard_rows = 5 }))
+        for name, bytes in pairs(want) do
+          assert.equal(bytes, read("out/" .. name), name)
+        end
+      end
+      count = count + 97
+    until ended
+    assert.truthy(count > 500)
   end)
 end)
 
-describe("vectordir.open", function()
+describe("what reads a job", function()
   it("searches over all parts by cosine and describes what it found", function()
-    local out = assert(vectordir.create(dir .. "/out", { shard_rows = 2 }))
-    out:add({ { text = "east", id = "e" }, { text = "north" }, { problem = core.error("invalid", "x") },
-      { text = "north east" }, { text = "far north" } },
-      matrix.from { { 1, 0 }, { 0, 1 }, { 9, 9 }, { 1, 1 }, { 0, 100 } }, {})
-    out:finish(true)
-    local reader = assert(vectordir.open(dir .. "/out"))
-    local hits = reader:describe(reader:search({ 0, 2 }, 3))
-    assert.same({ "north", "far north", "north east" }, { hits[1].text, hits[2].text, hits[3].text })
+    local client, vectors = fake(9), { east = { 1, 0 }, north = { 0, 1 }, both = { 1, 1 }, far = { 0, 100 } }
+    function client:embed_each(source)
+      self.done = not self.done
+      return function()
+        local items, rows = {}, {}
+        for item in source do
+          items[#items + 1] = item
+          rows[#rows + 1] = vectors[item.text:match "%a+$"]
+        end
+        return #items > 0 and { items = items, matrix = matrix.from(rows), errors = {} } or nil
+      end
+    end
+    run([[{"text":"east","id":"e"}
+{"text":"north"}
+{"text":""}
+{"text":"north both"}
+{"text":"north far"}
+]], { name = "in.jsonl", shard_rows = 2, client = client })
+    local found = assert(reader.open(dir .. "/out"))
+    local hits = found:describe(found:search({ 0, 2 }, 3))
+    assert.same({ "north", "north far", "north both" }, { hits[1].text, hits[2].text, hits[3].text })
     assert.same({ 1, 4, 3 }, { hits[1].row, hits[2].row, hits[3].row })
     assert.near(1, hits[1].score, 1e-6)
-    hits = reader:describe(reader:search({ 1, 0 }, 100))
+    hits = found:describe(found:search({ 1, 0 }, 100))
     assert.equal(4, #hits)
     assert.equal("e", hits[1].id)
   end)
 
   it("refuses other directories", function()
-    local reader, err = vectordir.open(dir)
-    assert.is_nil(reader)
+    local found, err = reader.open(dir)
+    assert.is_nil(found)
     assert.matches("index.json: No such file", err)
     write("index.json", '{"format":"other"}')
-    reader, err = vectordir.open(dir)
-    assert.is_nil(reader)
+    found, err = reader.open(dir)
+    assert.is_nil(found)
     assert.matches("not the index of a vector directory", err)
     write("index.json", "{")
-    assert.is_nil((vectordir.open(dir)))
+    assert.is_nil((reader.open(dir)))
   end)
 end)

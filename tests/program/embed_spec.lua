@@ -165,15 +165,24 @@ describe("moonpool embed", function()
     assert.equal(0, index().rows)
   end)
 
-  it("ends with 3 and the reasons when the endpoint refuses everything", function()
-    local path = write("in.txt", "a\nb\n")
+  it("ends with 1 and no result when the endpoint refuses everything", function()
+    local list = {}
+    for i = 1, 1000 do
+      list[i] = "text " .. i
+    end
+    local path = write("in.txt", table.concat(list, "\n"))
     local wrong, wrong_stop = mock "--api-key right"
-    local _, err, rc = sh("%s embed --url %s --model m -o %s/out -i %s", binary, wrong, dir, path)
+    local _, err, rc = sh("%s embed --url %s --model m -o %s/out -i %s --batch-size 1", binary, wrong, dir, path)
+
     wrong_stop()
-    assert.equal(3, rc, err)
-    assert.matches("2 rows of 2 failed", err)
-    assert.equal(0, index().dim)
-    assert.equal(401, rows()[1].record.error.status)
+    assert.equal(1, rc, err)
+    assert.matches("nothing succeeded: .*key was refused", err)
+    assert.is_nil(core.stat(dir .. "/out"))
+
+    _, err, rc = sh("%s embed --url http://127.0.0.1:1 --retries 1 --model m -o %s/out -i %s", binary, dir, path)
+    assert.equal(1, rc, err)
+    assert.matches("nothing succeeded", err)
+    assert.is_nil(core.stat(dir .. "/out"))
   end)
 
   it("records no key, and takes none in the URL", function()
@@ -190,13 +199,33 @@ describe("moonpool embed", function()
     assert.is_nil(core.stat(dir .. "/out2"))
   end)
 
-  it("refuses an earlier job's directory unless forced", function()
+  it("has nothing to do for a job that is done, and refuses another one unless forced", function()
     local path = write("in.txt", "a\nb\n")
     assert.equal(0, (select(3, embed("-i " .. path))))
-    local _, err, rc = embed("-i " .. path)
+    local out, err, rc = embed("--json -i " .. path)
+    assert.equal(0, rc)
+    assert.equal(0, moonpool.json.decode(out).requests)
+    assert.matches("holds this job already: 2 rows", err)
+    _, err, rc = embed("--dimensions 8 -i " .. path)
     assert.equal(1, rc)
-    assert.matches("already holds a finished job of 2 rows %(choose another directory, or %-%-force", err)
-    assert.equal(0, (select(3, embed("--force -i " .. path))))
+    assert.matches("the dimensions was unset there and is 8 now %(choose another directory, or %-%-force", err)
+    assert.equal(0, (select(3, embed("--force --dimensions 8 -i " .. path))))
+    assert.equal(8, index().dim)
+  end)
+
+  it("writes JSON lines to standard output", function()
+    local path = write("in.jsonl", '{"text":"a","id":"x"}\n{"other":1}\n{"text":"b"}\n')
+    local out, err, rc = sh("%s embed --url %s --model local-demo -o - --dimensions 4 -i %s", binary, url, path)
+    assert.equal(3, rc, err)
+    local list = {}
+    for line in out:gmatch "[^\n]+" do
+      list[#list + 1] = moonpool.json.decode(line)
+    end
+    assert.same({ 0, 1, 2 }, { list[1].row, list[2].row, list[3].row })
+    assert.equal("x", list[1].id)
+    assert.equal(4, #list[1].vector)
+    assert.is_nil(list[2].vector)
+    assert.matches("no field 'text'", list[2].error.message)
   end)
 
   it("says what is wrong with its arguments and ends with 2", function()
@@ -239,10 +268,10 @@ describe("moonpool embed", function()
     -- The input never ends, so only the signal ends the job, once the second row is in its file.
     local out = sh([[
 cd %s; mkfifo input; exec 3<>input
-env --default-signal=INT %s embed --url %s -o out -i input --batch-size 1 --max-concurrent 2 >o 2>e &
+env --default-signal=INT %s embed --url %s --model local-demo -o out -i input --batch-size 1 --max-concurrent 2 >o 2>e &
 pid=$!
 for i in 1 2 3 4 5 6 7 8; do echo "text $i" >&3; done
-while [ "$(stat -c %%s out/part-00000.npy 2>/dev/null || echo 0)" -lt 2176 ]; do :; done
+while [ "$(stat -c %%s out/.job/part-00000.npy 2>/dev/null || echo 0)" -lt 2176 ]; do sleep 0.01; done
 kill -INT $pid; wait $pid; echo "code $?"; cat e; rm input]],
       dir, binary:match "^/" and binary or "$OLDPWD/" .. binary, url)
     assert.matches("code 130", out)
@@ -250,9 +279,19 @@ kill -INT $pid; wait $pid; echo "code $?"; cat e; rm input]],
     assert.is_false(index().complete)
     assert.is_true(index().rows >= 1)
     assert.equal(index().rows, #rows())
-    local _, err, rc = embed "-i /dev/null"
+    local _, err, rc = embed "-i /dev/null --dimensions 8"
     assert.equal(1, rc)
-    assert.matches("unfinished output of an earlier job", err)
+    assert.matches("holds another job", err)
+    local lines = {}
+    for i = 1, 8 do
+      lines[i] = "text " .. i
+    end
+    local had = index().rows
+    local report
+    report, err, rc = embed("--json -i " .. write("in.txt", table.concat(lines, "\n")))
+    assert.equal(0, rc, err)
+    assert.is_true(moonpool.json.decode(report).asked <= 8 - had)
+    assert.equal(8, #rows())
   end)
 
   it("needs little memory however many rows there are", function()

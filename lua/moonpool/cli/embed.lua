@@ -1,23 +1,25 @@
 -- moonpool.cli.embed: texts in, a directory of vectors out.
 local core = require "moonpool.core"
-local embedjob = require "moonpool.job.vectors"
 local endpoint = require "moonpool.cli.endpoint"
+local job = require "moonpool.job"
 local parser = require "moonpool.cli.parser"
 local progress = require "moonpool.progress"
 local summary = require "moonpool.cli.summary"
-local vectordir = require "moonpool.job.store"
 
 local embed = {
   name = "embed",
-  summary = "Turn texts (lines or JSONL) into a directory of vectors.",
+  summary = "Turn texts (lines or records) into a directory of vectors.",
   epilog = [[
 OUTDIR gets part-NNNNN.npy (float32 rows; row i over the parts is row i of the input),
 part-NNNNN.jsonl (one line a row: row, id, text, error) and index.json, which says
 "complete": true only once everything is there. A blank or failed line keeps its place: its
 row is NaN and its JSONL line has the error.
 
+The same command again goes on where it was stopped, and asks only for what is new where the input
+has changed. What changes the result (model, dimensions, field and the like) must be the same.
+
 A half-filled request is sent when its first text has waited 0.2 s, so a slow pipe comes through as it
-goes.
+goes. With -o - the vectors go to standard output as JSON lines.
 
 Exit status: 0, 1 error, 2 wrong use, 3 done but with failed rows, 130 interrupted.
 
@@ -29,25 +31,36 @@ Examples:
 }
 
 function embed.configure(p)
-  p:option("-i --input", "Input: text lines, or JSONL if so named; - is standard input.")
-    :argname "FILE":count(1)
-  p:option("-o --output", "Directory to make."):argname "OUTDIR":count(1)
+  p:option("-i --input", "Input: text lines, or records if so named; a directory or a glob is all its files; "
+    .. "- is standard input."):argname "FILE":count(1)
+  p:option("-o --output", "Directory to make, or - for JSON lines on standard output."):argname "OUTDIR":count(1)
   endpoint.configure(p)
   p:option("--dimensions", "Dimensions to ask the model for."):argname "N":convert(parser.count)
   endpoint.configure_batch(p)
   endpoint.configure_bulk(p)
-  p:option("--field", "Read JSONL; field that holds the text (default text)."):argname "NAME"
-  p:option("--id-field", "Read JSONL; field that holds the row's id (default id)."):argname "NAME"
+  p:option("--field", "Read records; field that holds the text, by path (default text)."):argname "NAME"
+  p:option("--id-field", "Read records; field that holds the row's id (default id)."):argname "NAME"
   p:option("--shard-rows", "Rows in one part (default 50000)."):argname "N":convert(parser.count)
   p:flag("--no-text", "Leave the texts out of the JSONL files.")
   p:flag("--f16", "Store half precision.")
-  p:flag("--force", "Replace what an earlier job left in OUTDIR.")
+  p:flag("--normalize", "Scale the vectors to length 1.")
+  p:option("--truncate-dim", "Keep the first N dimensions of each vector."):argname "N":convert(parser.count)
+  p:flag("--retry-failed", "Ask again for the rows that failed; they take their places.")
+  p:flag("--strict", "Refuse an input that is not the one OUTDIR was begun with.")
+  p:flag("--no-dedupe", "Ask for equal texts as often as they come.")
+  p:flag("--force", "Begin anew; what is in OUTDIR stays until the new job is done.")
   p:flag("--json", "Print the summary as JSON on standard output.")
   p:flag("-q --quiet", "No progress and no summary.")
 end
 
 local function fail(message)
   parser.stop(1, "moonpool embed: " .. message .. "\n")
+end
+
+local function say(args, text, ...)
+  if not args.quiet then
+    io.stderr:write(("moonpool embed: " .. text .. "\n"):format(...))
+  end
 end
 
 -- No secrets here: the client has refused a URL with a user, a password or a query.
@@ -58,75 +71,131 @@ local function about(args)
   }
 end
 
-local function create(args)
-  local out, err = vectordir.create(args.output, {
-    force = args.force, shard_rows = args.shard_rows, text = not args.no_text, f16 = args.f16,
-    about = about(args),
-  })
-  if not out then
-    fail(err .. (err:find "holds" and " (choose another directory, or --force to replace it)" or ""))
-  end
-  return out
-end
-
-local function report(args, out, stats, seconds)
-  local s = summary.figures(out.rows, out.failed, seconds, stats)
-  s.output, s.dimensions, s.parts, s.model = args.output, out.dim or 0, #out.parts, args.model
+local function report(args, res, stats)
+  local s = summary.figures(res.rows, res.failed, res.total_time, stats)
+  s.output, s.dimensions, s.parts, s.model = args.output, res.dimensions, res.parts, args.model
+  s.asked, s.tokens, s.requests = res.asked, res.tokens, res.requests
   if args.json then
     io.stdout:write(summary.json(s))
   end
-  if not args.quiet then
-    local what = ("embedded %s (%d dimensions) into %s"):format(
-      summary.counted(s.rows - s.failed, "rows"), s.dimensions, s.output)
-    io.stderr:write(summary.text(what, s, out.first_error))
+  if args.quiet then
+    return
+  elseif res.finished_before then
+    io.stderr:write(("%s holds this job already: %s, %d failed; nothing was asked\n"):format(
+      args.output, summary.counted(res.rows, "rows"), res.failed))
+    return
   end
+  local what = ("embedded %s (%d dimensions) into %s"):format(
+    summary.counted(s.rows - s.failed, "rows"), s.dimensions, s.output)
+  io.stderr:write(summary.text(what, s, res.first_error))
 end
 
--- The rows so far stay readable, marked as unfinished. Nothing here waits: the task is cancelled.
-local function leave_unfinished(args, out, err)
-  local ok, why = pcall(out.finish, out, false)
+-- The rows so far stay, marked as unfinished.
+local function stopped(args, one, err)
   if core.is_error(err) and err.kind == "cancelled" then
-    if not args.quiet then
-      io.stderr:write(("moonpool embed: stopped; %s holds the first %s, marked as unfinished\n"):format(
-        args.output, summary.counted(out.rows, "rows")))
-    end
+    say(args, "stopped; %s holds the first %s, marked as unfinished; the same command goes on", args.output,
+      summary.counted(one.rows or 0, "rows"))
     error(err, 0)
   elseif core.is_error(err) then
-    fail(tostring(err.kind == "file" and err.message or err) .. (ok and "" or "\n" .. tostring(why)))
+    fail(tostring((err.kind == "file" or err.nothing) and err.message or err))
   end
   error(err, 0)
 end
 
-local function call_options(args)
-  return {
-    model = args.model, dimensions = args.dimensions, batch_size = args.batch_size,
-    max_concurrent_requests = args.max_concurrent,
+local function progress_to(args)
+  if args.quiet then
+    return nil, nil
+  end
+  local bar = progress.new {}
+  return function(one)
+    if bar:due() then
+      local state = one:progress()
+      bar.total_bytes = state.total_bytes
+      state.retries = one.o.client:stats().retries
+      bar:update(state)
+    end
+  end, bar
+end
+
+local function job_of(args, conn, on_progress, bar)
+  return job.new {
+    source = args.input, sink = args.output, client = conn, model = args.model, dimensions = args.dimensions,
+    batch_size = args.batch_size, max_concurrent_requests = args.max_concurrent, field = args.field,
+    id_field = args.id_field, force = args.force, strict = args.strict, retry_failed = args.retry_failed,
+    dedupe = not args.no_dedupe, normalize = args.normalize, truncate_dim = args.truncate_dim, f16 = args.f16,
+    text = not args.no_text, shard_rows = args.shard_rows, about = about(args), on_progress = on_progress,
+    on_event = function(text)
+      if bar then
+        bar:clear()
+      end
+      say(args, "%s", text)
+    end,
   }
 end
 
+-- ---- standard output ----------------------------------------------------------------------------
+
+local function to_stdout(args, conn)
+  local out <close> = core.open_writer "-"
+  local store = require "moonpool.job.store"
+  local row = 0
+  local one = job.new {
+    source = args.input, client = conn, model = args.model, dimensions = args.dimensions,
+    batch_size = args.batch_size, max_concurrent_requests = args.max_concurrent, field = args.field,
+    id_field = args.id_field,
+    sink = function(batch)
+      local failed = {}
+      for _, e in ipairs(batch.errors) do
+        failed[e.index] = store.public_error(e.error)
+      end
+      for i, item in ipairs(batch.items) do
+        local vector = not failed[i] and batch.matrix[i]:totable() or nil
+        local ok, err, errno = out:json({ row = row, id = item.id, vector = vector, error = failed[i] }, true)
+        if errno then
+          error(core.error("file", err), 0)
+        end
+        row = row + 1
+      end
+      local ok, err = out:flush()
+      if not ok then
+        error(core.error("file", err), 0)
+      end
+    end,
+  }
+  local ok, res, err = xpcall(one.run, core.traceback, one)
+  if not ok then
+    stopped(args, one, res)
+  elseif not res then
+    fail(err.message)
+  end
+  return res.failed > 0 and 3 or 0
+end
+
+-- ---- the command --------------------------------------------------------------------------------
+
 --- args as parsed; client may be given (tests).
 function embed.run(args, client)
-  local source, err = embedjob.source { input = args.input, field = args.field, id_field = args.id_field }
-  if not source then
-    fail(err)
-  end
-  local input <close> = source -- luacheck: ignore
   local conn <close> = client or endpoint.connect("moonpool embed", args, "embed")
-  local out = create(args)
-  local bar = not args.quiet and progress.new { total_bytes = source.reader:size() } or nil
-  local started = core.now()
-  local ok, why = xpcall(function()
-    embedjob.run(conn, source, out, { progress = bar, embed = call_options(args) })
-    out:finish(true)
-  end, core.traceback)
+  if args.output == "-" then
+    return to_stdout(args, conn)
+  end
+  local on_progress, bar = progress_to(args)
+  local one = job_of(args, conn, on_progress, bar)
+  local ok, res, err = xpcall(one.run, core.traceback, one)
   if bar then
     bar:clear()
   end
   if not ok then
-    leave_unfinished(args, out, why)
+    stopped(args, one, res)
+  elseif not res then
+    fail(err.message .. (err.kind == "job" and err.message:find " holds "
+      and " (choose another directory, or --force to begin anew)" or ""))
   end
-  report(args, out, conn:stats(), core.now() - started)
-  return out.failed > 0 and 3 or 0
+  report(args, res, conn:stats())
+  if res.changed_input then
+    fail(res.changed_input.message)
+  end
+  return res.failed > 0 and 3 or 0
 end
 
 return embed

@@ -4,7 +4,7 @@ local endpoint = require "moonpool.cli.endpoint"
 local json = require "moonpool.json"
 local parser = require "moonpool.cli.parser"
 local progress = require "moonpool.progress"
-local vectordir = require "moonpool.job.store"
+local vectordir = require "moonpool.job.reader"
 
 local search = {
   name = "search",

@@ -1,210 +1,29 @@
--- moonpool.job.store: a directory of vectors, as `moonpool embed` writes and `moonpool search` reads.
+-- moonpool.job.store: where the rows of a job go, in any order, so that a kill at any moment costs
+-- nothing but what came in the last second.
 --
---   part-00000.npy    float32 rows; row i over the parts in name order is row i of the input
---   part-00000.jsonl  one line a row: {"error", "id", "row", "text"}; row counts from 0 over all parts
---   index.json        what the parts are; "complete": true only when the job is done
+-- A part is filled in .job/: its vectors by position, its lines in a log that is written only after
+-- the vectors are on the disk. When all its rows are there it gets its two names in the directory
+-- and its place in index.json; only then do the files of .job/ go. Failed rows are rows of NaN.
 --
--- A row without a vector is a row of NaN, with the reason in its JSONL line. Only the last index.json
--- ever says complete, and it comes by rename: who sees it sees the whole directory.
+-- One task commits and publishes (`Writer:tend`); everybody else only puts rows. What waits for the
+-- disk waits in other threads; with `now` set it is done at once, for a task that may wait no more.
 local core = require "moonpool.core"
 local json = require "moonpool.json"
+local layout = require "moonpool.job.layout"
 
-local vectordir = {}
+local store = {}
 
-local FORMAT = "moonpool-vectors"
-local SEARCH_BYTES = 8 << 20 -- of vectors in memory at once
-
--- Files fail by raising an error table: there is nothing a job could do but stop.
-local function check(ok, message)
-  if not ok then
-    error(core.error("file", message), 0)
-  end
-  return ok
-end
-
--- ---- index.json ----
-
-local function index_path(dir)
-  return dir .. "/index.json"
-end
-
-local function read_index(dir)
-  local path = index_path(dir)
-  local file, err = io.open(path, "rb")
-  if not file then
-    return nil, err
-  end
-  local text = file:read "a"
-  file:close()
-  local index, why = json.decode(text or "")
-  if type(index) ~= "table" or index.format ~= FORMAT then
-    return nil, ("%s: %s"):format(path, why or "not the index of a vector directory")
-  end
-  return index
-end
-
-local function write_index(dir, index)
-  local path = index_path(dir)
-  local temporary = path .. ".tmp"
-  local out = check(core.open_writer(temporary))
-  check(out:json(index, true))
-  check(out:sync())
-  check(out:close())
-  check(core.rename(temporary, path))
-  check(core.fsync(dir))
-end
-
--- ---- writing ----
+local check = layout.check
+local SHARD_ROWS = 50000
+local COMMIT_EVERY = 1 -- s
+local COMMIT_BYTES = 4 << 20 -- of lines in memory
+local OPEN_FILES = 32 -- parts with open descriptors
+local CROWD = 6 -- whole parts that wait to be published
 
 local Writer = {}
 Writer.__index = Writer
 
-local function make_dirs(path)
-  if core.stat(path) then
-    return true
-  end
-  local parent = path:match "^(.*[^/])/+[^/]+/*$"
-  if parent then
-    local ok, err = make_dirs(parent)
-    if not ok then
-      return nil, err
-    end
-  end
-  return core.mkdir(path, tonumber("700", 8))
-end
-
-local function is_ours(name)
-  return name:match "^part%-%d+%.npy$" or name:match "^part%-%d+%.jsonl$" or name == "index.json"
-    or name == "index.json.tmp"
-end
-
-local function ours_in(dir)
-  local found = {}
-  for _, name in ipairs(check(core.listdir(dir))) do
-    if is_ours(name) then
-      found[#found + 1] = name
-    end
-  end
-  return found
-end
-
--- nil, or why the directory must not be written to.
-local function occupied(dir)
-  if #ours_in(dir) == 0 then
-    return nil
-  end
-  local index = read_index(dir)
-  if index and index.complete then
-    return ("%s already holds a finished job of %d rows"):format(dir, index.rows)
-  end
-  return ("%s holds the unfinished output of an earlier job"):format(dir)
-end
-
-local function prepare(dir, force)
-  local stat = core.stat(dir)
-  if not stat then
-    return make_dirs(dir)
-  elseif stat.type ~= "directory" then
-    return nil, dir .. ": not a directory"
-  end
-  local why = occupied(dir)
-  if why and not force then
-    return nil, why
-  end
-  for _, name in ipairs(ours_in(dir)) do
-    check(os.remove(dir .. "/" .. name))
-  end
-  return true
-end
-
---- vectordir.create(dir, {force=, shard_rows = 50000, text = true, f16=, about = {model=, url=, ...}})
---- -> writer, or nil and why the directory cannot be used. force removes an earlier job's files.
-function vectordir.create(dir, opts)
-  dir = dir:match "^(.-[^/])/*$" or dir
-  local ok, err = prepare(dir, opts.force)
-  if not ok then
-    return nil, err
-  end
-  local self = setmetatable({
-    dir = dir,
-    shard_rows = opts.shard_rows or 50000,
-    keep_text = opts.text ~= false,
-    f16 = opts.f16,
-    about = opts.about or {},
-    rows = 0,
-    failed = 0,
-    parts = {},
-    safe = { rows = 0, failed = 0, parts = 0 },
-  }, Writer)
-  write_index(dir, self:index(false))
-  return self
-end
-
---- What index.json says.
-function Writer:index(complete)
-  local index = {
-    format = FORMAT, version = 1, complete = complete, rows = self.rows, failed = self.failed,
-    dim = self.dim or 0, dtype = self.f16 and "float16" or "float32", parts = json.array(),
-  }
-  for key, value in pairs(self.about) do
-    index[key] = value
-  end
-  for i, part in ipairs(self.parts) do
-    index.parts[i] = { npy = part.npy_name, jsonl = part.jsonl_name, first = part.first, rows = part.rows }
-  end
-  return index
-end
-
--- The dimension is known from the first vector on; until then a part's .npy does not exist.
-local function open_npy(self, part)
-  part.npy_name = part.name .. ".npy"
-  local path = self.dir .. "/" .. part.npy_name
-  part.npy = check(core.npy_create(path, self.dim, { exclusive = true, f16 = self.f16 }))
-  check(part.npy:append_nan(part.rows))
-end
-
-local function close_part(part)
-  if part.jsonl then
-    check(part.jsonl:close())
-    part.jsonl = nil
-  end
-  if part.npy then
-    check(part.npy:close())
-    part.npy = nil
-  end
-end
-
-local function open_part(self)
-  local name = ("part-%05d"):format(#self.parts)
-  local part = { name = name, jsonl_name = name .. ".jsonl", first = self.rows, rows = 0 }
-  part.jsonl = check(core.open_writer(self.dir .. "/" .. part.jsonl_name, { exclusive = true }))
-  self.parts[#self.parts + 1] = part
-  if self.dim then
-    open_npy(self, part)
-  end
-  return part
-end
-
-local function current_part(self)
-  local part = self.parts[#self.parts]
-  if part and part.rows < self.shard_rows then
-    return part
-  elseif part then
-    close_part(part)
-  end
-  return open_part(self)
-end
-
-local function learn_dim(self, dim)
-  self.dim = dim
-  for i, part in ipairs(self.parts) do
-    open_npy(self, part)
-    if i < #self.parts then
-      check(part.npy:close())
-      part.npy = nil
-    end
-  end
-end
+-- ---- errors -------------------------------------------------------------------------------------
 
 -- Text that came in with broken UTF-8 is written with U+FFFD where it is broken: JSON has no other way.
 local function clean(text)
@@ -221,243 +40,585 @@ local function clean(text)
   end
 end
 
--- What is told of an error. Its row counts within a call, so it stays out.
-local function public_error(err)
+--- What is told of an error. The client counts rows within a request, which would mislead here.
+function store.public_error(err)
   local message = tostring(err.message or err):gsub("^row %d+: ", "")
   return { kind = err.kind or "invalid", message = clean(message), status = err.status }
 end
+local public_error = store.public_error
 
-local function write_line(self, part, entry, err)
-  local text = self.keep_text and entry.text or nil
-  local line = { row = self.rows, id = entry.id, text = text, error = err and public_error(err) or json.null }
-  local ok = part.jsonl:json(line, true)
-  if not ok then
-    line.text = text and clean(text)
-    ok = part.jsonl:json(line, true)
+-- ---- the index ----------------------------------------------------------------------------------
+
+--- What index.json says.
+function Writer:index(complete)
+  local index = {
+    format = layout.FORMAT, version = 1, complete = complete, rows = 0, failed = 0,
+    came_as = self.came_as,
+    dim = self.dim or 0, dtype = self.f16 and "float16" or "float32", parts = json.array(),
+    shard_rows = self.shard_rows, identity = self.identity, source = self.source, run = self.run,
+  }
+  for key, value in pairs(self.about) do
+    index[key] = value
   end
-  if not ok then
-    line.id = nil
-    check(part.jsonl:json(line, true))
+  for i = 0, math.huge do
+    local part = self.published[i]
+    if not part then
+      break
+    end
+    index.parts[i + 1] = part
+    index.rows, index.failed = index.rows + part.rows, index.failed + part.failed
+  end
+  return index
+end
+
+local function write_index(self, complete, now)
+  layout.write_index(self.target, self:index(complete), now)
+  self.index_at = core.now()
+  for _, number in ipairs(self.to_clean) do
+    local base = self.work .. "/" .. layout.part_name(number)
+    os.remove(base .. ".npy")
+    os.remove(base .. ".log")
+    os.remove(base .. ".jsonl")
+  end
+  self.to_clean = {}
+end
+
+-- ---- parts --------------------------------------------------------------------------------------
+
+local function base_of(self, number)
+  return self.work .. "/" .. layout.part_name(number)
+end
+
+local function open_part(self, number)
+  local base = base_of(self, number)
+  local part = check(core.job_part {
+    npy = base .. ".npy", log = base .. ".log", first = number * self.shard_rows, limit = self.shard_rows,
+    cols = self.dim or 0, f16 = self.f16, normalize = self.normalize, text = self.keep_text,
+    ledger = self.ledger,
+  })
+  self.open[number] = part
+  self.n_open = self.n_open + 1
+  return part
+end
+
+local function rest_others(self, number)
+  for other, part in pairs(self.open) do
+    if other ~= number then
+      part:rest()
+    end
   end
 end
 
--- Rows i .. j, all with a vector (good) or all without, all in the same part.
-local function write_run(part, run)
-  if run.good then
-    check(part.npy:append(run.matrix, run.first, run.count))
-  elseif part.npy then
-    check(part.npy:append_nan(run.count))
+local function part_for(self, number)
+  local part = self.open[number]
+  if not part then
+    if self.n_open >= OPEN_FILES then
+      rest_others(self, number)
+    end
+    part = open_part(self, number)
+  end
+  return part
+end
+
+local function rows_of(self, number)
+  local left = self.total and self.total - number * self.shard_rows
+  return left and left < self.shard_rows and left or self.shard_rows
+end
+
+--- Whether the row has a result already.
+function Writer:done(row)
+  local number = row // self.shard_rows
+  if number ~= self.looked_at then
+    self.looked_at, self.looked_published = number, self.published[number] ~= nil
+  end
+  if self.looked_published or self.published[number] then
+    return true
+  end
+  local part = self.open[number]
+  return part ~= nil and part:state(row - number * self.shard_rows) ~= 0
+end
+
+--- The first row from `row` on that has no result, or nil where every part that is known has all.
+function Writer:next_missing(row)
+  while true do
+    local number = row // self.shard_rows
+    local first = number * self.shard_rows
+    if self.published[number] then
+      row = first + self.published[number].rows
+      if self.published[number].rows < self.shard_rows then
+        return row
+      end
+    elseif self.open[number] then
+      local at = self.open[number]:gap(row - first)
+      if at < self.shard_rows then
+        return first + at
+      end
+      row = first + self.shard_rows
+    else
+      return row
+    end
   end
 end
+
+local function learn_dim(self, cols)
+  self.dim = self.truncate_dim or cols
+  self.came_as = cols
+  for _, part in pairs(self.open) do
+    check(part:set_cols(self.dim))
+  end
+end
+
+-- Parts that were published while no vector was known yet get their rows of NaN.
+local function give_vectors(self)
+  for i = 0, math.huge do
+    local part = self.published[i]
+    if not part then
+      return
+    elseif not part.npy and self.dim then
+      local name = layout.part_name(i) .. ".npy"
+      local path = self.target .. "/" .. name
+      os.remove(path)
+      local npy = check(core.npy_create(path, self.dim, { f16 = self.f16 }))
+      check(npy:append_nan(part.rows))
+      check(npy:sync())
+      check(npy:close())
+      part.npy = name
+    end
+  end
+end
+
+-- ---- putting rows -------------------------------------------------------------------------------
 
 local function wrong_dimension(self, matrix)
   return core.error("decode", ("the endpoint answered with %d dimensions, after %d before"):format(
-    matrix:cols(), self.dim))
+    matrix:cols(), self.came_as))
 end
 
--- Index of the row -> its error, also where the client forgot to say one.
-local function errors_by_row(self, entries, matrix, errors)
-  local by_row = {}
+-- Index of the item -> what is told of its error, also where the client forgot to say one.
+local function errors_by_index(self, items, matrix, errors)
   local everybody = not matrix and core.error("decode", "no vector came")
-    or self.dim and matrix:cols() ~= self.dim and wrong_dimension(self, matrix)
-  for i, entry in ipairs(entries) do
-    by_row[i] = entry.problem or everybody or nil
-  end
+    or self.came_as and matrix:cols() ~= self.came_as and wrong_dimension(self, matrix)
+  local by_index = {}
   for _, e in ipairs(errors or {}) do
-    by_row[e.index] = by_row[e.index] ~= everybody and by_row[e.index] or e.error
+    by_index[e.index] = e.error
   end
-  return by_row
+  for i, item in ipairs(items) do
+    local err = item.problem or by_index[i] or everybody
+    by_index[i] = err and public_error(err) or nil
+  end
+  return next(by_index) ~= nil and by_index or nil
 end
 
--- Ctrl+C may come between any two instructions. What finish(false) goes back to is therefore set in
--- one step, after everything that belongs to it was written.
-local function set_safe_point(self)
-  local part = self.parts[#self.parts]
-  self.safe = {
-    rows = self.rows, failed = self.failed, dim = self.dim, parts = #self.parts,
-    part_rows = part and part.rows, part_bytes = part and part.jsonl:offset(),
-  }
+local function note_failures(self, items, errors)
+  for i, item in ipairs(items) do
+    local err = errors[i]
+    if err and (not self.first_error or item.row < self.first_error.row) then
+      self.first_error = { row = item.row, kind = err.kind, message = err.message, status = err.status }
+    end
+  end
 end
 
---- Appends rows. entries: list of {text=, id=, problem=}; matrix: their vectors in the same order, or
---- nil; errors: list of {index=, error=}. A row with a problem or an error has no vector.
-function Writer:add(entries, matrix, errors)
-  if matrix and not self.dim and #entries > #(errors or {}) then
-    learn_dim(self, matrix:cols())
-  end
-  local by_row = errors_by_row(self, entries, matrix, errors)
-  local i = 1
-  while i <= #entries do
-    local part = current_part(self)
-    local good, last = not by_row[i], i
-    local limit = math.min(#entries, i + self.shard_rows - part.rows - 1)
-    while last < limit and not by_row[last + 1] == good do
+-- Calls fn(part, i, n, at) for runs of items whose rows follow one another in the same part.
+local function each_run(self, items, fn)
+  local i, count = 1, #items
+  while i <= count do
+    local row = items[i].row
+    local number = row // self.shard_rows
+    local at = row - number * self.shard_rows
+    local last, limit = i, math.min(count, i + self.shard_rows - at - 1)
+    while last < limit and items[last + 1].row == row + last + 1 - i do
       last = last + 1
     end
-    write_run(part, { good = good, matrix = matrix, first = i, count = last - i + 1 })
-    for k = i, last do
-      write_line(self, part, entries[k], by_row[k])
-      self.rows = self.rows + 1
-      part.rows = part.rows + 1
-    end
-    self.failed = self.failed + (good and 0 or last - i + 1)
-    if not good and not self.first_error then
-      self.first_error = public_error(by_row[i])
-      self.first_error.row = self.rows - (last - i + 1)
-    end
+    local n = last - i + 1
+    check(fn(part_for(self, number), i, n, at))
+    self:filled(number)
     i = last + 1
   end
-  set_safe_point(self)
+end
+
+--- Puts rows. items: list of {row=, text=, id=, problem=}; matrix: their vectors in the same order, or
+--- nil; errors: list of {index=, error=}. A row with a problem or an error has no vector.
+function Writer:put(items, matrix, errors)
+  if matrix and not self.came_as and #items > #(errors or {}) then
+    if self.dim and not self.truncate_dim and matrix:cols() ~= self.dim then
+      self.came_as = self.dim
+    else
+      learn_dim(self, matrix:cols())
+    end
+  end
+  local by_index = errors_by_index(self, items, matrix, errors)
+  if by_index then
+    note_failures(self, items, by_index)
+  end
+  if matrix and self.came_as ~= matrix:cols() then
+    matrix = nil
+  end
+  local row = matrix and 1
+  each_run(self, items, function(part, i, n, at)
+    return part:put(items, i, n, at, matrix, row and i, by_index)
+  end)
+end
+
+--- Puts rows whose vectors are known as the bytes of a file: a string for each item.
+function Writer:put_raw(items, raw)
+  each_run(self, items, function(part, i, n, at)
+    return part:put_raw(items, i, n, at, n == 1 and raw[i] or table.concat(raw, "", i, i + n - 1))
+  end)
+end
+
+--- Takes over n rows from `row` on as an earlier job has them at the same place.
+function Writer:adopt(records, row, n, bytes, lines)
+  local number = row // self.shard_rows
+  check(part_for(self, number):adopt(records, n, row - number * self.shard_rows, bytes, lines))
+  self:filled(number)
+end
+
+--- Takes over a whole part of an earlier job: its files get second names here.
+function Writer:link_part(number, info, from)
+  local records = from .. "/.job/rows"
+  for _, name in ipairs { info.npy or false, info.jsonl } do
+    if name then
+      os.remove(self.target .. "/" .. name)
+      check(core.link(from .. "/" .. name, self.target .. "/" .. name))
+    end
+  end
+  check(core.job_copy_records(records, self.records, number * self.shard_rows, info.rows))
+  self.published[number] = info
+  self.rows_linked = self.rows_linked + info.rows
+end
+
+function Writer:filled(number)
+  local have = self.open[number]:counts()
+  self.dirty = true
+  if have == rows_of(self, number) then
+    self.whole = self.whole + 1
+    self.work_there:wake()
+  end
+end
+
+--- The bytes of a row's vector in the file; nil where it has none.
+function Writer:raw(row)
+  local number = row // self.shard_rows
+  local at = row - number * self.shard_rows
+  local path
+  if self.published[number] then
+    if self:record_state(row) ~= 1 then
+      return nil
+    end
+    path = self.target .. "/" .. self.published[number].npy
+  elseif self.open[number] and self.open[number]:state(at) == 1 then
+    path = base_of(self, number) .. ".npy"
+  else
+    return nil
+  end
+  local raw <close> = check(core.job_raw(path, self.dim * (self.f16 and 2 or 4)))
+  return check(raw:read(at, 1))
+end
+
+function Writer:record_state(row)
+  local records <close> = check(core.job_rows(self.records))
+  return records:state(row)
+end
+
+-- ---- commits ------------------------------------------------------------------------------------
+
+local function commit(self, now)
+  self.dirty = false
+  for _, number in ipairs(self:open_numbers()) do
+    check(self.open[number]:commit(now))
+  end
+end
+
+function Writer:open_numbers()
+  local list = {}
+  for number in pairs(self.open) do
+    list[#list + 1] = number
+  end
+  table.sort(list)
+  return list
+end
+
+local function publish(self, number, rows, now)
+  local part, name = self.open[number], layout.part_name(number)
+  local info = check(part:publish({
+    rows = rows, records = self.records, lines = base_of(self, number) .. ".jsonl",
+    npy = self.target .. "/" .. name .. ".npy", jsonl = self.target .. "/" .. name .. ".jsonl",
+    dir = self.target,
+  }, now))
+  local _, failed = part:counts()
+  info.first, info.rows, info.failed = number * self.shard_rows, rows, failed
+  info.npy, info.jsonl = info.npy_sum and name .. ".npy" or nil, name .. ".jsonl"
+  return info
+end
+
+local function close_part(self, number)
+  self.open[number]:close()
+  self.open[number] = nil
+  self.n_open = self.n_open - 1
+end
+
+local function publish_whole(self, now)
+  local any = false
+  for _, number in ipairs(self:open_numbers()) do
+    local part, rows = self.open[number], rows_of(self, number)
+    local have = part:counts()
+    if have == rows and rows > 0 then
+      check(part:commit(now))
+      self.published[number] = publish(self, number, rows, now)
+      self.to_clean[#self.to_clean + 1] = number
+      close_part(self, number)
+      self.whole = math.max(0, self.whole - 1)
+      any = true
+    end
+  end
+  return any
+end
+
+local function tend_once(self, now)
+  if self.dirty then
+    commit(self, now)
+  end
+  if self.whole > 0 then
+    publish_whole(self, now)
+    give_vectors(self)
+  end
+  if #self.to_clean > 0 and core.now() - self.index_at >= COMMIT_EVERY then
+    write_index(self, false, now)
+  end
+  self.room:wake()
+end
+
+-- Commits every second, and publishes what is whole.
+local function tend(self)
+  while not self.stopping do
+    tend_once(self, false)
+    if self.whole == 0 and not self.stopping then
+      self.work_there:wait()
+    end
+  end
+end
+
+local function tick(self)
+  while not self.stopping do
+    core.sleep(COMMIT_EVERY)
+    self.work_there:wake()
+  end
+end
+
+function Writer:pending()
+  local bytes = 0
+  for _, part in pairs(self.open) do
+    bytes = bytes + select(3, part:counts())
+  end
+  return bytes
+end
+
+--- Waits while too much is not on the disk yet.
+function Writer:give_way()
+  if self:pending() >= COMMIT_BYTES then
+    self.work_there:wake()
+  end
+  while self.tended and self.whole >= CROWD do
+    self.work_there:wake()
+    self.room:wait()
+  end
+  self:raise_failure()
+end
+
+--- Commits in tasks of the scope until the end of the job. What stops them is raised by give_way.
+function Writer:begin(scope)
+  self.tended = true
+  scope:spawn(tick, self)
+  scope:spawn(function()
+    local ok, err = xpcall(tend, core.traceback, self)
+    self.tended = false
+    self.failure = not ok and { err } or nil
+    self.room:wake()
+  end)
+end
+
+--- Ends those tasks; waits for what is under way.
+function Writer:stop_tending()
+  self.stopping = true
+  self.work_there:wake()
+  while self.tended do
+    self.room:wait()
+  end
+  self:raise_failure()
+end
+
+function Writer:raise_failure()
+  if self.failure then
+    error(self.failure[1], 0)
+  end
+end
+
+-- ---- the end ------------------------------------------------------------------------------------
+
+--- So many rows there are.
+function Writer:ended(total)
+  self.total = total
+  self.whole = 1
+  self.dirty = true
 end
 
 local function close_parts(self)
-  for _, part in ipairs(self.parts) do
-    close_part(part)
+  for _, number in ipairs(self:open_numbers()) do
+    close_part(self, number)
   end
 end
 
--- Removes the files of parts from number `from` on, known or not.
-local function remove_parts(self, from)
-  for i = from, math.huge do
-    local name = ("%s/part-%05d"):format(self.dir, i)
-    self.parts[i + 1] = nil
-    local npy, jsonl = os.remove(name .. ".npy"), os.remove(name .. ".jsonl")
-    if not npy and not jsonl then
-      return
-    end
+-- The rows up to the first that is missing stay readable.
+local function leave_readable(self)
+  local number = 0
+  while self.published[number] do
+    number = number + 1
+  end
+  local part = self.open[number]
+  local rows = part and part:gap(0) or 0
+  if rows > 0 then
+    local info = publish(self, number, rows, true)
+    info.partial = true
+    self.published[number] = info
   end
 end
 
-local function go_back(self)
-  local safe = self.safe
-  self.rows, self.failed, self.dim = safe.rows, safe.failed, safe.dim
-  remove_parts(self, safe.parts)
-  for _, part in ipairs(self.parts) do
-    if not safe.dim and part.npy_name then
-      os.remove(self.dir .. "/" .. part.npy_name)
-      part.npy_name = nil
-    end
+local function count(self)
+  local index = self:index(false)
+  self.rows, self.failed = index.rows, index.failed
+end
+
+local function finish_whole(self)
+  tend_once(self, not core.in_task())
+  give_vectors(self)
+  count(self)
+  if self.rows ~= self.total then
+    error(core.error("file", ("%s: %d rows of %d have no result"):format(self.dir, self.total - self.rows,
+      self.total)), 0)
   end
-  local part = self.parts[safe.parts]
-  if part then
-    part.rows = safe.part_rows
-    check(core.truncate(self.dir .. "/" .. part.jsonl_name, safe.part_bytes))
-    if part.npy_name then
-      check(core.npy_truncate(self.dir .. "/" .. part.npy_name, part.rows))
-    end
+  write_index(self, true, not core.in_task())
+  self.finished = true
+  close_parts(self)
+  if self.target ~= self.dir then
+    layout.exchange(self.dir)
   end
 end
 
---- Ends the directory. complete = false, for a job that was cut short, leaves the rows up to the last
---- whole batch, readable but marked as unfinished.
+local function finish_unfinished(self)
+  self.finished = true
+  local ok, err = pcall(function()
+    tend_once(self, true)
+    leave_readable(self)
+  end)
+  count(self)
+  local wrote, why = pcall(write_index, self, false, true)
+  close_parts(self)
+  if not wrote then
+    error(why, 0)
+  elseif not ok then
+    error(err, 0)
+  end
+end
+
+--- Ends the directory. complete = false, for a job that was cut short, leaves the rows up to the first
+--- missing one readable, marked as unfinished; the others are kept for the next run.
 function Writer:finish(complete)
   if self.finished then
     return
   end
-  close_parts(self)
-  if not complete then
-    go_back(self)
+  local _ <close> = self.lock
+  self.ledger:close()
+  if complete then
+    finish_whole(self)
+  else
+    finish_unfinished(self)
   end
-  write_index(self.dir, self:index(complete))
+end
+
+--- Gives the directory up as it is: what was not committed will be asked again.
+function Writer:close()
   self.finished = true
+  close_parts(self)
+  self.lock:close()
 end
 
--- ---- reading ----
+--- Rows that failed so far.
+function Writer:failures()
+  local n = 0
+  for _, info in pairs(self.published) do
+    n = n + info.failed
+  end
+  for _, part in pairs(self.open) do
+    n = n + select(2, part:counts())
+  end
+  return n
+end
 
-local Reader = {}
-Reader.__index = Reader
+--- Vectors' health over all parts, as part:health() tells it.
+function Writer:health()
+  local sum = { rows = 0, zero = 0, not_finite = 0, identical = 0 }
+  local function add(h)
+    for name in pairs(sum) do
+      sum[name] = sum[name] + (h[name] or 0)
+    end
+  end
+  for _, info in pairs(self.published) do
+    add(info.health or {})
+  end
+  for _, part in pairs(self.open) do
+    add(part:health())
+  end
+  return sum
+end
 
---- vectordir.open(dir) -> reader with .index, or nil and the reason.
-function vectordir.open(dir)
-  local index, err = read_index(dir)
+-- ---- beginning ----------------------------------------------------------------------------------
+
+-- Parts that are in the index count; of what an unfinished run left in .job, what its logs prove.
+local function take_up(self)
+  local index = layout.read_index(self.target)
   if not index then
-    return nil, err
+    return
   end
-  return setmetatable({ dir = dir, index = index }, Reader)
-end
-
-local function keep_best(best, k)
-  table.sort(best, function(a, b)
-    if a.score ~= b.score then
-      return a.score > b.score
-    end
-    return a.row < b.row
-  end)
-  for i = #best, k + 1, -1 do
-    best[i] = nil
+  if (index.dim or 0) > 0 then
+    self.dim = index.dim
+    self.came_as = index.came_as or not self.truncate_dim and index.dim or nil
   end
-end
-
-local function search_part(self, part, vector, k, best)
-  local npy <close> = check(core.npy_open(self.dir .. "/" .. part.npy))
-  local step = math.max(1, SEARCH_BYTES // (4 * math.max(1, npy:cols())))
-  for first = 1, npy:rows(), step do
-    local chunk <close> = check(npy:read(first, step))
-    for _, hit in ipairs(chunk:topk(vector, k)) do
-      best[#best + 1] = { row = part.first + first - 1 + hit.index - 1, score = hit.score }
-    end
-    keep_best(best, k)
-  end
-end
-
---- The k rows nearest to vector by cosine, best first: {row = (from 0), score =}.
-function Reader:search(vector, k)
-  local best = {}
-  for _, part in ipairs(self.index.parts) do
-    if part.npy then
-      search_part(self, part, vector, k, best)
+  for i, part in ipairs(index.parts) do
+    if part.partial then
+      os.remove(self.target .. "/" .. part.jsonl)
+      os.remove(self.target .. "/" .. (part.npy or ""))
+    else
+      self.published[i - 1] = part
     end
   end
-  return best
-end
-
-local function part_of(self, row)
-  for _, part in ipairs(self.index.parts) do
-    if row >= part.first and row < part.first + part.rows then
-      return part
-    end
-  end
-end
-
-local function read_lines(self, part, wanted)
-  local lines <close> = check(core.open_lines(self.dir .. "/" .. part.jsonl, 256 << 20))
-  local left, row = wanted.n, part.first
-  while left > 0 do
-    local line = lines:read()
-    if not line then
-      return
-    end
-    local hits = wanted[row]
-    if hits then
-      local record = json.decode(line)
-      for _, hit in ipairs(hits) do
-        hit.id, hit.text = record and record.id, record and record.text
+  for _, name in ipairs(check(core.listdir(self.work))) do
+    local number = tonumber(name:match "^part%-(%d+)%.log$")
+    if number and self.published[number] then
+      self.to_clean[#self.to_clean + 1] = number
+    elseif number then
+      local part = part_for(self, number)
+      if part:counts() == self.shard_rows then
+        self.whole = self.whole + 1
       end
-      left = left - 1
     end
-    row = row + 1
   end
 end
 
---- Fills in id and text of a list of {row=}.
-function Reader:describe(hits)
-  local by_part = {}
-  for _, hit in ipairs(hits) do
-    local part = part_of(self, hit.row)
-    if part then
-      local wanted = by_part[part] or { n = 0 }
-      by_part[part] = wanted
-      if not wanted[hit.row] then
-        wanted[hit.row] = {}
-        wanted.n = wanted.n + 1
-      end
-      table.insert(wanted[hit.row], hit)
-    end
-  end
-  for part, wanted in pairs(by_part) do
-    read_lines(self, part, wanted)
-  end
-  return hits
+--- store.begin(dir, target, lock, opts): a writer into `target`, dir or a directory below it. opts:
+--- shard_rows, text, f16, normalize, truncate_dim, about, identity, source.
+function store.begin(dir, target, lock, opts)
+  check(layout.make_dirs(target .. "/.job"))
+  local self = setmetatable({
+    dir = dir, target = target, work = target .. "/.job", records = target .. "/.job/rows", lock = lock,
+    shard_rows = opts.shard_rows or SHARD_ROWS, keep_text = opts.text ~= false, f16 = opts.f16,
+    normalize = opts.normalize, truncate_dim = opts.truncate_dim, about = opts.about or {},
+    identity = opts.identity, source = opts.source, published = {}, open = {}, n_open = 0, to_clean = {},
+    whole = 0, rows = 0, failed = 0, rows_linked = 0, index_at = core.now(), ledger = core.job_ledger(),
+    work_there = core.waitlist(), room = core.waitlist(),
+  }, Writer)
+  take_up(self)
+  write_index(self, false, not core.in_task())
+  return self
 end
 
-return vectordir
+return store

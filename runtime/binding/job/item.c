@@ -1,0 +1,177 @@
+/*
+ * item.c - an item's record and its line of JSON. Keys are in byte order, so a job that was cut short
+ * and taken up again writes the bytes that an undisturbed one writes.
+ */
+#include "binding/job/job.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "binding/value/json.h"
+#include "codec/json_write.h"
+#include "codec/utf8.h"
+
+static const char broken[] = "\xEF\xBF\xBD"; /* U+FFFD */
+
+static int put(struct mp__buf *b, const char *s, size_t n)
+{
+    return mp__buf_add(b, s, n);
+}
+
+/* ---- records ---- */
+
+static const char *field(lua_State *L, int item, const char *name, size_t *n)
+{
+    const char *s = NULL;
+
+    *n = 0;
+    lua_getfield(L, item, name);
+    if (lua_type(L, -1) == LUA_TSTRING)
+        s = lua_tolstring(L, -1, n);
+    lua_pop(L, 1); /* the item still holds it */
+    return s;
+}
+
+static uint64_t number_hash(lua_State *L, uint64_t before)
+{
+    struct {
+        uint64_t before;
+        lua_Number value;
+        int kind;
+    } v;
+
+    memset(&v, 0, sizeof(v));
+    v.before = before;
+    v.kind = lua_isinteger(L, -1) ? 1 : lua_isboolean(L, -1) ? 2 + lua_toboolean(L, -1) : 4;
+    v.value = v.kind == 1 || v.kind == 4 ? lua_tonumber(L, -1) : 0;
+    return mp__job_hash64(&v, sizeof(v));
+}
+
+static uint64_t mix(lua_State *L, int item, const char *name, uint64_t before)
+{
+    size_t n;
+    const char *s;
+
+    if (lua_getfield(L, item, name) == LUA_TNIL) {
+        lua_pop(L, 1);
+        return before;
+    }
+    if (lua_type(L, -1) == LUA_TSTRING) {
+        s = lua_tolstring(L, -1, &n);
+        before = before * 31 + mp__job_hash64(s, n) + 1;
+    } else {
+        before = number_hash(L, before);
+    }
+    lua_pop(L, 1);
+    return before;
+}
+
+void mp__item_row(lua_State *L, int item, struct mp__row *row)
+{
+    size_t n;
+    const char *s = field(L, item, "key", &n);
+
+    if (s == NULL)
+        s = field(L, item, "text", &n);
+    mp__job_key(s ? s : "", n, row->key);
+    row->tag = mix(L, item, "id", 0);
+    row->tag = mix(L, item, "parent", row->tag);
+    row->tag = mix(L, item, "piece", row->tag);
+}
+
+/* ---- lines ---- */
+
+/* A string as JSON, U+FFFD where it is no UTF-8: there is no other way. */
+static int add_cleaned(struct mp__buf *b, const char *s, size_t n)
+{
+    struct mp__buf clean;
+    size_t i = 0, from = 0, bad, step;
+    int rc = 0;
+
+    mp__buf_init(&clean, 0);
+    while (rc == 0 && i < n) {
+        step = (unsigned char)s[i] < 0x80 ? 1 : mp__utf8_seq((const unsigned char *)s + i, n - i);
+        if (step == 0) {
+            rc = put(&clean, s + from, i - from);
+            rc = rc ? rc : put(&clean, broken, 3);
+            from = i + 1;
+        }
+        i += step ? step : 1;
+    }
+    rc = rc ? rc : put(&clean, s + from, n - from);
+    rc = rc ? rc : mp__json_string(b, clean.p ? clean.p : "", clean.n, &bad);
+    mp__buf_free(&clean);
+    return rc;
+}
+
+static int add_string(struct mp__buf *b, const char *s, size_t n)
+{
+    size_t before = b->n, bad;
+
+    if (mp__json_string(b, s, n, &bad) == 0)
+        return 0;
+    b->n = before;
+    return add_cleaned(b, s, n);
+}
+
+/* ,"name":value of a field that is there and has a form in JSON. */
+static int add_field(lua_State *L, int item, const char *name, struct mp__buf *b)
+{
+    size_t before = b->n, n;
+    char err[16];
+    int rc = 0;
+
+    if (lua_getfield(L, item, name) != LUA_TNIL) {
+        rc = mp__buf_adds(b, ",\"") || mp__buf_adds(b, name) || mp__buf_adds(b, "\":");
+        if (lua_type(L, -1) == LUA_TSTRING) {
+            const char *s = lua_tolstring(L, -1, &n);
+
+            rc = rc || add_string(b, s, n);
+        } else if (!rc && mp__json_encode(L, -1, b, err, sizeof(err)) != 0) {
+            b->n = before;
+        }
+    }
+    lua_pop(L, 1);
+    return rc ? MP__ENOMEM : 0;
+}
+
+static int add_integer(struct mp__buf *b, const char *name, lua_Integer v)
+{
+    char text[48];
+    int n = snprintf(text, sizeof(text), "%lld", (long long)v);
+
+    return mp__buf_adds(b, name) || put(b, text, (size_t)n);
+}
+
+/* {"kind":..,"message":..,"status":..}: what is told of an error. */
+static int add_error(lua_State *L, int error, struct mp__buf *b)
+{
+    struct mp__json_options sorted = {.sort_keys = 1};
+    size_t before = b->n;
+    char err[64];
+
+    if (error == 0)
+        return mp__buf_adds(b, "null");
+    if (mp__json_encode_with(L, error, b, &sorted, err, sizeof(err)) == 0)
+        return 0;
+    b->n = before;
+    return mp__buf_adds(b,
+                        "{\"kind\":\"invalid\",\"message\":\"an error that has no form in JSON\"}");
+}
+
+int mp__item_line(lua_State *L, int item, lua_Integer row, int error, int with_text,
+                  struct mp__buf *b)
+{
+    size_t n;
+    const char *json = error ? NULL : field(L, item, "json", &n);
+    int rc;
+
+    if (json)
+        return put(b, json, n) || mp__buf_addc(b, '\n') ? MP__ENOMEM : 0;
+    rc = mp__buf_adds(b, "{\"error\":") || add_error(L, error, b) || add_field(L, item, "id", b) ||
+         add_field(L, item, "parent", b) || add_field(L, item, "piece", b) ||
+         add_integer(b, ",\"row\":", row);
+    if (!rc && with_text)
+        rc = add_field(L, item, "text", b);
+    return rc || mp__buf_adds(b, "}\n") ? MP__ENOMEM : 0;
+}
