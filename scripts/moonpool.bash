@@ -5,7 +5,7 @@ _moonpool() {
     COMPREPLY=()
     case $command in
     run) options='--help' ;;
-    embed) options='--api-key-env --batch-size --dimensions --f16 --field --force --header --hedge --help --id-field --input --json --max-concurrent --model --no-text --output --preset --provider --quiet --retries --rpm --shard-rows --timeout --tpm --url' ;;
+    embed) options='--api-key-env --batch-size --dimensions --f16 --field --force --header --hedge --help --id-field --input --json --max-concurrent --model --no-dedupe --no-text --normalize --output --preset --provider --quiet --retries --retry-failed --rpm --shard-rows --strict --timeout --tpm --truncate-dim --url' ;;
     search) options='--api-key-env --dimensions --header --help --json --model --preset --provider --retries --timeout --url' ;;
     rerank) options='--api-key-env --batch-size --field --force --header --hedge --help --input --json --max-concurrent --model --output --preset --provider --query --quiet --raw-scores --retries --return-text --rpm --timeout --top-n --tpm --truncate --url' ;;
     classify) options='--api-key-env --batch-size --field --force --header --hedge --help --id-field --input --json --max-concurrent --model --output --preset --provider --quiet --raw-scores --retries --rpm --timeout --top --tpm --truncate --url' ;;
@@ -17,7 +17,7 @@ _moonpool() {
     esac
     case "$command $prev" in
     'embed -i' | 'embed --input' | 'embed -o' | 'embed --output') kind=files ;;
-    'embed --url' | 'embed --model' | 'embed --header' | 'embed --timeout' | 'embed --retries' | 'embed --dimensions' | 'embed --batch-size' | 'embed --max-concurrent' | 'embed --hedge' | 'embed --rpm' | 'embed --tpm' | 'embed --field' | 'embed --id-field' | 'embed --shard-rows') kind=nothing ;;
+    'embed --url' | 'embed --model' | 'embed --header' | 'embed --timeout' | 'embed --retries' | 'embed --dimensions' | 'embed --batch-size' | 'embed --max-concurrent' | 'embed --hedge' | 'embed --rpm' | 'embed --tpm' | 'embed --field' | 'embed --id-field' | 'embed --shard-rows' | 'embed --truncate-dim') kind=nothing ;;
     'embed --provider') words='openai azure tei cohere voyage jina baseten bayt' ;;
     'embed --api-key-env') kind=variables ;;
     'embed --preset') words='job gateway interactive none' ;;

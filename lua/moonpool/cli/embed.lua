@@ -33,7 +33,8 @@ Examples:
 function embed.configure(p)
   p:option("-i --input", "Input: text lines, or records if so named; a directory or a glob is all its files; "
     .. "- is standard input."):argname "FILE":count(1)
-  p:option("-o --output", "Directory to make, or - for JSON lines on standard output."):argname "OUTDIR":count(1)
+  p:option("-o --output", "Directory to make, or - for JSON lines on standard output.")
+    :argname "OUTDIR":count(1)
   endpoint.configure(p)
   p:option("--dimensions", "Dimensions to ask the model for."):argname "N":convert(parser.count)
   endpoint.configure_batch(p)
@@ -150,7 +151,7 @@ local function to_stdout(args, conn)
       end
       for i, item in ipairs(batch.items) do
         local vector = not failed[i] and batch.matrix[i]:totable() or nil
-        local ok, err, errno = out:json({ row = row, id = item.id, vector = vector, error = failed[i] }, true)
+        local _, err, errno = out:json({ row = row, id = item.id, vector = vector, error = failed[i] }, true)
         if errno then
           error(core.error("file", err), 0)
         end

@@ -94,8 +94,8 @@ end
 
 local function figures(self, state, writer)
   return {
-    rows = writer.rows, failed = writer.failed, first_error = writer.first_error, dimensions = writer.dim or 0,
-    parts = #writer:index(true).parts, asked = state.n.asked, plan = state.n, tokens = state.tokens,
+    rows = writer.rows, failed = writer.failed, first_error = writer.first_error,
+    dimensions = writer.dim or 0, parts = #writer:index(true).parts, asked = state.n.asked, plan = state.n, tokens = state.tokens,
     health = writer:health(), output = self.o.sink,
   }
 end
@@ -129,8 +129,9 @@ local function stop(self, way, err)
   error(err, 0)
 end
 
-local function changed_input(input)
-  return core.error("changed", "the input changed while it was read (the same command again takes up what changed)")
+local function changed_input()
+  return core.error("changed", "the input changed while it was read "
+    .. "(the same command again takes up what changed)")
 end
 
 local function into_directory(self, input)

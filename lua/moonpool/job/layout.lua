@@ -88,7 +88,7 @@ end
 --- Takes the directory for this process: a lock to close; or nil and who has it.
 function layout.lock(dir)
   check(layout.make_dirs(dir .. "/.job"))
-  local lock, other, code = core.lock_file(dir .. "/.job/lock", tostring(core.getpid()) .. "\n")
+  local lock, other, code = core.lock_file(dir .. "/.job/lock")
   if lock then
     return lock
   elseif code == "locked" then

@@ -89,7 +89,8 @@ local function anew(dir, lock, o)
     layout.remove_tree(dir .. "/.next")
   end
   o.about.mode = "force"
-  return { writer = writer(dir, dir .. "/.next", lock, o, resume and next_index.shard_rows), resumed = resume }
+  local out = writer(dir, dir .. "/.next", lock, o, resume and next_index.shard_rows)
+  return { writer = out, resumed = resume }
 end
 
 -- In .next, with all that can be had from the old job.

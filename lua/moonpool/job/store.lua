@@ -15,7 +15,8 @@ local store = {}
 
 local check = layout.check
 local SHARD_ROWS = 50000
-local COMMIT_EVERY = 1 -- s
+local COMMIT_EVERY = 0.2 -- s
+local INDEX_EVERY = 1
 local COMMIT_BYTES = 4 << 20 -- of lines in memory
 local OPEN_FILES = 32 -- parts with open descriptors
 local CROWD = 6 -- whole parts that wait to be published
@@ -382,7 +383,7 @@ local function tend_once(self, now)
     publish_whole(self, now)
     give_vectors(self)
   end
-  if #self.to_clean > 0 and core.now() - self.index_at >= COMMIT_EVERY then
+  if #self.to_clean > 0 and core.now() - self.index_at >= INDEX_EVERY then
     write_index(self, false, now)
   end
   self.room:wake()

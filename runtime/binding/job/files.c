@@ -315,14 +315,13 @@ static int l_unlock(lua_State *L)
     return 0;
 }
 
-/* lock_file(path, text) -> lock; or nil, the text of who has it, "locked"; or nil and the reason. */
+/* lock_file(path) -> lock; or nil, the process that has it, "locked"; or nil and the reason. */
 static int l_lock(lua_State *L)
 {
     const char *path = luaL_checkstring(L, 1);
-    size_t n;
-    const char *text = luaL_checklstring(L, 2, &n);
     struct lock *l = lua_newuserdatauv(L, sizeof(*l), 0);
     char other[64] = "";
+    int n;
 
     l->fd = -1;
     luaL_setmetatable(L, lock_type);
@@ -339,7 +338,8 @@ static int l_lock(lua_State *L)
         lua_pushliteral(L, "locked");
         return 3;
     }
-    if (ftruncate(l->fd, 0) != 0 || mp__write_at(l->fd, text, n, 0) != 0)
+    n = snprintf(other, sizeof(other), "%ld\n", (long)getpid());
+    if (ftruncate(l->fd, 0) != 0 || mp__write_at(l->fd, other, (size_t)n, 0) != 0)
         return luaL_fileresult(L, 0, path);
     return 1;
 }
