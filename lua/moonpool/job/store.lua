@@ -41,7 +41,7 @@ local function clean(text)
   end
 end
 
---- What is told of an error. The client counts rows within a request, which would mislead here.
+--- What is told of an error. Its row counts within a call, so it stays out.
 function store.public_error(err)
   local message = tostring(err.message or err):gsub("^row %d+: ", "")
   return { kind = err.kind or "invalid", message = clean(message), status = err.status }
