@@ -263,7 +263,7 @@ describe("moonpool embed and search over a fake client", function()
     assert.is_nil(index.api_key)
     fake.break_at, fake.error = 1, moonpool.error("closed", "asked again")
     assert.equal(0, embed { url = "http://h", model = "m" })
-    stops(1, "holds another job: the model was 'm' there and is unset now (choose another directory, or", embed)
+    stops(1, "holds another job: the model was 'm' there and is unset now (choose another dir", embed)
     fake.break_at = nil
     assert.equal(0, embed { force = true })
   end)

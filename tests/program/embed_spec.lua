@@ -172,14 +172,15 @@ describe("moonpool embed", function()
     end
     local path = write("in.txt", table.concat(list, "\n"))
     local wrong, wrong_stop = mock "--api-key right"
-    local _, err, rc = sh("%s embed --url %s --model m -o %s/out -i %s --batch-size 1", binary, wrong, dir, path)
-
+    local _, err, rc = sh("%s embed --url %s -o %s/out -i %s --batch-size 1", binary, wrong, dir, path)
+    local client <close> = moonpool.client { base_url = wrong, api_key = "right" }
+    local stats = assert(client:request { method = "GET", path = "/stats" }).data
     wrong_stop()
     assert.equal(1, rc, err)
     assert.matches("nothing succeeded: .*key was refused", err)
     assert.is_nil(core.stat(dir .. "/out"))
-
-    _, err, rc = sh("%s embed --url http://127.0.0.1:1 --retries 1 --model m -o %s/out -i %s", binary, dir, path)
+    assert.is_true(stats.statuses["401"] < 8)
+    _, err, rc = sh("%s embed --url http://127.0.0.1:1 --retries 1 -o %s/out -i %s", binary, dir, path)
     assert.equal(1, rc, err)
     assert.matches("nothing succeeded", err)
     assert.is_nil(core.stat(dir .. "/out"))
@@ -206,16 +207,17 @@ describe("moonpool embed", function()
     assert.equal(0, rc)
     assert.equal(0, moonpool.json.decode(out).requests)
     assert.matches("holds this job already: 2 rows", err)
-    _, err, rc = embed("--dimensions 8 -i " .. path)
+    out, err, rc = embed("--dimensions 8 -i " .. path)
+    assert.equal("", out)
     assert.equal(1, rc)
-    assert.matches("the dimensions was unset there and is 8 now %(choose another directory, or %-%-force", err)
+    assert.matches("the dimensions was unset there and is 8 now %(choose another dir.*%-%-force", err)
     assert.equal(0, (select(3, embed("--force --dimensions 8 -i " .. path))))
     assert.equal(8, index().dim)
   end)
 
   it("writes JSON lines to standard output", function()
     local path = write("in.jsonl", '{"text":"a","id":"x"}\n{"other":1}\n{"text":"b"}\n')
-    local out, err, rc = sh("%s embed --url %s --model local-demo -o - --dimensions 4 -i %s", binary, url, path)
+    local out, err, rc = sh("%s embed --url %s -o - --dimensions 4 -i %s", binary, url, path)
     assert.equal(3, rc, err)
     local list = {}
     for line in out:gmatch "[^\n]+" do
@@ -268,7 +270,8 @@ describe("moonpool embed", function()
     -- The input never ends, so only the signal ends the job, once the second row is in its file.
     local out = sh([[
 cd %s; mkfifo input; exec 3<>input
-env --default-signal=INT %s embed --url %s --model local-demo -o out -i input --batch-size 1 --max-concurrent 2 >o 2>e &
+env --default-signal=INT %s embed --url %s --model local-demo -o out -i input \\
+  --batch-size 1 --max-concurrent 2 >o 2>e &
 pid=$!
 for i in 1 2 3 4 5 6 7 8; do echo "text $i" >&3; done
 while [ "$(stat -c %%s out/.job/part-00000.npy 2>/dev/null || echo 0)" -lt 2176 ]; do sleep 0.01; done

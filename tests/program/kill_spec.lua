@@ -3,11 +3,12 @@
 local kill = require "kill_rig"
 local program = require "program_rig"
 
-local mock
+local mock, url
 
 setup(function()
   program.set_up()
   mock = program.start "mock --port 0 --latency 0.01"
+  url = mock:url()
 end)
 teardown(function()
   mock:signal "KILL"
@@ -17,7 +18,6 @@ end)
 
 describe("a job under kill -9", function()
   it("ends with the bytes of an undisturbed run", function()
-    local url = mock:url()
     local did = kill.run {
       binary = program.binary, dir = program.dir, url = url, rows = 6000, cycles = 50, seed = 7,
       longest = 0.4, args = "--max-concurrent 8 --batch-size 64 --shard-rows 1000",

@@ -95,7 +95,8 @@ end
 local function figures(self, state, writer)
   return {
     rows = writer.rows, failed = writer.failed, first_error = writer.first_error,
-    dimensions = writer.dim or 0, parts = #writer:index(true).parts, asked = state.n.asked, plan = state.n, tokens = state.tokens,
+    dimensions = writer.dim or 0, parts = #writer:index(true).parts, asked = state.n.asked, plan = state.n,
+    tokens = state.tokens,
     health = writer:health(), output = self.o.sink,
   }
 end
