@@ -270,7 +270,7 @@ describe("moonpool embed", function()
     -- The input never ends, so only the signal ends the job, once the second row is in its file.
     local out = sh([[
 cd %s; mkfifo input; exec 3<>input
-env --default-signal=INT %s embed --url %s --model local-demo -o out -i input \\
+env --default-signal=INT %s embed --url %s --model local-demo -o out -i input \
   --batch-size 1 --max-concurrent 2 >o 2>e &
 pid=$!
 for i in 1 2 3 4 5 6 7 8; do echo "text $i" >&3; done
