@@ -6,7 +6,7 @@ local serving = require "moonpool.cli.serving"
 
 local M = {
   name = "gateway",
-  summary = "Serve embeddings, reranking and classification in front of model servers.",
+  summary = "Serve embeddings, reranking and labels before model servers.",
   epilog = [[
 Answers POST /v1/embeddings (OpenAI), /v2/embed, /v1/rerank and /v2/rerank (Cohere), /embed, /rerank and
 /predict (TEI), /api/embed (Ollama), passes chat completions on, and shows /v1/models, /health and
