@@ -159,7 +159,9 @@ describe("gateway: a service that", function()
     ["shuffles by index"] = { ok = true, change = function(data) data[1], data[3] = data[3], data[1] end },
     ["gives a row too few"] = { change = function(data) data[3] = nil end },
     ["gives a row twice"] = { change = function(data) data[3].index = 0 end },
-    ["gives a row too many"] = { change = function(data) data[4] = { index = 3, embedding = { 1, 2, 3 } } end },
+    ["gives a row too many"] = {
+      change = function(data) data[4] = { index = 3, embedding = { 1, 2, 3 } } end,
+    },
     ["gives null for a row"] = { change = function(data) data[2].embedding = null end },
     ["gives null in a row"] = { change = function(data) data[2].embedding = { 1, null, 3 } end },
     ["gives a shorter row"] = { change = function(data) data[2].embedding = { 1, 2 } end },

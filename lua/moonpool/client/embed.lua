@@ -84,6 +84,12 @@ function meta.__tostring(res)
   return ("embeddings: %d rows x %d, %d failed"):format(res._info.rows, res._info.dimensions, #res.errors)
 end
 
+-- A batcher's matrix is shared by everybody in the same request.
+local function own_rows(matrix, info)
+  if not matrix or #matrix == info.rows and info.first_row == 1 then return matrix end
+  return core.matrix_cut(matrix, info.first_row, info.rows, matrix:cols())
+end
+
 function M.result(state, r)
   local info = call.info(state, r)
   local errors, first = {}, nil
@@ -91,7 +97,7 @@ function M.result(state, r)
     errors, first = call.errors(state, r, info)
   end
   local res = setmetatable({
-    ok = #errors == 0, errors = errors, matrix = core.result_matrix(r), model = info.model,
+    ok = #errors == 0, errors = errors, matrix = own_rows(core.result_matrix(r), info), model = info.model,
     total_time = info.total_time, rows_cut = info.rows_cut, _raw = r, _info = info,
   }, meta)
   if info.prompt_tokens or info.total_tokens then

@@ -2,6 +2,7 @@
 local client = require "moonpool.client.client"
 local call = require "moonpool.client.call"
 require "moonpool.client.embed"
+require "moonpool.client.batcher"
 require "moonpool.client.each"
 require "moonpool.client.post"
 require "moonpool.client.ranking"

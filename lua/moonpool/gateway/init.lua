@@ -362,9 +362,7 @@ end
 
 function gateway:collect(add)
   self.measures:collect(add)
-  for name, up in pairs(self.setup.upstreams) do
-    if up.collect then up:collect(add, name) end
-  end
+  for _, up in pairs(self.setup.upstreams) do up:collect(add) end
 end
 
 M.check = check_config

@@ -1,8 +1,9 @@
 -- gateway.upstream: a service behind the gateway, and a job sent to it.
 local core = require "moonpool.core"
+local batcher = require "moonpool.client.batcher"
 local client = require "moonpool.client.client"
+local json = require "moonpool.json"
 local moonpool_client = require "moonpool.client"
-local provider = require "moonpool.provider"
 
 local M = {}
 
@@ -57,6 +58,16 @@ local function embed_options(desc, job, model)
   return o
 end
 
+-- Attempts and the longest time of a result's requests.
+local function exchanges(res)
+  local attempts, longest = 0, 0
+  for _, one in ipairs(res.requests) do
+    attempts = attempts + one.attempts
+    longest = math.max(longest, one.time)
+  end
+  return attempts, longest
+end
+
 -- ---- embed ------------------------------------------------------------------------------------
 
 local function refused(message, param)
@@ -89,6 +100,34 @@ local function finish(out, desc, job)
 end
 
 
+-- A name for what the requests of equal jobs share.
+local function plan_name(job, model, call)
+  local name = (job.ids and "ids\0" or "\0") .. (model or "")
+  local first = next(call)
+  if first == nil or first == "model" and next(call, first) == nil then return name end
+  local names = {}
+  for k, v in pairs(call) do
+    names[#names + 1] = k .. "\0" .. (type(v) == "table" and json.encode(v) or tostring(v))
+  end
+  table.sort(names)
+  return name .. "\0" .. table.concat(names, "\0")
+end
+
+-- A call whose inputs must stay together goes by itself.
+local function embed_alone(self, job, call, rows, o)
+  call.input, call.total_timeout = rows, o.timeout
+  local res, err = self.client:embed(call)
+  if not res then return nil, err end
+  if not res.ok then return nil, res.errors[1].error end
+  local usage = res.usage or {}
+  local attempts, longest = exchanges(res)
+  return finish({
+    matrix = res.matrix, first = 1, count = #res, model = res.model, batch = #res,
+    prompt_tokens = usage.prompt_tokens, total_tokens = usage.total_tokens,
+    attempts = attempts, upstream_time = longest,
+  }, self.provider.embed, job)
+end
+
 --- Sends a job's rows to the model: {matrix=, first=, count=, model=, prompt_tokens=, total_tokens=,
 --- attempts=, upstream_time=, batch=}, or nil, err. o: {key=, priority=, timeout=}.
 function upstream:embed(job, model, o)
@@ -99,22 +138,17 @@ function upstream:embed(job, model, o)
   local rows, err = rows_of(self, desc, job)
   if not rows then return nil, err end
   local call = embed_options(desc, job, model)
-  local res
-  call.input, call.total_timeout = rows, o.timeout
-  res, err = self.client:embed(call)
-  if not res then return nil, err end
-  if not res.ok then return nil, res.errors[1].error end
-  local x = res.requests
-  local usage = res.usage or {}
-  local attempts, longest = 0, 0
-  for _, one in ipairs(x) do
-    attempts = attempts + one.attempts
-    longest = math.max(longest, one.time)
-  end
+  local plan
+  plan, err = batcher.plan(self.batcher, plan_name(job, model, call), call, rows[1], 1)
+  if not plan then return nil, err end
+  if plan.alone then return embed_alone(self, job, call, rows, o) end
+  local matrix, first, prompt, total, said, attempts, time, batch =
+    batcher.submit(self.batcher, plan, rows, o)
+  if not matrix then return nil, batcher.error_of(self.batcher, first) end
   return finish({
-    matrix = res.matrix, first = 1, count = #res, model = res.model,
-    prompt_tokens = usage.prompt_tokens, total_tokens = usage.total_tokens,
-    attempts = attempts, upstream_time = longest, batch = #res,
+    matrix = matrix, first = first, count = #rows, model = said, batch = batch,
+    prompt_tokens = prompt >= 0 and prompt or nil, total_tokens = total >= 0 and total or nil,
+    attempts = attempts, upstream_time = time,
   }, desc, job)
 end
 
@@ -129,11 +163,7 @@ local function ranked(self, name, call, o)
   local res, err = self.client[name](self.client, call)
   if not res then return nil, err end
   if not res.ok then return nil, res.errors[1].error end
-  local attempts, longest = 0, 0
-  for _, one in ipairs(res.requests) do
-    attempts = attempts + one.attempts
-    longest = math.max(longest, one.time)
-  end
+  local attempts, longest = exchanges(res)
   return {
     results = res.results, usage = res.usage, attempts = attempts, upstream_time = longest,
     total_tokens = res.usage and (res.usage.total_tokens or res.usage.prompt_tokens),
@@ -201,15 +231,36 @@ function M.new(name, o)
   own.batch, own.price = nil, nil
   if own.preset == nil then own.preset = "gateway" end
   local made = moonpool_client.client(own)
+  local state = client.state(made)
   local self = setmetatable({
-    name = name, client = made, state = client.state(made), provider = provider.get(own.provider),
-    batch = batch or {}, open = 0, retired = false, price = o.price,
+    name = name, client = made, state = state, provider = state.provider, price = o.price,
   }, upstream)
-  self.provider = self.state.provider
+  if state.provider.embed then
+    local ok, b = pcall(made.batcher, made, batch or {})
+    if not ok then
+      made:close()
+      error(b, 0)
+    end
+    self.batcher = b
+  end
   return self
 end
 
+function upstream:collect(add)
+  if not self.batcher then return end
+  local stats = self.batcher:stats()
+  local labels = { upstream = self.name }
+  local function one(name, kind, help, value)
+    add("moonpool_gateway_upstream_" .. name, kind, help, labels, value or 0)
+  end
+  one("requests_total", "counter", "Requests sent upstream.", stats.requests)
+  one("rows_total", "counter", "Rows sent upstream.", stats.request_rows)
+  one("waiting", "gauge", "Rows that wait for a slot.", stats.waiting)
+  one("busy", "gauge", "Slots that are busy.", stats.busy)
+end
+
 function upstream:close()
+  if self.batcher then self.batcher:close() end
   self.client:close()
 end
 

@@ -270,8 +270,8 @@ static void read_body(lua_State *L, int spec, int anchor, struct mp_request *q)
     lua_setfield(L, anchor, "row_headers");
 }
 
-static void read_spec(lua_State *L, int spec, int anchor, struct mp_request *q,
-                      struct mp_vectors *v, struct mp_timeouts *t)
+void mp__read_spec(lua_State *L, int spec, int anchor, struct mp_request *q, struct mp_vectors *v,
+                   struct mp_timeouts *t)
 {
     q->method = mp__opt_string(L, spec, "method");
     q->path = mp__opt_string(L, spec, "path");
@@ -377,7 +377,7 @@ static int l_call_start(lua_State *L)
     struct mp_timeouts timeouts;
     struct mp__op *op = op_new(L, box->rt->engine); /* at 3 */
     lua_newtable(L);                                /* the anchor, at 4 */
-    read_spec(L, 2, 4, &q, &vectors, &timeouts);
+    mp__read_spec(L, 2, 4, &q, &vectors, &timeouts);
     lua_getfield(L, 2, "cancel_token");
     struct mp__token *token = mp__token_test(L, -1);
     if (token != NULL && mp__token_cancelled(token))

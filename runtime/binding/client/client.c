@@ -352,5 +352,6 @@ void mp__open_client(lua_State *L)
     mp__open_policy(L);
     mp__open_result(L);
     mp__open_call(L);
+    mp__open_batcher(L);
     mp__open_stream(L);
 }

@@ -55,6 +55,12 @@ struct mp__op_box {
 void mp__stream_into(struct mp_request *q);
 void mp__open_stream(lua_State *L);
 
+/* Reads a spec of call_start; its strings are kept by the table at `anchor`, or are the spec's. Pushes
+ * what holds the headers. */
+void mp__read_spec(lua_State *L, int spec, int anchor, struct mp_request *q, struct mp_vectors *v,
+                   struct mp_timeouts *t);
+void mp__open_batcher(lua_State *L);
+
 void mp__open_policy(lua_State *L);
 void mp__open_result(lua_State *L);
 void mp__open_call(lua_State *L);

@@ -62,6 +62,7 @@ static int l_result_info(lua_State *L)
     put_text(L, "kind", r->kind != MP_KIND_NONE ? mp_kind_name(r->kind) : NULL);
     put_int(L, "rows", (lua_Integer)r->rows);
     put_int(L, "rows_ok", (lua_Integer)r->rows_ok);
+    put_int(L, "first_row", (lua_Integer)r->first_row + 1);
     put_int(L, "dimensions", r->dimensions);
     put_int(L, "exchanges", (lua_Integer)r->nexchanges);
     put_num(L, "total_time", r->total_time);

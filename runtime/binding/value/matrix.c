@@ -323,6 +323,7 @@ static int l_topk(lua_State *L)
 static int l_matrix_cut(lua_State *L)
 {
     mp_matrix *from = mp__check_matrix(L, 1);
+    lua_settop(L, 5);
     size_t rows = mp_matrix_rows(from), width = mp_matrix_cols(from);
     lua_Integer first = luaL_checkinteger(L, 2), count = luaL_checkinteger(L, 3);
     lua_Integer cols = luaL_checkinteger(L, 4);
