@@ -1,4 +1,4 @@
-# Moonpool. `make`, `make test [T=name]`, `make install PREFIX= DESTDIR=`, `make lint fmt asan bench`.
+# Moonpool. `make`, `make test [T=name]`, `make install PREFIX= DESTDIR=`, `make lint fmt asan tsan bench`.
 # Everything built lands in $(BUILD). What building needs, ./scripts/setup installs.
 
 BUILD   ?= build
@@ -56,7 +56,7 @@ SCRIPT_OBJ := $(task_OBJ) $(binding_OBJ) $(http_OBJ) $(sim_OBJ) $(mock_OBJ)
 LUA_FILES  := $(shell find lua/moonpool -name '*.lua' | LC_ALL=C sort)
 EMBED_OBJ  := $(BUILD)/obj/embedded.o
 
-.PHONY: all run test check lint fmt asan bench install clean unit libraries FORCE
+.PHONY: all run test check lint fmt asan tsan bench install clean unit libraries FORCE
 .SECONDARY:
 all: $(BUILD)/moonpool $(BUILD)/libmoonpool.so $(BUILD)/libmoonpool.a $(BUILD)/moonpool.so \
 	$(BUILD)/moonpool.pc
@@ -159,6 +159,9 @@ run:
 
 asan:
 	./scripts/test --asan
+
+tsan:
+	./scripts/test --tsan
 
 bench:
 	./scripts/bench

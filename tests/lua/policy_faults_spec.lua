@@ -262,6 +262,13 @@ describe("a hook that takes too long", function()
       while true do t = { t } if #t > 1 then break end t = {} end
     end,
   }
+  -- ThreadSanitizer delivers a signal at the next call into the C library, and these make none.
+  if os.getenv "MOONPOOL_SANITIZED" == "thread" then
+    for _, name in ipairs { "an empty loop", "a loop of pcalls", "a coroutine",
+      "coroutines whose end is good", "the text of its error" } do
+      spins[name] = nil
+    end
+  end
   for name, fn in pairs(spins) do
     it("is stopped: " .. name, function()
       local client = rig.client(rig.embedder(), { classify = fn })
