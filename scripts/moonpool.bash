@@ -5,7 +5,7 @@ _moonpool() {
     COMPREPLY=()
     case $command in
     run) options='--help' ;;
-    embed) options='--api-key-env --batch-size --dimensions --f16 --field --force --header --hedge --help --id-field --input --json --max-concurrent --model --no-dedupe --no-text --normalize --output --preset --provider --quiet --retries --retry-failed --rpm --shard-rows --strict --timeout --tpm --truncate-dim --url' ;;
+    embed) options='--api-key-env --batch-size --dimensions --encoding-format --f16 --field --force --header --hedge --help --id-field --input --json --max-concurrent --model --no-dedupe --no-text --normalize --output --preset --provider --quiet --retries --retry-failed --rpm --shard-rows --strict --timeout --tpm --truncate-dim --url' ;;
     search) options='--api-key-env --dimensions --header --help --json --model --preset --provider --retries --timeout --url' ;;
     rerank) options='--api-key-env --batch-size --field --force --header --hedge --help --input --json --max-concurrent --model --output --preset --provider --query --quiet --raw-scores --retries --return-text --rpm --timeout --top-n --tpm --truncate --url' ;;
     classify) options='--api-key-env --batch-size --field --force --header --hedge --help --id-field --input --json --max-concurrent --model --output --preset --provider --quiet --raw-scores --retries --rpm --timeout --top --tpm --truncate --url' ;;
@@ -21,6 +21,7 @@ _moonpool() {
     'embed --provider') words='openai azure tei cohere voyage jina baseten bayt gemini ollama vertex bedrock huggingface mistral nim cloudflare pinecone kserve vllm llamacpp infinity nomic' ;;
     'embed --api-key-env') kind=variables ;;
     'embed --preset') words='job gateway interactive none' ;;
+    'embed --encoding-format') words='base64 float none' ;;
     'search -k' | 'search --url' | 'search --model' | 'search --header' | 'search --timeout' | 'search --retries' | 'search --dimensions') kind=nothing ;;
     'search --provider') words='openai azure tei cohere voyage jina baseten bayt gemini ollama vertex bedrock huggingface mistral nim cloudflare pinecone kserve vllm llamacpp infinity nomic' ;;
     'search --api-key-env') kind=variables ;;

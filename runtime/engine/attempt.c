@@ -439,6 +439,7 @@ static void judge_status(struct mp__attempt *a)
         mp__redirect_message(a);
     else
         mp__status_message(a->message, sizeof(a->message), a->status, a->reply.p, a->reply.n);
+    mp__status_where(a->message, sizeof(a->message), a->status, a->xfer.method, a->xfer.url);
 }
 
 /* A proxy may have cut it: worth asking once more. If that changes nothing its rows are taken. */
@@ -559,10 +560,11 @@ static void on_end(struct mp__xfer *x)
     a->client->n.resets += x->reset;
     a->client->n.opened += x->new_conn;
     a->client->n.reused += x->connected && !x->new_conn;
-    if (a->call != NULL && x->kind == MP_KIND_NONE && mp__redirect(a))
+    if (a->call != NULL && x->kind == MP_KIND_NONE && (mp__redirect(a) || mp__optional_drop(a)))
         return;
     if (a->call != NULL) {
         judge(a, x);
+        mp__optional_judge(a);
         const struct mp__hooks *hooks = a->call->hooks;
         if (hooks != NULL && hooks->after != NULL && a->status > 0)
             hooks->after(hooks->core.arg, a);

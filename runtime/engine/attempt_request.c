@@ -34,10 +34,21 @@ static int add_count(struct mp__buf *b, uint32_t rows, const struct mp_str *tail
     return rc == 0 ? mp__buf_add(b, tail->p, tail->n) : rc;
 }
 
-static int build_joined(struct mp__attempt *a)
+static int add_suffix(struct mp__buf *b, const struct mp__call *call, int optional)
+{
+    const struct mp_str *s = &call->suffix;
+    size_t behind = call->optional_at + call->optional_n;
+    if (optional || call->optional_n == 0)
+        return mp__buf_add(b, s->p, s->n);
+    int rc = mp__buf_add(b, s->p, call->optional_at);
+    return rc == 0 ? mp__buf_add(b, s->p + behind, s->n - behind) : rc;
+}
+
+int mp__attempt_joined(struct mp__attempt *a, int optional)
 {
     struct mp__call *call = a->call;
     struct mp__buf *b = &a->body;
+    a->optional = optional && call->optional_n > 0;
     b->n = 0;
     int rc = mp__buf_add(b, call->prefix.p, call->prefix.n);
     for (uint32_t i = 0; rc == 0 && i < a->part->count; i++) {
@@ -47,7 +58,7 @@ static int build_joined(struct mp__attempt *a)
             rc = encode_row(call, a->part->first + i, b);
     }
     if (rc == 0)
-        rc = mp__buf_add(b, call->suffix.p, call->suffix.n);
+        rc = add_suffix(b, call, optional);
     if (rc == 0 && call->tail.p != NULL)
         rc = add_count(b, a->part->count, &call->tail);
     a->xfer.body = b->p;
@@ -77,7 +88,7 @@ static int build_body(struct mp__attempt *a)
     a->xfer.body = NULL;
     a->xfer.body_len = 0;
     if (call->mode == MP_BODY_JOIN)
-        return build_joined(a);
+        return mp__attempt_joined(a, !a->client->plain);
     if (call->rows != NULL) {
         a->xfer.body = call->rows[a->part->first].p;
         a->xfer.body_len = call->rows[a->part->first].n;
@@ -86,19 +97,43 @@ static int build_body(struct mp__attempt *a)
     return call->source != NULL ? build_sourced(a) : 0;
 }
 
-/* Base URL and path, where a version that both name ("/v1") stands once. */
+/* The length of a version that p begins with ("/v1"), 0: none. */
+static size_t version_length(const char *p)
+{
+    size_t n = p[0] == '/' && p[1] == 'v' ? strspn(p + 2, "0123456789") : 0;
+    return n > 0 && (p[2 + n] == '/' || p[2 + n] == '\0' || p[2 + n] == '?') ? 2 + n : 0;
+}
+
+static int ends_in(const char *base, const char *tail, size_t n)
+{
+    size_t have = strlen(base);
+    return n > 1 && have >= n && memcmp(base + have - n, tail, n) == 0;
+}
+
+/* What of the path the base URL does not say already: a version of its own holds ("/v3" for "/v1"),
+ * and it may be the whole endpoint. */
+static const char *path_behind(const struct mp__attempt *a, const char *path)
+{
+    const char *base = a->client->endpoints[a->endpoint].url.path;
+    const char *last = strrchr(base, '/');
+    const char *tail = path + version_length(path);
+    size_t n = strcspn(tail, "?");
+    if (*path != '/')
+        return path;
+    if (ends_in(base, path, n + (size_t)(tail - path)) && memchr(path + 1, '/', n) != NULL)
+        return tail + n;
+    if ((a->call->flags & MP_SERVICE_PATH) && ends_in(base, tail, n))
+        return tail + n;
+    return last != NULL && version_length(last) == strlen(last) ? tail : path;
+}
+
 int mp__attempt_url(struct mp__attempt *a, const char *path)
 {
     const char *base = a->client->endpoints[a->endpoint].url.base;
-    size_t n = strlen(base);
-    const char *last = strrchr(base, '/');
-    size_t tail = last != NULL ? strlen(last) : 0; /* "/v1" */
-    if (tail >= 3 && last[1] == 'v' && last[2 + strspn(last + 2, "0123456789")] == '\0' &&
-        strncmp(path, last, tail) == 0 && (path[tail] == '/' || path[tail] == '\0'))
-        path += tail;
+    path = path_behind(a, path);
     a->url.n = 0;
-    int rc = mp__buf_add(&a->url, base, n);
-    if (rc == 0 && *path != '/')
+    int rc = mp__buf_add(&a->url, base, strlen(base));
+    if (rc == 0 && *path != '/' && *path != '?' && *path != '\0')
         rc = mp__buf_addc(&a->url, '/');
     if (rc == 0)
         rc = mp__buf_add(&a->url, path, strlen(path) + 1);

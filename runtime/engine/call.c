@@ -108,6 +108,8 @@ int mp__request_check(const struct mp_request *q)
         return mp__fail(MP_EINVAL, "chunk: only for a call of one whole request");
     if (q->nrows > UINT32_MAX)
         return mp__fail(MP_EINVAL, "rows: more than %u", UINT32_MAX);
+    if (q->optional_at > q->suffix.n || q->optional_n > q->suffix.n - q->optional_at)
+        return mp__fail(MP_EINVAL, "optional_at: outside the suffix");
     int rc = check_method(q->method != NULL ? q->method : "POST");
     if (rc == 0)
         rc = mp__call_check_path(q->path != NULL ? q->path : "/");
@@ -148,6 +150,8 @@ static void copy_inputs(struct mp__call *call, const struct mp_request *q, char 
     call->row_prefix = q->row_prefix;
     call->row_suffix = q->row_suffix;
     call->tail = q->tail;
+    call->optional_at = q->optional_at;
+    call->optional_n = q->optional_n;
     if (!(q->flags & MP_BORROW) && q->rows != NULL) {
         struct mp_str *rows = (struct mp_str *)at; /* first in the block: aligned */
         at += q->nrows * sizeof(*rows);

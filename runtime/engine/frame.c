@@ -6,7 +6,8 @@
 
 #define NO_STRING UINT64_MAX
 #define KEPT_FLAGS                                                                                 \
-    (MP_NO_SPLIT | MP_ONE_REQUEST | MP_IDEMPOTENT | MP_NO_HEADERS | MP_BIG_REPLY | MP_HELD)
+    (MP_NO_SPLIT | MP_ONE_REQUEST | MP_IDEMPOTENT | MP_NO_HEADERS | MP_BIG_REPLY | MP_HELD |       \
+     MP_SERVICE_PATH)
 
 static const size_t strings[] = {offsetof(struct mp_request, method),
                                  offsetof(struct mp_request, path)};
@@ -53,6 +54,8 @@ static int put_scalars(struct mp__buf *b, const struct mp_request *q)
     uint64_t nheaders = q->nheaders;
     uint32_t v[] = {q->mode,
                     q->row_style,
+                    (uint32_t)q->optional_at,
+                    (uint32_t)q->optional_n,
                     q->flags & KEPT_FLAGS,
                     q->vectors != NULL,
                     q->vectors != NULL ? q->vectors->dtype : 0,
@@ -110,7 +113,7 @@ static void read_strings(void *to, const size_t *offsets, size_t count, const ch
 
 static const char *scalars_end(const char *p)
 {
-    return p + 7 * sizeof(uint32_t) + sizeof(uint64_t) + 2 * sizeof(void *) +
+    return p + 9 * sizeof(uint32_t) + sizeof(uint64_t) + 2 * sizeof(void *) +
            sizeof(struct mp_timeouts);
 }
 
@@ -129,6 +132,8 @@ int mp__frame_take(struct mp__frame *f, struct mp__buf *b, const struct mp_reque
     r->mode = q->mode;
     r->row_style = q->row_style;
     r->flags = q->flags & KEPT_FLAGS;
+    r->optional_at = q->optional_at;
+    r->optional_n = q->optional_n;
     r->max_concurrent = q->max_concurrent;
     r->policy = q->policy;
     r->hooks = q->hooks;

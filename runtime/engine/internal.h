@@ -96,6 +96,8 @@ struct mp_client {
     int refs;                      /* the owner's and one a call */
     const struct mp__hooks *hooks; /* NULL: none */
     unsigned closed : 1, deadline_headers : 1, close_later : 1;
+    unsigned plain : 1;   /* optional fields are left out: a server refuses them */
+    uint32_t plain_wrong; /* refusals that named one, and were no better without */
     char *tls_ca, *tls_cert, *tls_key, *no_proxy, *proxy_http, *proxy_https, *accept_encoding;
     char *request_id_header, *request_id_prefix, *idempotency_header, *rate_key;
     struct {
@@ -124,6 +126,10 @@ struct mp__hdr *mp__header_chain(const struct mp__header_set *set, int with_body
 void mp__hdr_free(struct mp__hdr *chain);
 int mp__fail(int err, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
+int mp__attempt_again(struct mp__attempt *a); /* its request is sent once more; 0: it cannot be */
+/* The server refuses the optional field: 1, the request is on its way without it. */
+int mp__optional_drop(struct mp__attempt *a);
+void mp__optional_judge(struct mp__attempt *a); /* what its end says about the field */
 /* The reply redirects: 1, the request is on its way again. */
 int mp__redirect(struct mp__attempt *a);
 void mp__redirect_message(struct mp__attempt *a); /* why not */
@@ -154,6 +160,7 @@ struct mp__call {
     const struct mp_str *rows;
     size_t nrows, cursor;
     struct mp_str prefix, suffix, row_prefix, row_suffix, tail;
+    size_t optional_at, optional_n;
     struct mp_vectors vectors;
     struct mp__header_set *headers; /* NULL: none of its own */
     struct mp__hdr **chains;        /* per endpoint and with/without body, made on first use */
@@ -210,6 +217,7 @@ struct mp__attempt {
     int status;
     unsigned is_hedge : 1, discard : 1, header_done : 1, wrong_dim : 1, retryable : 1, decoding : 1;
     unsigned first_byte : 1, counted : 1, streamed : 1;
+    unsigned optional : 1, trial : 1; /* the optional field was sent; is left out to see */
     unsigned partial : 1; /* a reply that is short of items, and good for those it has */
     uint8_t hops;         /* redirects followed */
     uint16_t nheaders;
@@ -243,6 +251,7 @@ struct mp__part *mp__part_of(struct mpp_part *part);
 struct mp__hdr *mp__call_chain(struct mp__call *call, uint32_t endpoint, int with_body);
 
 void mp__attempt_start(struct mp__part *part, const struct mpp_action *act);
+int mp__attempt_joined(struct mp__attempt *a, int optional); /* its body, from its rows */
 /* Body, URL and headers of `a`; 0 or a negative error with the message in `a`. */
 int mp__attempt_build(struct mp__attempt *a, const struct mpp_part_facts *facts, mp__time now);
 /* What a good reply with vectors says it used: by its body, or by a header; -1: nothing. */

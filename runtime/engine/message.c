@@ -93,6 +93,13 @@ void mp__status_message(char *out, size_t cap, int status, const char *body, siz
     snprintf(out, cap, "HTTP %d%s%s%s", status, reason[0] ? ": " : "", reason, advice(status));
 }
 
+void mp__status_where(char *out, size_t cap, int status, const char *method, const char *url)
+{
+    size_t n = strlen(out);
+    if (status == 404 || status == 405) /* a query may hold a signature */
+        snprintf(out + n, cap - n, "; asked: %s %.*s", method, (int)strcspn(url, "?#"), url);
+}
+
 void mp__fault_message(char *out, size_t cap, const struct mp__xfer *x)
 {
     if (x->kind == MP_KIND_HTTP) {

@@ -8,6 +8,8 @@ struct mp__xfer;
 
 /* "HTTP 422: inputs must be a list". The reason is the error text of the body, whatever dialect. */
 void mp__status_message(char *out, size_t cap, int status, const char *body, size_t body_len);
+/* Adds which URL it was, for a status that says there is no such thing. */
+void mp__status_where(char *out, size_t cap, int status, const char *method, const char *url);
 
 /* A transport fault: refused, reset, TLS. */
 void mp__fault_message(char *out, size_t cap, const struct mp__xfer *x);

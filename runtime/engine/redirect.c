@@ -52,6 +52,18 @@ static int take_url(struct mp__attempt *a, const char *to)
     return rc;
 }
 
+int mp__attempt_again(struct mp__attempt *a)
+{
+    a->head.n = a->reply.n = 0;
+    a->nheaders = 0;
+    a->sent_at = mp__now();
+    mpp_hints_init(&a->hints);
+    if (mp__transport_start(a->pool->transport, &a->xfer) != 0)
+        return 0;
+    a->status = 0;
+    return 1;
+}
+
 int mp__redirect(struct mp__attempt *a)
 {
     char to[2048];
@@ -60,15 +72,8 @@ int mp__redirect(struct mp__attempt *a)
     location(a, to, sizeof(to));
     if (to[0] == '\0' || !keeps_method(a) || take_url(a, to) != 0)
         return 0;
-    a->head.n = a->reply.n = 0;
-    a->nheaders = 0;
     a->hops++;
-    a->sent_at = mp__now();
-    mpp_hints_init(&a->hints);
-    if (mp__transport_start(a->pool->transport, &a->xfer) != 0)
-        return 0;
-    a->status = 0;
-    return 1;
+    return mp__attempt_again(a);
 }
 
 void mp__redirect_message(struct mp__attempt *a)

@@ -438,13 +438,14 @@ typedef void mp_done_fn(void *arg, const struct mp_result *result);
 typedef int mp_source_fn(void *arg, uint64_t row, struct mp_str *out);
 
 enum mp_request_flags {
-    MP_BORROW = 1,      /* rows, prefix and suffix stay valid until completion: not copied */
-    MP_NO_SPLIT = 2,    /* never cut a refused part in two */
-    MP_ONE_REQUEST = 4, /* all rows in one request, whatever the batch policy says */
-    MP_IDEMPOTENT = 8,  /* may be hedged */
-    MP_NO_HEADERS = 16, /* do not keep response headers */
-    MP_HELD = 64,       /* a bridge: fetched by mp_bridge_take, not by mp_bridge_poll */
-    MP_BIG_REPLY = 32   /* expect replies of more than 64 KiB: larger receive buffers */
+    MP_BORROW = 1,         /* rows, prefix and suffix stay valid until completion: not copied */
+    MP_NO_SPLIT = 2,       /* never cut a refused part in two */
+    MP_ONE_REQUEST = 4,    /* all rows in one request, whatever the batch policy says */
+    MP_IDEMPOTENT = 8,     /* may be hedged */
+    MP_NO_HEADERS = 16,    /* do not keep response headers */
+    MP_HELD = 64,          /* a bridge: fetched by mp_bridge_take, not by mp_bridge_poll */
+    MP_SERVICE_PATH = 128, /* the path is the service's own: a base URL may end in it */
+    MP_BIG_REPLY = 32      /* expect replies of more than 64 KiB: larger receive buffers */
 };
 
 struct mp_request {
@@ -467,6 +468,9 @@ struct mp_request {
     struct mp_str prefix, suffix;
     struct mp_str row_prefix, row_suffix; /* around each row */
     struct mp_str tail; /* p set: the number of the request's rows, then this, follow the suffix */
+    /* Of the suffix, bytes that may be left out: ,"field":value. A server that refuses them is asked
+     * again without at once, and the client leaves them out from then on. */
+    size_t optional_at, optional_n;
     const struct mp_vectors *vectors;   /* NULL: replies are kept as bytes */
     const struct mp_policy *policy;     /* NULL: the client's; must outlive the call */
     const struct mp_timeouts *timeouts; /* NULL: the client's; zero fields: the client's */

@@ -37,6 +37,8 @@ function embed.configure(p)
     :argname "OUTDIR":count(1)
   endpoint.configure(p)
   p:option("--dimensions", "Dimensions to ask the model for."):argname "N":convert(parser.count)
+  p:option("--encoding-format", "How vectors are asked for: base64 (default where it exists), float or none.")
+    :argname "FORMAT":choices { "base64", "float", "none" }
   endpoint.configure_batch(p)
   endpoint.configure_bulk(p)
   p:option("--field", "Read records; field that holds the text, by path (default text)."):argname "NAME"
@@ -118,13 +120,15 @@ local function progress_to(args)
   end, bar
 end
 
+local formats = { base64 = "base64", float = "float", none = false }
+
 local function job_of(args, conn, on_progress, bar)
   return job.new {
     source = args.input, sink = args.output, client = conn, model = args.model, dimensions = args.dimensions,
     batch_size = args.batch_size, max_concurrent_requests = args.max_concurrent, field = args.field,
     id_field = args.id_field, force = args.force, strict = args.strict, retry_failed = args.retry_failed,
     dedupe = not args.no_dedupe, normalize = args.normalize, truncate_dim = args.truncate_dim, f16 = args.f16,
-    text = not args.no_text, shard_rows = args.shard_rows, about = about(args), on_progress = on_progress,
+    encoding_format = formats[args.encoding_format], text = not args.no_text, shard_rows = args.shard_rows, about = about(args), on_progress = on_progress,
     on_event = function(text)
       if bar then
         bar:clear()
@@ -143,7 +147,7 @@ local function to_stdout(args, conn)
   local one = job.new {
     source = args.input, client = conn, model = args.model, dimensions = args.dimensions,
     batch_size = args.batch_size, max_concurrent_requests = args.max_concurrent, field = args.field,
-    id_field = args.id_field,
+    id_field = args.id_field, encoding_format = formats[args.encoding_format],
     sink = function(batch)
       local failed = {}
       for _, e in ipairs(batch.errors) do

@@ -57,6 +57,19 @@ function M.frame(rows, fields, alone)
   return "{" .. json.encode(rows) .. (alone and ":" or ":["), (alone and "" or "]") .. rest .. "}"
 end
 
+--- Where a member with the comma before it begins in the suffix (0-based), and its length; nil: it is
+--- not there. In a JSON string its quotes would be escaped.
+function M.member(suffix, name, value)
+  if value == nil then
+    return nil
+  end
+  local text = "," .. json.encode(name) .. ":" .. json.encode(value)
+  local at = suffix:find(text, 1, true)
+  if at then
+    return at - 1, #text
+  end
+end
+
 -- What is wrong with an input that is no text; true: it is fine.
 local function fits(desc, v)
   if type(v) ~= "table" then

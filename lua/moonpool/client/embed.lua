@@ -199,12 +199,15 @@ function M.spec(self, opts, level)
   if desc.prepare then
     desc.prepare(fields, o, state.options, shared)
   end
-  spec.path = call.path(desc, o, state)
+  spec.path, spec.service_path = call.path(desc, o, state), true
   bodies.fill(spec, desc, rows, fields, shared, "embed: input", level)
   local shape = desc.shape and desc.shape(fields, o, state.options) or desc.reply
   spec.vectors = { dimensions = o.dimensions }
   for name, value in pairs(shape) do spec.vectors[name] = value end
   spec.packed = encoding == "bytes"
+  if desc.encoding and not spec.packed then
+    spec.optional_at, spec.optional_n = bodies.member(spec.suffix, desc.encoding, fields[desc.encoding])
+  end
   local split = desc.split
   if type(split) == "function" then
     split = split(fields, o)

@@ -393,7 +393,7 @@ function client.methods.rerank(self, opts)
     extra[desc.top_n] = opts.top_n
     spec.one_request, spec.no_split = true, true -- it would be answered as two lists
   end
-  spec.path = call.path(desc, o, state)
+  spec.path, spec.service_path = call.path(desc, o, state), true
   bodies.make(spec, desc, texts, o, state.options, extra, "rerank: texts", 2)
   local all = {}
   local res, err = collect(state, spec, function(body, first, count)
@@ -470,7 +470,7 @@ function client.methods.classify(self, opts)
   local limits = call.limits(state, self, desc, with_model(state, opts))
   local spec, o = call.spec(state, opts, limits, "classify", 2)
   o = with_model(state, o)
-  spec.path = call.path(desc, o, state)
+  spec.path, spec.service_path = call.path(desc, o, state), true
   bodies.make(spec, desc, rows, o, state.options, nil, "classify: inputs", 2)
   spec.row_style = style
   local out = {}

@@ -31,7 +31,7 @@ local rules = {
   max_concurrent_requests = R.count, field = R.text, id_field = R.text, form = R.text, force = R.boolean,
   strict = R.boolean, retry_failed = R.boolean, dedupe = R.boolean, normalize = R.boolean,
   truncate_dim = R.count, f16 = R.boolean, text = R.boolean, shard_rows = R.count, on_progress = R.func,
-  on_event = R.func, options = R.table, about = R.table,
+  encoding_format = R.any, on_event = R.func, options = R.table, about = R.table,
 }
 
 local Job = {}
@@ -55,6 +55,9 @@ local function call_options(o)
   end
   call.model, call.dimensions, call.batch_size = o.model, o.dimensions, o.batch_size
   call.max_concurrent_requests = o.max_concurrent_requests
+  if o.encoding_format ~= nil then
+    call.encoding_format = o.encoding_format
+  end
   return call
 end
 

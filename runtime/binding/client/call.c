@@ -242,6 +242,7 @@ static uint32_t read_flags(lua_State *L, int spec)
     flags |= mp__opt_bool(L, spec, "one_request", 0) ? MP_ONE_REQUEST : 0;
     flags |= mp__opt_bool(L, spec, "idempotent", 0) ? MP_IDEMPOTENT : 0;
     flags |= mp__opt_bool(L, spec, "big_reply", 0) ? MP_BIG_REPLY : 0;
+    flags |= mp__opt_bool(L, spec, "service_path", 0) ? MP_SERVICE_PATH : 0;
     return flags;
 }
 
@@ -282,6 +283,8 @@ void mp__read_spec(lua_State *L, int spec, int anchor, struct mp_request *q, str
     q->tail = text_field(L, spec, "tail");
     if (q->tail.n == 0)
         q->tail.p = NULL;
+    q->optional_at = (size_t)mp__opt_number(L, spec, "optional_at", 0);
+    q->optional_n = (size_t)mp__opt_number(L, spec, "optional_n", 0);
     q->flags = read_flags(L, spec);
     q->max_concurrent = (uint32_t)mp__opt_number(L, spec, "max_concurrent", 0);
     read_body(L, spec, anchor, q);
