@@ -128,7 +128,8 @@ local function job_of(args, conn, on_progress, bar)
     batch_size = args.batch_size, max_concurrent_requests = args.max_concurrent, field = args.field,
     id_field = args.id_field, force = args.force, strict = args.strict, retry_failed = args.retry_failed,
     dedupe = not args.no_dedupe, normalize = args.normalize, truncate_dim = args.truncate_dim, f16 = args.f16,
-    encoding_format = formats[args.encoding_format], text = not args.no_text, shard_rows = args.shard_rows, about = about(args), on_progress = on_progress,
+    encoding_format = formats[args.encoding_format],
+    text = not args.no_text, shard_rows = args.shard_rows, about = about(args), on_progress = on_progress,
     on_event = function(text)
       if bar then
         bar:clear()
