@@ -298,6 +298,7 @@ static void bridge_free(mp_bridge *b)
     pthread_mutex_destroy(&b->lock);
     pthread_cond_destroy(&b->started);
     free(b->name);
+    free(b->note);
     free(b);
 }
 
@@ -320,7 +321,9 @@ static mp_bridge *bridge_new(const struct mp_bridge_config *cfg)
                        ? cfg->engine->max_queued_bytes
                        : UINT64_C(1) << 30;
     b->name = cfg->name != NULL ? strdup(cfg->name) : NULL;
-    if (mp__bells_init(&b->bells) != 0 || (cfg->name != NULL && b->name == NULL)) {
+    b->note = strdup(cfg->note != NULL ? cfg->note : "");
+    if (mp__bells_init(&b->bells) != 0 || b->note == NULL ||
+        (cfg->name != NULL && b->name == NULL)) {
         bridge_free(b);
         return NULL;
     }
@@ -439,7 +442,7 @@ void mp_bridge_close(mp_bridge *b)
 
 /* ---- the host's calls ---- */
 
-static int check(mp_bridge *b)
+int mp__bridge_check(mp_bridge *b)
 {
     if (b == NULL)
         return mp__fail(MP_EINVAL, "bridge: missing");
@@ -448,7 +451,7 @@ static int check(mp_bridge *b)
 
 static int check_call(mp_bridge *b, const struct mp_request *q, struct mp_request *copy)
 {
-    int rc = check(b);
+    int rc = mp__bridge_check(b);
     if (rc != 0)
         return rc;
     if (q == NULL)
@@ -562,7 +565,7 @@ static void complete(struct mp__bcall *c, struct mp_completion *out)
 
 int mp_bridge_poll(mp_bridge *b, struct mp_completion *out, int max)
 {
-    int rc = check(b);
+    int rc = mp__bridge_check(b);
     int n = 0;
     if (rc != 0)
         return rc;
@@ -579,7 +582,7 @@ int mp_bridge_poll(mp_bridge *b, struct mp_completion *out, int max)
 
 int mp_bridge_take(mp_bridge *b, uint64_t ticket, struct mp_completion *out)
 {
-    int rc = check(b);
+    int rc = mp__bridge_check(b);
     if (rc == 0 && out == NULL)
         rc = mp__fail(MP_EINVAL, "out: missing");
     if (rc != 0)
@@ -607,7 +610,7 @@ static void ask_to_cancel(struct mp__bcall *c)
 
 void mp_bridge_cancel(mp_bridge *b, uint64_t ticket)
 {
-    if (check(b) != 0)
+    if (mp__bridge_check(b) != 0)
         return;
     pthread_mutex_lock(&b->lock);
     struct mp__bcall *c = call_find(b, ticket);
@@ -619,7 +622,7 @@ void mp_bridge_cancel(mp_bridge *b, uint64_t ticket)
 void mp_bridge_drop(mp_bridge *b, uint64_t ticket)
 {
     struct mp_completion out = {0};
-    if (check(b) != 0)
+    if (mp__bridge_check(b) != 0)
         return;
     pthread_mutex_lock(&b->lock);
     struct mp__bcall *c = call_find(b, ticket);
@@ -640,23 +643,12 @@ void mp_bridge_drop(mp_bridge *b, uint64_t ticket)
     mp_result_free(out.result);
 }
 
-int mp_bridge_fd(mp_bridge *b)
+const char *mp_bridge_note(mp_bridge *b)
 {
-    return check(b) == 0 ? b->bells.event : -1;
+    return mp__bridge_check(b) == 0 ? b->note : "";
 }
 
-int mp_bridge_stats(mp_bridge *b, struct mp_bridge_stats *out)
+int mp_bridge_fd(mp_bridge *b)
 {
-    int rc = check(b);
-    if (rc == 0 && out == NULL)
-        rc = mp__fail(MP_EINVAL, "out: missing");
-    if (rc != 0)
-        return rc;
-    size_t want = out->size;
-    pthread_mutex_lock(&b->lock);
-    struct mp_bridge_stats s = b->n;
-    pthread_mutex_unlock(&b->lock);
-    s.size = want < sizeof(s) ? want : sizeof(s);
-    memcpy(out, &s, s.size);
-    return MP_OK;
+    return mp__bridge_check(b) == 0 ? b->bells.event : -1;
 }

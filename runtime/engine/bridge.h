@@ -4,6 +4,7 @@
  *   bridge.c       the thread, its letters, completions
  *   bridge_bell.c  how the host is woken
  *   bridge_call.c  a request copied on its way in
+ *   bridge_stats.c its counters
  *
  * One lock guards the calls' table, the completions and the bells; the engine's thread takes it once
  * a turn. A call belongs to the host (until taken or dropped), to the engine's thread (until its
@@ -80,12 +81,14 @@ struct mp_bridge {
     int closing, box_closed, beat_closed, engine_closed;
     /* Of the registry of names. */
     struct mp_bridge *next;
-    char *name;
+    char *name, *note;
     int users;
     const struct mp_bridge_config *config; /* while it starts */
     int rc;
     char message[256];
 };
+
+int mp__bridge_check(mp_bridge *b); /* a bridge, and of this process */
 
 /* bridge_call.c: 0, MP_EINVAL, MP_ENOMEM. */
 int mp__bcall_copy(struct mp__bcall *c, const struct mp_request *q, const struct mp_gather *how);

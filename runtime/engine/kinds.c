@@ -3,6 +3,7 @@
 
 #include <stdarg.h>
 #include <stdio.h>
+#include <string.h>
 
 static _Thread_local char last_error[256];
 
@@ -44,6 +45,34 @@ const char *mp_strerror(int err)
 const char *mp_version(void)
 {
     return MP_VERSION_STRING;
+}
+
+size_t mp_struct_size(const char *name)
+{
+#define SIZE(type)                                                                                 \
+    {                                                                                              \
+#type, sizeof(struct type)                                                                 \
+    }
+    static const struct {
+        const char *name;
+        size_t size;
+    } sizes[] = {
+        SIZE(mp_str),           SIZE(mp_header),
+        SIZE(mp_vectors),       SIZE(mp_exchange),
+        SIZE(mp_result),        SIZE(mp_timeouts),
+        SIZE(mp_request),       SIZE(mp_completion),
+        SIZE(mp_gather),        SIZE(mp_reply),
+        SIZE(mp_stats),         SIZE(mp_client_stats),
+        SIZE(mp_policy),        SIZE(mp_config),
+        SIZE(mp_client_config), SIZE(mp_endpoint_config),
+        SIZE(mp_pool_config),   SIZE(mp_batcher_stats),
+        SIZE(mp_bridge_stats),  SIZE(mp_batcher_config),
+        SIZE(mp_bridge_config),
+    };
+    for (size_t i = 0; name != NULL && i < sizeof(sizes) / sizeof(*sizes); i++)
+        if (strcmp(name, sizes[i].name) == 0)
+            return sizes[i].size;
+    return 0;
 }
 
 const char *mp_last_error(void)

@@ -33,6 +33,9 @@ extern "C" {
 #define MP_VERSION_STRING "0.1.0"
 
 MP_API const char *mp_version(void);
+/* The size of "mp_request" and so on, for those who declare structs without this header (FFI): where
+ * it differs from theirs they are of another version. 0: unknown. */
+MP_API size_t mp_struct_size(const char *name);
 
 /* ---- errors ----------------------------------------------------------------------------- */
 
@@ -229,6 +232,11 @@ enum mp_preset { MP_PRESET_JOB = 0, MP_PRESET_GATEWAY, MP_PRESET_INTERACTIVE, MP
 
 /* Fills every field with the preset's defaults. */
 MP_API void mp_policy_init(struct mp_policy *policy, enum mp_preset preset);
+
+/* The same from JSON, in the words of the Lua library: {"preset": "gateway", "retry": {"on": [429,
+ * "5xx"]}, "hedge": {"after": "2*p95"}, "breaker": false}. MP_EINVAL: mp_last_error() names the
+ * option, and *policy is as before. */
+MP_API int mp_policy_json(struct mp_policy *policy, const char *json, size_t n);
 
 MP_API void mp_status_set(uint32_t *bits, unsigned status, int on);
 MP_API int mp_status_has(const uint32_t *bits, unsigned status);
@@ -630,11 +638,17 @@ struct mp_bridge_config {
     const char
         *name; /* set: a second start of this name in this process gets the same bridge, which
                          then has to be closed as often */
+    const char *note; /* kept for whoever finds it by name */
 };
 
 MP_API int mp_bridge_start(const struct mp_bridge_config *config, mp_bridge **out);
+/* The same from JSON: base_url or endpoints, api_key, headers, timeout, pool, tls, proxy, policies, as
+ * the Lua library's client has them (preset gateway unless said), "batch": {"slots", "max_batch",
+ * "max_wait", ...}, "max_open" and "name". */
+MP_API int mp_bridge_start_json(const char *json, size_t n, mp_bridge **out);
 /* The running bridge of that name, to be closed once more; NULL: none in this process. */
 MP_API mp_bridge *mp_bridge_find(const char *name);
+MP_API const char *mp_bridge_note(mp_bridge *bridge); /* "": none */
 
 /* Ends what is open, without completions, and the thread; waits for that. NULL is fine. */
 MP_API void mp_bridge_close(mp_bridge *bridge);
@@ -676,6 +690,8 @@ struct mp_bridge_stats {
 };
 
 MP_API int mp_bridge_stats(mp_bridge *bridge, struct mp_bridge_stats *out);
+/* The same as lines "client.retries 3"; mp_free gives the text back. */
+MP_API int mp_bridge_stats_text(mp_bridge *bridge, char **out, size_t *n);
 
 #ifdef __cplusplus
 }

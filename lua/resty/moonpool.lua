@@ -1,0 +1,727 @@
+-- resty/moonpool.lua - embeddings inside nginx and OpenResty: LuaJIT's FFI over libmoonpool's bridge.
+--
+-- Each worker has one engine on a thread of its own. A light thread, started by a timer, reads the
+-- bridge's bell from a unix socket; a caller waits on a semaphore of his own. No callback enters Lua from
+-- the engine, and nothing in nginx is patched. Where no such reader runs (lua_code_cache off makes a new
+-- Lua state for each request) a caller looks for his result by himself.
+local ffi = require "ffi"
+local semaphore = require "ngx.semaphore"
+
+local ngx = ngx
+local C_str, C_new, C_gc, C_cast = ffi.string, ffi.new, ffi.gc, ffi.cast
+
+ffi.cdef [[
+typedef struct mp_bridge mp_bridge;
+typedef struct mp_matrix mp_matrix;
+struct mp_str { const char *p; size_t n; };
+struct mp_header { const char *name; const char *value; };
+struct mp_vectors {
+  const char *list, *vector, *index;
+  uint32_t dtype, dimensions, layout;
+  const char *header, *tokens, *cut, *dims, *kind, *usage, *tokens_header;
+};
+struct mp_timeouts { double connect, read, write, pool, attempt, total; };
+struct mp_exchange {
+  uint64_t first;
+  uint32_t count;
+  uint16_t kind;
+  int16_t status;
+  uint16_t attempts, hedges, endpoint;
+  uint8_t retryable, hedge_won;
+  float time, retry_after;
+  uint32_t head_len, message_len;
+  size_t body_len;
+  const char *data;
+};
+struct mp_result {
+  uint64_t ticket;
+  int kind;
+  uint32_t dimensions;
+  uint64_t rows, rows_ok;
+  mp_matrix *matrix;
+  struct mp_exchange *exchanges;
+  size_t nexchanges;
+  int64_t prompt_tokens, total_tokens;
+  uint64_t rows_cut;
+  const char *model;
+  double total_time;
+  int kept;
+  uint64_t first_row;
+};
+struct mp_request {
+  size_t size;
+  void *client;
+  const char *method, *path;
+  const struct mp_header *headers;
+  size_t nheaders;
+  uint32_t mode, row_style, flags, max_concurrent;
+  const struct mp_str *rows;
+  size_t nrows;
+  void *source, *source_arg, *row_headers;
+  struct mp_str prefix, suffix, row_prefix, row_suffix, tail;
+  const struct mp_vectors *vectors;
+  const void *policy;
+  const struct mp_timeouts *timeouts;
+  void *done;
+  void *arg;
+  void *head, *chunk;
+  const void *hooks;
+};
+struct mp_gather {
+  size_t size;
+  struct mp_str group, key;
+  int32_t priority;
+  uint32_t pad;
+  double max_wait;
+};
+struct mp_completion { uint64_t ticket; void *arg; struct mp_result *result; };
+struct mp_reply {
+  size_t size;
+  mp_matrix *matrix;
+  const size_t *rows;
+  size_t nrows;
+  uint32_t style, format;
+  const char *model, *id;
+  int64_t prompt_tokens, total_tokens;
+  double total_time;
+};
+const char *mp_version(void);
+size_t mp_struct_size(const char *name);
+const char *mp_last_error(void);
+const char *mp_kind_name(int kind);
+const char *mp_exchange_message(const struct mp_exchange *x);
+const char *mp_exchange_request_id(const struct mp_exchange *x);
+const char *mp_exchange_body(const struct mp_exchange *x);
+float *mp_matrix_data(mp_matrix *m);
+size_t mp_matrix_rows(const mp_matrix *m);
+void mp_result_free(struct mp_result *result);
+int mp_reply_write(const struct mp_reply *reply, char **out, size_t *n);
+void mp_free(void *p);
+int mp_bridge_start_json(const char *json, size_t n, mp_bridge **out);
+mp_bridge *mp_bridge_find(const char *name);
+const char *mp_bridge_note(mp_bridge *bridge);
+void mp_bridge_close(mp_bridge *bridge);
+int mp_bridge_submit(mp_bridge *bridge, const struct mp_request *request,
+                     const struct mp_gather *gather, uint64_t *ticket);
+int mp_bridge_poll(mp_bridge *bridge, struct mp_completion *out, int max);
+int mp_bridge_take(mp_bridge *bridge, uint64_t ticket, struct mp_completion *out);
+void mp_bridge_cancel(mp_bridge *bridge, uint64_t ticket);
+void mp_bridge_drop(mp_bridge *bridge, uint64_t ticket);
+int mp_bridge_bell(mp_bridge *bridge, const char *dir, char *path, size_t size);
+int mp_bridge_bell_accept(mp_bridge *bridge);
+int mp_bridge_stats_text(mp_bridge *bridge, char **out, size_t *n);
+unsigned int geteuid(void);
+]]
+
+local M = { _VERSION = "0.1.0" }
+
+local JOIN, IDEMPOTENT, HELD = 1, 8, 64
+local NAME = "resty.moonpool"
+
+-- ---- the library ----------------------------------------------------------------------------------
+
+-- The prefix this file was installed under, whose lib/ has the library.
+local function own_prefix()
+  local file = debug.getinfo(1, "S").source:match "^@(.*)$" or ""
+  return file:match "^(.*)/share/lua/[^/]+/resty/[^/]+$"
+end
+
+local function load_library()
+  local prefix, problems = own_prefix(), {}
+  local names = { "libmoonpool.so.0", "/usr/local/lib/libmoonpool.so.0" }
+  if prefix then table.insert(names, 1, prefix .. "/lib/libmoonpool.so.0") end
+  if M.library or os.getenv "MOONPOOL_LIBRARY" then names = { M.library or os.getenv "MOONPOOL_LIBRARY" } end
+  for _, name in ipairs(names) do
+    local ok, lib = pcall(ffi.load, name)
+    if ok then return lib end
+    problems[#problems + 1] = tostring(lib)
+  end
+  error("resty.moonpool: libmoonpool.so.0 is not found: " .. table.concat(problems, "; "), 0)
+end
+
+local function check_layout(lib)
+  for _, name in ipairs { "mp_vectors", "mp_timeouts", "mp_exchange", "mp_result", "mp_request", "mp_gather",
+    "mp_completion", "mp_reply" } do
+    if ffi.sizeof("struct " .. name) ~= tonumber(lib.mp_struct_size(name)) then
+      error(("resty.moonpool %s and libmoonpool %s are of different versions (struct %s)"):format(
+        M._VERSION, C_str(lib.mp_version()), name), 0)
+    end
+  end
+end
+
+local lib
+
+local function library()
+  if not lib then
+    local l = load_library()
+    check_layout(l)
+    lib = l
+  end
+  return lib
+end
+
+local function last_error()
+  return C_str(lib.mp_last_error())
+end
+
+-- ---- JSON, as much as requests need ----------------------------------------------------------------
+
+local escapes = { ['"'] = '\\"', ["\\"] = "\\\\", ["\b"] = "\\b", ["\f"] = "\\f", ["\n"] = "\\n", ["\r"] = "\\r",
+  ["\t"] = "\\t" }
+
+local function escape(c)
+  return escapes[c] or ("\\u%04x"):format(c:byte())
+end
+
+local function quote(s)
+  return '"' .. s:gsub('[%z\1-\31\\"]', escape) .. '"'
+end
+
+local encode
+
+local function encode_list(t, n)
+  local out = {}
+  for i = 1, n do out[i] = encode(t[i]) end
+  return "[" .. table.concat(out, ",") .. "]"
+end
+
+function encode(v)
+  local kind = type(v)
+  if kind == "string" then return quote(v) end
+  if kind == "boolean" then return tostring(v) end
+  if kind == "number" then
+    if v ~= v or v == math.huge or v == -math.huge then error("a number that JSON does not have", 0) end
+    return v == math.floor(v) and math.abs(v) < 2 ^ 53 and ("%d"):format(v) or ("%.17g"):format(v)
+  end
+  if kind ~= "table" then error("a " .. kind .. " has no JSON form", 0) end
+  if #v > 0 then return encode_list(v, #v) end
+  local out = {}
+  for name, value in pairs(v) do
+    if type(name) ~= "string" then error("a table with keys that are no texts", 0) end
+    out[#out + 1] = quote(name) .. ":" .. encode(value)
+  end
+  return "{" .. table.concat(out, ",") .. "}"
+end
+
+-- ---- dialects: what a request for vectors looks like -----------------------------------------------
+
+local dialects = {
+  openai = { path = "/v1/embeddings", input = "input", list = "data", vector = "embedding", index = "index",
+    encoding = "base64" },
+  tei = { path = "/embed", input = "inputs", list = "" },
+}
+
+-- A mp_vectors with the strings it points to.
+local function shape_of(d)
+  local v = C_new "struct mp_vectors"
+  local keep = { d.list, d.vector, d.index, d.usage }
+  v.list, v.vector, v.index, v.usage = d.list, d.vector, d.index, d.usage
+  return { vectors = v, keep = keep }
+end
+
+local function dialect_of(options)
+  local d = options.provider or "openai"
+  if type(d) == "string" then
+    d = dialects[d] or error("resty.moonpool: provider: openai, tei or a table expected", 0)
+  end
+  if type(d) ~= "table" or type(d.path) ~= "string" or type(d.input) ~= "string" or type(d.list) ~= "string" then
+    error("resty.moonpool: provider: a table needs path, input and list", 0)
+  end
+  return { d = d, shape = shape_of(d) }
+end
+
+-- ---- state of this worker --------------------------------------------------------------------------
+
+local bridge        -- with a finalizer that leaves it
+local dialect, settings
+local reading = false
+local waiters, nwaiting, next_id = {}, 0, 0
+
+local MANY = 64
+local completions, ticket_box
+
+local function adopt(b)
+  bridge = C_gc(b, lib.mp_bridge_close)
+  completions = C_new("struct mp_completion[?]", MANY)
+  ticket_box = C_new "uint64_t[1]"
+end
+
+local function own(result)
+  return result ~= nil and C_gc(result, lib.mp_result_free) or nil
+end
+
+local function deliver(c)
+  local id = tonumber(C_cast("uintptr_t", c.arg))
+  local w = waiters[id]
+  local result = own(c.result)
+  if not w then return end -- its request is gone
+  waiters[id] = nil
+  nwaiting = nwaiting - 1
+  w.result, w.finished = result, true
+  w.sema:post(1)
+end
+
+local function drain()
+  repeat
+    local n = lib.mp_bridge_poll(bridge, completions, MANY)
+    for i = 0, n - 1 do deliver(completions[i]) end
+  until n < MANY
+end
+
+-- ---- the reader ------------------------------------------------------------------------------------
+
+local function connect()
+  local path = C_new "char[108]"
+  if lib.mp_bridge_bell(bridge, settings.socket_dir, path, 108) ~= 0 then return nil, last_error() end
+  local sock = ngx.socket.tcp()
+  sock:settimeouts(1000, 1000, 10000)
+  local ok, err = sock:connect("unix:" .. C_str(path))
+  if not ok then return nil, err end
+  if lib.mp_bridge_bell_accept(bridge) ~= 1 then
+    sock:close()
+    return nil, "the bell's socket was not accepted"
+  end
+  return sock
+end
+
+local function read_bells()
+  local sock, err = connect()
+  if not sock then error(err, 0) end
+  reading = true
+  while true do
+    drain()
+    -- One byte a second comes in any case, so that this wakes up to see the worker's end.
+    if ngx.worker.exiting() and nwaiting == 0 then break end
+    local bytes
+    bytes, err = sock:receiveany(4096)
+    if not bytes then error(err, 0) end
+  end
+  sock:close()
+end
+
+local start_reader
+
+local function reader(premature)
+  if premature then return end
+  local ok, err = pcall(read_bells)
+  reading = false
+  drain()
+  if not ok and not ngx.worker.exiting() then
+    ngx.log(ngx.ERR, "moonpool: the bell's reader starts again: ", err)
+    start_reader(0.05)
+  end
+end
+
+function start_reader(after)
+  local ok, err = ngx.timer.at(after, reader)
+  if not ok then ngx.log(ngx.ERR, "moonpool: no timer for the bell's reader: ", err) end
+  return ok
+end
+
+-- ---- start -----------------------------------------------------------------------------------------
+
+local own_options = { provider = true, socket_dir = true, model = true, on_abort = true }
+
+-- What a Lua state that only finds the bridge has to know: lines "name<tab>value".
+local function note_of(options)
+  local lines = {}
+  local function add(name, value)
+    if type(value) == "string" then lines[#lines + 1] = name .. "\t" .. value:gsub("[\t\n]", " ") end
+  end
+  add("model", options.model)
+  for name, value in pairs(dialect.d) do add("provider." .. name, value) end
+  if options.on_abort == false then add("on_abort", "false") end
+  return table.concat(lines, "\n")
+end
+
+local function read_note(text)
+  local provider, known = {}, {}
+  for name, value in text:gmatch "([^\t\n]+)\t([^\n]*)" do
+    local field = name:match "^provider%.(.+)$"
+    if field then provider[field] = value else known[name] = value end
+  end
+  return { provider = provider, model = known.model, on_abort = known.on_abort ~= "false" }
+end
+
+local function config_of(options)
+  local t = { name = NAME, note = note_of(options) }
+  for name, value in pairs(options) do
+    if not own_options[name] then t[name] = value end
+  end
+  return encode(t)
+end
+
+--- Starts this worker's engine; once, in init_worker_by_lua. Further calls change nothing.
+function M.start(options)
+  if type(options) ~= "table" then error("resty.moonpool.start: table of options expected", 2) end
+  library()
+  if bridge then return true end
+  dialect = dialect_of(options)
+  settings = {
+    model = options.model,
+    on_abort = options.on_abort,
+    socket_dir = options.socket_dir or ("/tmp/moonpool-" .. tonumber(ffi.C.geteuid())),
+  }
+  local json = config_of(options)
+  local box = C_new "mp_bridge *[1]"
+  if lib.mp_bridge_start_json(json, #json, box) ~= 0 then
+    error("resty.moonpool.start: " .. last_error(), 2)
+  end
+  adopt(box[0])
+  if ngx.get_phase() == "init_worker" then start_reader(0) end
+  return true
+end
+
+-- ---- errors ----------------------------------------------------------------------------------------
+
+local error_mt = { __tostring = function(e) return e.kind .. ": " .. e.message end }
+
+local function failure(kind, message, x)
+  local e = { kind = kind, message = message, retryable = false }
+  if x then
+    e.status = x.status > 0 and x.status or nil
+    e.retryable = x.retryable ~= 0
+    e.retry_after = x.retry_after >= 0 and tonumber(x.retry_after) or nil
+    e.attempts = x.attempts
+    e.request_id = C_str(lib.mp_exchange_request_id(x))
+    e.body = x.body_len > 0 and C_str(lib.mp_exchange_body(x), x.body_len) or nil
+  end
+  return setmetatable(e, error_mt)
+end
+
+local function kind_name(kind)
+  return C_str(lib.mp_kind_name(kind))
+end
+
+local refused = { [-2] = "rate_limited", [-4] = "closed", [-5] = "closed" }
+
+-- ---- waiting ---------------------------------------------------------------------------------------
+
+-- Open tickets of the running request, to be dropped when its client goes away.
+local function tickets_of_request()
+  local ctx = ngx.ctx
+  local open = ctx.moonpool_open
+  if open then return open end
+  open = {}
+  ctx.moonpool_open = open
+  if settings.on_abort ~= false then
+    -- Not in every phase, and not without lua_check_client_abort: then the call simply goes on.
+    pcall(ngx.on_abort, function()
+      M.abort(open)
+      ngx.exit(499)
+    end)
+  end
+  return open
+end
+
+--- Cancels what the running request still waits for; for programs with an ngx.on_abort of their own.
+function M.abort(open)
+  open = open or ngx.ctx.moonpool_open or {}
+  for w in pairs(open) do
+    lib.mp_bridge_drop(bridge, w.ticket)
+    if waiters[w.id] then
+      waiters[w.id] = nil
+      nwaiting = nwaiting - 1
+    end
+    open[w] = nil
+  end
+end
+
+-- Without a reader in this Lua state: look again, at first after a millisecond.
+local function wait_by_looking(w)
+  local c = completions
+  local pause = 0.001
+  while true do
+    local rc = lib.mp_bridge_take(bridge, w.ticket, c)
+    if rc == 1 then return own(c[0].result) end
+    if rc ~= 0 then return nil end
+    ngx.sleep(pause)
+    pause = math.min(pause * 1.5, 0.02)
+  end
+end
+
+local function wait(w)
+  local open = tickets_of_request()
+  open[w] = true
+  local result
+  if w.sema then
+    -- The bridge completes every call; now and then see that there still is somebody who reads.
+    while not w.finished do
+      local ok, err = w.sema:wait(5)
+      if not ok and err ~= "timeout" then
+        M.abort { [w] = true }
+        return nil, failure("closed", err)
+      end
+      if not reading then drain() end
+    end
+    result = w.result
+  else
+    result = wait_by_looking(w)
+  end
+  open[w] = nil
+  return result
+end
+
+-- Submits and waits: the result, or nil and an error. `keep` holds what the request points to.
+local function run(q, gather, keep)
+  local w = {}
+  next_id = next_id + 1
+  w.id = next_id
+  q.arg = C_cast("void *", next_id)
+  if reading then
+    w.sema = semaphore.new(0)
+  else
+    q.flags = bit.bor(q.flags, HELD)
+  end
+  local rc = lib.mp_bridge_submit(bridge, q, gather, ticket_box)
+  if rc ~= 0 then return nil, failure(refused[rc] or "invalid", last_error()), keep end
+  w.ticket = ticket_box[0]
+  if w.sema then
+    waiters[w.id] = w
+    nwaiting = nwaiting + 1
+  end
+  return wait(w)
+end
+
+-- ---- results of embed ------------------------------------------------------------------------------
+
+local result_methods = {}
+local formats = { float = 0, base64 = 1 }
+local styles = { openai = 0, tei = 1, cohere = 2, ollama = 3 }
+
+--- Row i (from 1) as float*, valid as long as the result.
+function result_methods:row(i)
+  if type(i) ~= "number" or i < 1 or i > self.rows then
+    error(("row %s of %d"):format(tostring(i), self.rows), 2)
+  end
+  return self.data + (i - 1) * self.cols
+end
+
+--- The whole reply as JSON text: format "float" or "base64", style "openai", "tei", "cohere" or "ollama".
+function result_methods:json(format, style)
+  local r = self.result
+  local rows = C_new("size_t[?]", self.rows)
+  for i = 0, self.rows - 1 do rows[i] = r.first_row + i end
+  local reply = C_new "struct mp_reply"
+  reply.size = ffi.sizeof(reply)
+  reply.matrix, reply.rows, reply.nrows = r.matrix, rows, self.rows
+  reply.style = styles[style or "openai"] or error("style: openai, tei, cohere or ollama expected", 2)
+  reply.format = formats[format or "float"] or error("format: float or base64 expected", 2)
+  local model = self.model
+  reply.model = model
+  reply.prompt_tokens, reply.total_tokens = r.prompt_tokens, r.total_tokens
+  reply.total_time = r.total_time
+  local out, n = C_new "char *[1]", C_new "size_t[1]"
+  if lib.mp_reply_write(reply, out, n) ~= 0 then return nil, failure("invalid", last_error()) end
+  local text = C_str(out[0], n[0])
+  lib.mp_free(out[0])
+  return text
+end
+
+local result_mt = { __index = result_methods }
+
+local function error_of(result, x)
+  local kind = x and x.kind ~= 0 and x.kind or result.kind
+  return failure(kind_name(kind), x and C_str(lib.mp_exchange_message(x)) or kind_name(kind), x)
+end
+
+local function collect_errors(result)
+  local errors = {}
+  for k = 0, tonumber(result.nexchanges) - 1 do
+    local x = result.exchanges[k]
+    if x.kind ~= 0 then
+      local e = error_of(result, x)
+      for row = tonumber(x.first), tonumber(x.first) + x.count - 1 do
+        errors[#errors + 1] = { index = row + 1, error = e }
+      end
+    end
+  end
+  return errors
+end
+
+local function result_of(result, model)
+  if result.rows_ok == 0 then
+    return nil, error_of(result, result.nexchanges > 0 and result.exchanges[0] or nil)
+  end
+  local cols = tonumber(result.dimensions)
+  local res = {
+    result = result, rows = tonumber(result.rows), cols = cols, ok = result.rows_ok == result.rows,
+    data = lib.mp_matrix_data(result.matrix) + result.first_row * cols,
+    model = result.model ~= nil and C_str(result.model) or model,
+    total_time = result.total_time,
+    usage = result.total_tokens >= 0 and { prompt_tokens = tonumber(result.prompt_tokens),
+      total_tokens = tonumber(result.total_tokens) } or nil,
+  }
+  if not res.ok then res.errors = collect_errors(result) else res.errors = {} end
+  return setmetatable(res, result_mt)
+end
+
+-- ---- embed -----------------------------------------------------------------------------------------
+
+local function need_bridge()
+  if bridge then return end
+  library()
+  local b = lib.mp_bridge_find(NAME)
+  if b == nil then error("resty.moonpool: not started; call start in init_worker_by_lua", 3) end
+  adopt(b)
+  if not dialect then -- a Lua state of its own (lua_code_cache off): start has not run in this one
+    settings = read_note(C_str(lib.mp_bridge_note(b)))
+    dialect = dialect_of(settings)
+  end
+end
+
+local frames = setmetatable({}, { __mode = "v" }) -- requests without rows, by what they say
+
+local function frame_text(opts)
+  local d = dialect.d
+  local head = {}
+  local model = opts.model or settings.model
+  if model then head[#head + 1] = '"model":' .. quote(model) end
+  if d.encoding then head[#head + 1] = '"encoding_format":"' .. d.encoding .. '"' end
+  if opts.dimensions then head[#head + 1] = ('"dimensions":%d'):format(opts.dimensions) end
+  for name, value in pairs(opts.extra or {}) do head[#head + 1] = quote(name) .. ":" .. encode(value) end
+  head[#head + 1] = quote(d.input) .. ":["
+  return "{" .. table.concat(head, ",")
+end
+
+local last_frame -- of the request before, which is most often the same
+
+local function frame_of(opts)
+  local f = last_frame
+  local model = opts.model
+  if f and f.model == model and f.dimensions == opts.dimensions and not opts.extra and not f.extra then return f end
+  local prefix = frame_text(opts)
+  f = frames[prefix]
+  if not f then
+    f = { prefix = prefix, model = model, dimensions = opts.dimensions, extra = opts.extra }
+    frames[prefix] = f
+  end
+  last_frame = f
+  return f
+end
+
+-- One of each for all calls: the bridge copies everything before it returns.
+local request, gather, timeouts
+local rows, rows_cap = nil, 0
+local suffix = "]}"
+
+local function prepare(opts)
+  if not request then
+    request, gather, timeouts = C_new "struct mp_request", C_new "struct mp_gather", C_new "struct mp_timeouts"
+  end
+  ffi.fill(request, ffi.sizeof(request))
+  ffi.fill(gather, ffi.sizeof(gather))
+  request.size, gather.size = ffi.sizeof(request), ffi.sizeof(gather)
+  if opts.timeout then
+    timeouts.total = opts.timeout
+    request.timeouts = timeouts
+  end
+  return request
+end
+
+local function fill_rows(input)
+  local single = type(input) == "string"
+  local n = single and 1 or #input
+  if n > rows_cap then
+    rows_cap = math.max(n, 16)
+    rows = C_new("struct mp_str[?]", rows_cap)
+  end
+  for i = 1, n do
+    local text = single and input or input[i]
+    if type(text) ~= "string" then error(("input: text %d is a %s"):format(i, type(text)), 3) end
+    rows[i - 1].p, rows[i - 1].n = text, #text
+  end
+  return n
+end
+
+local priorities = { low = -1, normal = 0, high = 1 }
+
+--- embed { input = text or texts, model =, dimensions =, timeout =, key =, priority =, extra = } -> result, or nil
+--- and an error. Waits; for every phase that may (rewrite, access, content, timers).
+function M.embed(opts)
+  need_bridge()
+  local input = opts.input
+  if type(input) ~= "string" and type(input) ~= "table" then error("embed: input: text or list expected", 2) end
+  if opts.timeout and not (type(opts.timeout) == "number" and opts.timeout > 0) then
+    error("embed: timeout: positive number expected", 2)
+  end
+  local f = frame_of(opts)
+  local q = prepare(opts)
+  local n = fill_rows(input)
+  if n == 0 then error("embed: input: empty", 2) end
+  q.path = dialect.d.path
+  q.mode, q.flags = JOIN, IDEMPOTENT
+  q.rows, q.nrows = rows, n
+  q.prefix.p, q.prefix.n = f.prefix, #f.prefix
+  q.suffix.p, q.suffix.n = suffix, #suffix
+  q.vectors = dialect.shape.vectors
+  if opts.key then gather.key.p, gather.key.n = opts.key, #opts.key end
+  if opts.priority then
+    gather.priority = priorities[opts.priority] or error("embed: priority: low, normal or high expected", 2)
+  end
+  local result, err = run(q, gather, f)
+  if not result then return nil, err or failure("closed", "the bridge is closed") end
+  return result_of(result, opts.model or settings.model)
+end
+
+-- ---- one exchange ----------------------------------------------------------------------------------
+
+local function headers_of(given)
+  local names, v, n = {}, nil, 0
+  for name, value in pairs(given or {}) do
+    n = n + 1
+    names[n] = { tostring(name), tostring(value) }
+  end
+  if n > 0 then
+    v = C_new("struct mp_header[?]", n)
+    for i = 1, n do v[i - 1].name, v[i - 1].value = names[i][1], names[i][2] end
+  end
+  return v, n, names
+end
+
+local function parse_head(text)
+  local t = {}
+  for line in text:gmatch "[^\n]+" do
+    local name, value = line:match "^([^:]+):%s*(.-)%s*$"
+    if name then
+      name = name:lower()
+      t[name] = t[name] and t[name] .. ", " .. value or value
+    end
+  end
+  return t
+end
+
+--- request { method =, path =, body =, headers =, timeout = } -> { status =, headers =, body = }, or nil and an error.
+function M.request(opts)
+  need_bridge()
+  local q = prepare(opts)
+  local v, n, keep = headers_of(opts.headers)
+  if type(opts.path) ~= "string" then error("request: path: text expected", 2) end
+  fill_rows(opts.body or "")
+  q.method = opts.method or (opts.body and "POST" or "GET")
+  q.path = opts.path
+  q.headers, q.nheaders = v, n
+  q.rows, q.nrows = opts.body and rows or nil, 1
+  local result, err = run(q, nil, { v, keep })
+  if not result then return nil, err or failure("closed", "the bridge is closed") end
+  local x = result.nexchanges > 0 and result.exchanges[0] or nil
+  if not x or (x.kind ~= 0 and x.status <= 0) then return nil, error_of(result, x) end
+  return {
+    status = x.status, headers = parse_head(C_str(x.data, x.head_len)),
+    body = C_str(lib.mp_exchange_body(x), x.body_len), time = result.total_time,
+  }
+end
+
+--- Counters of this worker's bridge, engine, client and batcher, by "bridge.taken" and the like.
+function M.stats()
+  need_bridge()
+  local out, n = C_new "char *[1]", C_new "size_t[1]"
+  if lib.mp_bridge_stats_text(bridge, out, n) ~= 0 then return nil, last_error() end
+  local text = C_str(out[0], n[0])
+  lib.mp_free(out[0])
+  local t = {}
+  for name, value in text:gmatch "(%S+) (%S+)\n" do t[name] = tonumber(value) end
+  return t
+end
+
+return M
