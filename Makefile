@@ -56,7 +56,7 @@ SCRIPT_OBJ := $(task_OBJ) $(binding_OBJ) $(http_OBJ) $(sim_OBJ) $(mock_OBJ)
 LUA_FILES  := $(shell find lua/moonpool -name '*.lua' | LC_ALL=C sort)
 EMBED_OBJ  := $(BUILD)/obj/embedded.o
 
-.PHONY: all run test check lint fmt asan tsan bench install clean unit libraries FORCE
+.PHONY: all opm run test check lint fmt asan tsan bench install clean unit libraries FORCE
 .SECONDARY:
 all: $(BUILD)/moonpool $(BUILD)/libmoonpool.so $(BUILD)/libmoonpool.a $(BUILD)/moonpool.so \
 	$(BUILD)/moonpool.pc
@@ -188,8 +188,18 @@ install: all $(BUILD)/moonpool.pc
 	install -m 755 $(BUILD)/moonpool.so $(DESTDIR)$(LUA_CDIR)/moonpool.so
 	install -m 644 $(BUILD)/moonpool.pc $(DESTDIR)$(PREFIX)/lib/pkgconfig/
 	install -m 644 runtime/include/*.h $(DESTDIR)$(PREFIX)/include/
+	install -d $(DESTDIR)$(PREFIX)/share/lua/5.1/resty/moonpool
+	install -m 644 lua/resty/moonpool.lua $(DESTDIR)$(PREFIX)/share/lua/5.1/resty/
+	install -m 644 lua/resty/moonpool/*.lua $(DESTDIR)$(PREFIX)/share/lua/5.1/resty/moonpool/
 	install -m 644 scripts/moonpool.1 $(DESTDIR)$(PREFIX)/share/man/man1/
 	install -m 644 scripts/moonpool.bash \
 		$(DESTDIR)$(PREFIX)/share/bash-completion/completions/moonpool
+
+# What OpenResty's package manager takes, for `opm build` in that directory.
+opm:
+	install -d $(BUILD)/opm/lib/resty/moonpool
+	install -m 644 lua/resty/dist.ini README.md $(BUILD)/opm/
+	install -m 644 lua/resty/moonpool.lua $(BUILD)/opm/lib/resty/
+	install -m 644 lua/resty/moonpool/*.lua $(BUILD)/opm/lib/resty/moonpool/
 
 -include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)

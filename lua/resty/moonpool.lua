@@ -6,157 +6,20 @@
 -- Lua state for each request) a caller looks for his result by himself.
 local ffi = require "ffi"
 local semaphore = require "ngx.semaphore"
+local abi = require "resty.moonpool.abi"
 
 local ngx = ngx
 local C_str, C_new, C_gc, C_cast = ffi.string, ffi.new, ffi.gc, ffi.cast
 
-ffi.cdef [[
-typedef struct mp_bridge mp_bridge;
-typedef struct mp_matrix mp_matrix;
-struct mp_str { const char *p; size_t n; };
-struct mp_header { const char *name; const char *value; };
-struct mp_vectors {
-  const char *list, *vector, *index;
-  uint32_t dtype, dimensions, layout;
-  const char *header, *tokens, *cut, *dims, *kind, *usage, *tokens_header;
-};
-struct mp_timeouts { double connect, read, write, pool, attempt, total; };
-struct mp_exchange {
-  uint64_t first;
-  uint32_t count;
-  uint16_t kind;
-  int16_t status;
-  uint16_t attempts, hedges, endpoint;
-  uint8_t retryable, hedge_won;
-  float time, retry_after;
-  uint32_t head_len, message_len;
-  size_t body_len;
-  const char *data;
-};
-struct mp_result {
-  uint64_t ticket;
-  int kind;
-  uint32_t dimensions;
-  uint64_t rows, rows_ok;
-  mp_matrix *matrix;
-  struct mp_exchange *exchanges;
-  size_t nexchanges;
-  int64_t prompt_tokens, total_tokens;
-  uint64_t rows_cut;
-  const char *model;
-  double total_time;
-  int kept;
-  uint64_t first_row;
-};
-struct mp_request {
-  size_t size;
-  void *client;
-  const char *method, *path;
-  const struct mp_header *headers;
-  size_t nheaders;
-  uint32_t mode, row_style, flags, max_concurrent;
-  const struct mp_str *rows;
-  size_t nrows;
-  void *source, *source_arg, *row_headers;
-  struct mp_str prefix, suffix, row_prefix, row_suffix, tail;
-  const struct mp_vectors *vectors;
-  const void *policy;
-  const struct mp_timeouts *timeouts;
-  void *done;
-  void *arg;
-  void *head, *chunk;
-  const void *hooks;
-};
-struct mp_gather {
-  size_t size;
-  struct mp_str group, key;
-  int32_t priority;
-  uint32_t pad;
-  double max_wait;
-};
-struct mp_completion { uint64_t ticket; void *arg; struct mp_result *result; };
-struct mp_reply {
-  size_t size;
-  mp_matrix *matrix;
-  const size_t *rows;
-  size_t nrows;
-  uint32_t style, format;
-  const char *model, *id;
-  int64_t prompt_tokens, total_tokens;
-  double total_time;
-};
-const char *mp_version(void);
-size_t mp_struct_size(const char *name);
-const char *mp_last_error(void);
-const char *mp_kind_name(int kind);
-const char *mp_exchange_message(const struct mp_exchange *x);
-const char *mp_exchange_request_id(const struct mp_exchange *x);
-const char *mp_exchange_body(const struct mp_exchange *x);
-float *mp_matrix_data(mp_matrix *m);
-size_t mp_matrix_rows(const mp_matrix *m);
-void mp_result_free(struct mp_result *result);
-int mp_reply_write(const struct mp_reply *reply, char **out, size_t *n);
-void mp_free(void *p);
-int mp_bridge_start_json(const char *json, size_t n, mp_bridge **out);
-mp_bridge *mp_bridge_find(const char *name);
-const char *mp_bridge_note(mp_bridge *bridge);
-void mp_bridge_close(mp_bridge *bridge);
-int mp_bridge_submit(mp_bridge *bridge, const struct mp_request *request,
-                     const struct mp_gather *gather, uint64_t *ticket);
-int mp_bridge_poll(mp_bridge *bridge, struct mp_completion *out, int max);
-int mp_bridge_take(mp_bridge *bridge, uint64_t ticket, struct mp_completion *out);
-void mp_bridge_cancel(mp_bridge *bridge, uint64_t ticket);
-void mp_bridge_drop(mp_bridge *bridge, uint64_t ticket);
-int mp_bridge_bell(mp_bridge *bridge, const char *dir, char *path, size_t size);
-int mp_bridge_bell_accept(mp_bridge *bridge);
-int mp_bridge_stats_text(mp_bridge *bridge, char **out, size_t *n);
-unsigned int geteuid(void);
-]]
-
-local M = { _VERSION = "0.1.0" }
+local M = { _VERSION = abi._VERSION }
 
 local JOIN, IDEMPOTENT, HELD = 1, 8, 64
 local NAME = "resty.moonpool"
 
--- ---- the library ----------------------------------------------------------------------------------
-
--- The prefix this file was installed under, whose lib/ has the library.
-local function own_prefix()
-  local file = debug.getinfo(1, "S").source:match "^@(.*)$" or ""
-  return file:match "^(.*)/share/lua/[^/]+/resty/[^/]+$"
-end
-
-local function load_library()
-  local prefix, problems = own_prefix(), {}
-  local names = { "libmoonpool.so.0", "/usr/local/lib/libmoonpool.so.0" }
-  if prefix then table.insert(names, 1, prefix .. "/lib/libmoonpool.so.0") end
-  if M.library or os.getenv "MOONPOOL_LIBRARY" then names = { M.library or os.getenv "MOONPOOL_LIBRARY" } end
-  for _, name in ipairs(names) do
-    local ok, lib = pcall(ffi.load, name)
-    if ok then return lib end
-    problems[#problems + 1] = tostring(lib)
-  end
-  error("resty.moonpool: libmoonpool.so.0 is not found: " .. table.concat(problems, "; "), 0)
-end
-
-local function check_layout(lib)
-  for _, name in ipairs { "mp_vectors", "mp_timeouts", "mp_exchange", "mp_result", "mp_request", "mp_gather",
-    "mp_completion", "mp_reply" } do
-    if ffi.sizeof("struct " .. name) ~= tonumber(lib.mp_struct_size(name)) then
-      error(("resty.moonpool %s and libmoonpool %s are of different versions (struct %s)"):format(
-        M._VERSION, C_str(lib.mp_version()), name), 0)
-    end
-  end
-end
-
 local lib
 
 local function library()
-  if not lib then
-    local l = load_library()
-    check_layout(l)
-    lib = l
-  end
+  lib = lib or abi.library(M.library)
   return lib
 end
 
@@ -164,50 +27,15 @@ local function last_error()
   return C_str(lib.mp_last_error())
 end
 
--- ---- JSON, as much as requests need ----------------------------------------------------------------
-
-local escapes = { ['"'] = '\\"', ["\\"] = "\\\\", ["\b"] = "\\b", ["\f"] = "\\f", ["\n"] = "\\n", ["\r"] = "\\r",
-  ["\t"] = "\\t" }
-
-local function escape(c)
-  return escapes[c] or ("\\u%04x"):format(c:byte())
-end
-
-local function quote(s)
-  return '"' .. s:gsub('[%z\1-\31\\"]', escape) .. '"'
-end
-
-local encode
-
-local function encode_list(t, n)
-  local out = {}
-  for i = 1, n do out[i] = encode(t[i]) end
-  return "[" .. table.concat(out, ",") .. "]"
-end
-
-function encode(v)
-  local kind = type(v)
-  if kind == "string" then return quote(v) end
-  if kind == "boolean" then return tostring(v) end
-  if kind == "number" then
-    if v ~= v or v == math.huge or v == -math.huge then error("a number that JSON does not have", 0) end
-    return v == math.floor(v) and math.abs(v) < 2 ^ 53 and ("%d"):format(v) or ("%.17g"):format(v)
-  end
-  if kind ~= "table" then error("a " .. kind .. " has no JSON form", 0) end
-  if #v > 0 then return encode_list(v, #v) end
-  local out = {}
-  for name, value in pairs(v) do
-    if type(name) ~= "string" then error("a table with keys that are no texts", 0) end
-    out[#out + 1] = quote(name) .. ":" .. encode(value)
-  end
-  return "{" .. table.concat(out, ",") .. "}"
-end
+local encode, quote = abi.encode, abi.quote
 
 -- ---- dialects: what a request for vectors looks like -----------------------------------------------
 
 local dialects = {
-  openai = { path = "/v1/embeddings", input = "input", list = "data", vector = "embedding", index = "index",
-    encoding = "base64" },
+  openai = {
+    path = "/v1/embeddings", input = "input", list = "data", vector = "embedding", index = "index",
+    encoding = "base64",
+  },
   tei = { path = "/embed", input = "inputs", list = "" },
 }
 
@@ -224,8 +52,10 @@ local function dialect_of(options)
   if type(d) == "string" then
     d = dialects[d] or error("resty.moonpool: provider: openai, tei or a table expected", 0)
   end
-  if type(d) ~= "table" or type(d.path) ~= "string" or type(d.input) ~= "string" or type(d.list) ~= "string" then
-    error("resty.moonpool: provider: a table needs path, input and list", 0)
+  for _, name in ipairs { "path", "input", "list" } do
+    if type(d) ~= "table" or type(d[name]) ~= "string" then
+      error("resty.moonpool: provider: a table needs path, input and list", 0)
+    end
   end
   return { d = d, shape = shape_of(d) }
 end
@@ -450,7 +280,7 @@ local function wait(w)
       local ok, err = w.sema:wait(5)
       if not ok and err ~= "timeout" then
         M.abort { [w] = true }
-        return nil, failure("closed", err)
+        return nil, failure("invalid", err) -- a phase that may not wait
       end
       if not reading then drain() end
     end
@@ -589,7 +419,9 @@ local last_frame -- of the request before, which is most often the same
 local function frame_of(opts)
   local f = last_frame
   local model = opts.model
-  if f and f.model == model and f.dimensions == opts.dimensions and not opts.extra and not f.extra then return f end
+  if f and f.model == model and f.dimensions == opts.dimensions and not opts.extra and not f.extra then
+    return f
+  end
   local prefix = frame_text(opts)
   f = frames[prefix]
   if not f then
@@ -607,7 +439,8 @@ local suffix = "]}"
 
 local function prepare(opts)
   if not request then
-    request, gather, timeouts = C_new "struct mp_request", C_new "struct mp_gather", C_new "struct mp_timeouts"
+    request, gather = C_new "struct mp_request", C_new "struct mp_gather"
+    timeouts = C_new "struct mp_timeouts"
   end
   ffi.fill(request, ffi.sizeof(request))
   ffi.fill(gather, ffi.sizeof(gather))
@@ -636,12 +469,14 @@ end
 
 local priorities = { low = -1, normal = 0, high = 1 }
 
---- embed { input = text or texts, model =, dimensions =, timeout =, key =, priority =, extra = } -> result, or nil
---- and an error. Waits; for every phase that may (rewrite, access, content, timers).
+--- embed { input = text or texts, model =, dimensions =, timeout =, key =, priority =, extra = }
+-- -> result, or nil and an error. Waits; for every phase that may (rewrite, access, content, timers).
 function M.embed(opts)
   need_bridge()
   local input = opts.input
-  if type(input) ~= "string" and type(input) ~= "table" then error("embed: input: text or list expected", 2) end
+  if type(input) ~= "string" and type(input) ~= "table" then
+    error("embed: input: text or list expected", 2)
+  end
   if opts.timeout and not (type(opts.timeout) == "number" and opts.timeout > 0) then
     error("embed: timeout: positive number expected", 2)
   end
@@ -691,7 +526,8 @@ local function parse_head(text)
   return t
 end
 
---- request { method =, path =, body =, headers =, timeout = } -> { status =, headers =, body = }, or nil and an error.
+--- request { method =, path =, body =, headers =, timeout = } -> { status =, headers =, body = }, or nil
+-- and an error.
 function M.request(opts)
   need_bridge()
   local q = prepare(opts)
