@@ -48,6 +48,40 @@ describe("server-sent events", function()
     end
   end)
 
+  it("may end their lines with a bare CR, which waits for nothing behind it", function()
+    local ev = parse("data: 1\r\rdata: 2\r\r", 1000)
+    assert.same({ 2, "1", "2" }, { #ev, ev[1].data, ev[2].data })
+    local feed = stream.parser()
+    assert.equal(0, #feed "data: 1\r")
+    assert.equal("1", feed("\r")[1].data)
+    assert.equal(0, #feed "\n") -- the other half of a CRLF that was cut
+    assert.equal(0, #feed "data: 2\r")
+    assert.equal("2\n3", feed("\ndata: 3\r\n\r")[1].data)
+    assert.equal(0, #feed "")
+    assert.equal(0, #feed "\ndata: 4\n")
+    assert.equal("4", feed("\n")[1].data)
+  end)
+
+  it("take time in proportion to their bytes, whatever the bytes are", function()
+    local count = 512 * 1024
+    assert.equal(0, #parse(("\n"):rep(count), 65536))
+    assert.equal(0, #parse(("\r"):rep(count), 1000))
+    assert.equal(count // 8, #parse(("data: 1\n"):rep(count // 8):gsub("\n", "\n\n"), 65536))
+    local line = "data: " .. ("x"):rep(count) .. "\n\n"
+    assert.equal(count, #parse(line, 100)[1].data)
+    local many = parse(("data: x\n"):rep(count // 8) .. "\n", 7777)
+    assert.equal(count // 4 - 1, #many[1].data)
+  end)
+
+  it("read null in their JSON as nothing, but keep its place in a list", function()
+    local ev = parse('data: {"delta":{"content":null,"n":0},"list":[1,null,{"a":null}]}\n\ndata: null\n\n', 9)
+    assert.is_nil(ev[1].json.delta.content)
+    assert.equal(0, ev[1].json.delta.n)
+    assert.equal(3, #ev[1].json.list)
+    assert.is_nil(ev[1].json.list[3].a)
+    assert.is_nil(ev[2].json)
+  end)
+
   it("decode their data when asked, and only then", function()
     local ev = parse('data: {"a":[1,2]}\n\ndata: no json\n\n', 5)
     assert.same({ 1, 2 }, { ev[1].json.a[1], ev[1].json.a[2] })
@@ -59,6 +93,12 @@ describe("server-sent events", function()
     local feed = stream.parser()
     local ok, err = pcall(function()
       for _ = 1, 40 do feed(("x"):rep(1024 * 1024)) end
+    end)
+    assert.is_false(ok)
+    assert.equal("too_large", err.kind)
+    feed = stream.parser()
+    ok, err = pcall(function()
+      for _ = 1, 40 do feed("data: " .. ("x"):rep(1024 * 1024) .. "\n") end
     end)
     assert.is_false(ok)
     assert.equal("too_large", err.kind)
@@ -77,6 +117,16 @@ describe("client:stream", function()
     for ev in c:stream { path = "/v1/chat", json = { stream = true } } do got[#got + 1] = ev.json.n end
     assert.same({ 1, 2 }, got)
     assert.equal(0, c:stats().in_flight)
+  end)
+
+  it("gives the last event of a reply that ends without an empty line", function()
+    for _, text in ipairs { "data: 1\n\ndata: 2", "data: 1\n\ndata: 2\n", "data: 1\r\rdata: 2\r\r" } do
+      local server <close> = serve(function() return { headers = sse, body = text } end)
+      local c <close> = client(server)
+      local got = {}
+      for ev in c:stream { path = "/" } do got[#got + 1] = ev.data end
+      assert.same({ "1", "2" }, got)
+    end
   end)
 
   it("gives raw chunks of any other reply, whole and in order", function()

@@ -6,100 +6,21 @@
 local core = require "moonpool.core"
 local call = require "moonpool.client.call"
 local client = require "moonpool.client.client"
-local json = require "moonpool.json"
 local options = require "moonpool.options"
+local sse = require "moonpool.client.sse"
 local R = options.rule
 
 local M = {}
-
-local MAX_EVENT = 16 * 1024 * 1024 -- bytes of one event; more is an error, not memory
 
 local rules = call.rules {
   path = R.string, url_path = R.string, method = R.one_of("GET", "POST", "PUT", "PATCH"), json = R.any,
   body = R.string, sse = R.boolean,
 }
 
--- ---- server-sent events (HTML standard, section 9.2) --------------------------------------------------
-
--- An event: data, event, id, retry; .json is its data decoded when asked for (nil when it is no JSON).
-local event_meta = {
-  __name = "moonpool.event",
-  __index = function(ev, name)
-    if name ~= "json" then
-      return nil
-    end
-    local value = json.decode(rawget(ev, "data"))
-    rawset(ev, "json", value)
-    return value
-  end,
-  __tostring = function(ev) return ev.data end,
-}
-
 --- A parser: feed(bytes) returns the list of events that are complete with them.
 function M.parser()
-  local rest, data, name, last_id, retry = "", nil, nil, nil, nil
-  local first = true
-  local events
-
-  local function dispatch()
-    if data then
-      events[#events + 1] = setmetatable(
-        { data = data, event = name or "message", id = last_id, retry = retry },
-        event_meta)
-    end
-    data, name, retry = nil, nil, nil
-  end
-
-  local function line(text)
-    if text == "" then
-      return dispatch()
-    end
-    local field, value = text:match("^([^:]*):? ?(.*)$")
-    if field == "data" then
-      data = data and data .. "\n" .. value or value
-      if #data > MAX_EVENT then
-        error(core.error("too_large", "an event of the stream is larger than 16 MiB"), 0)
-      end
-    elseif field == "event" then
-      name = value
-    elseif field == "id" and not value:find("%z") then
-      last_id = value
-    elseif field == "retry" and value:find("^%d+$") then
-      retry = tonumber(value) / 1000
-    end
-  end
-
-  return function(bytes)
-    events = {}
-    local text = rest .. bytes
-    if first then
-      if #text < 3 and ("\239\187\191"):sub(1, #text) == text then
-        rest = text
-        return events
-      end
-      text = text:gsub("^\239\187\191", "")
-      first = false
-    end
-    local at = 1
-    while true do
-      local from, to = text:find("\r\n?", at)
-      local lf = text:find("\n", at, true)
-      if lf and (not from or lf < from) then
-        from, to = lf, lf
-      end
-      -- A CR at the very end may be half of a CRLF.
-      if not from or (to == #text and text:sub(to, to) == "\r") then
-        break
-      end
-      line(text:sub(at, from - 1))
-      at = to + 1
-    end
-    rest = text:sub(at)
-    if #rest > MAX_EVENT then
-      error(core.error("too_large", "a line of the stream is longer than 16 MiB"), 0)
-    end
-    return events
-  end
+  local parser = sse.new()
+  return function(bytes) return parser:feed(bytes) end
 end
 
 -- ---- the iterator -------------------------------------------------------------------------------------
@@ -135,19 +56,21 @@ local function chunks(state, op)
 end
 
 local function events(next_chunk)
-  local feed, queue, at = M.parser(), {}, 1
+  local parser, queue, at = sse.new(), {}, 1
+  local over = false
   return function()
     while not queue[at] do
-      local bytes = next_chunk()
-      if not bytes then
+      if over then
         return nil
       end
-      queue, at = feed(bytes), 1
+      local bytes = next_chunk()
+      over = not bytes
+      queue, at = bytes and parser:feed(bytes) or parser:finish(), 1
     end
     local ev = queue[at]
     at = at + 1
     if ev.data == "[DONE]" then -- how OpenAI-style streams say goodbye
-      queue, at = {}, 1
+      queue, at, over = {}, 1, true
       while next_chunk() do end
       return nil
     end
@@ -184,12 +107,12 @@ function client.methods.stream(self, opts)
   if not status then
     return nil, ending(state, op) or core.error("closed", "the reply was empty")
   end
-  local sse = opts.sse
-  if sse == nil then
-    sse = (headers["content-type"] or ""):find("text/event-stream", 1, true) ~= nil
+  local as_events = opts.sse
+  if as_events == nil then
+    as_events = (headers["content-type"] or ""):lower():find("text/event-stream", 1, true) ~= nil
   end
   local next_item = chunks(state, op)
-  if sse then
+  if as_events then
     next_item = events(next_item)
   end
   local closer = setmetatable({ status = status, headers = headers }, {
