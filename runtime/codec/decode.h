@@ -16,6 +16,7 @@
 
 #define MP__EDECODE     (-22) /* the reply is wrong; mp__decoder_error() says how */
 #define MP__MAX_NESTING 32
+#define MP__MODEL_DIMS  4 /* no model's vectors have fewer: of those little can be suspected */
 
 enum mp__dtype {
     MP__F32 = 0, /* numbers, or base64 of little-endian float32 */
@@ -66,6 +67,7 @@ struct mp__decoder_cfg {
      */
     float *(*row)(void *arg, uint32_t item, uint32_t dim);
     void *arg;
+    uint8_t zeros; /* vectors of nothing but zeros are taken, else they are a fault of their rows */
 };
 
 struct mp__decoder;

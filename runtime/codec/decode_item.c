@@ -84,6 +84,7 @@ static void words(const struct fault *f, char *out, size_t cap)
         [BASE64_END] = "the vector is not base64: its end is wrong",
         [BASE64_SIZE] = "the vector is base64 of %" PRIu64 " bytes, not a multiple of 4",
         [VECTOR_NAN] = "NaN or infinity in the vector",
+        [ALL_ZERO] = "the vector is all zeros",
         [DIMENSION] = "the vector has dimension %" PRIu64 ", expected %" PRIu64,
         [TOO_LONG] = "the vector has more than %s%" PRIu64 " dimensions",
     };
@@ -113,6 +114,17 @@ void mp__dec_fault(struct mp__decoder *d, enum why why, uint64_t a, uint64_t b)
     if (d->item.fault.why == SOUND)
         d->item.fault = fault;
     d->item.vector = 1;
+}
+
+int mp__dec_zero(const struct mp__decoder *d, const float *x, size_t n)
+{
+    size_t i = 0;
+
+    if (d->cfg.zeros || n < MP__MODEL_DIMS)
+        return 0;
+    while (i < n && x[i] == 0)
+        i++;
+    return i == n;
 }
 
 int mp__dec_row_fault(struct mp__decoder *d, enum why why, uint32_t row)

@@ -405,6 +405,7 @@ static int vector_start(struct mp__decoder *d)
 static int vector_end(struct mp__decoder *d)
 {
     float *row = (float *)(void *)d->raw.to;
+    enum why why = SOUND;
 
     if (!is_direct(d)) {
         row = row_at(d, item_at(d));
@@ -412,9 +413,13 @@ static int vector_end(struct mp__decoder *d)
             return 0;
         convert(d, row);
     }
-    if (mp__finite(row, d->dim, NULL) == 0)
+    if (mp__finite(row, d->dim, NULL) != 0)
+        why = VECTOR_NAN;
+    else if (mp__dec_zero(d, row, d->dim))
+        why = ALL_ZERO;
+    if (why == SOUND)
         d->done++;
-    else if (!mp__dec_row_fault(d, VECTOR_NAN, item_at(d)))
+    else if (!mp__dec_row_fault(d, why, item_at(d)))
         return 0;
     d->raw.at++;
     d->raw.n = 0;

@@ -166,6 +166,8 @@ static void check_elements(struct mp__decoder *d)
         /* Numbers were checked when they were read; base64 can spell anything. */
         if (d->vec.bytes && mp__finite(x, d->vec.n, NULL) != 0)
             mp__dec_fault(d, VECTOR_NAN, 0, 0);
+        else if (!d->flat && mp__dec_zero(d, x, d->vec.n))
+            mp__dec_fault(d, ALL_ZERO, 0, 0);
         return;
     }
     for (i = 0; !d->vec.bytes && i < d->vec.n; i++)
@@ -194,6 +196,7 @@ static int flat_end(struct mp__decoder *d)
     const float *all = (const float *)(const void *)d->vec.p;
     size_t dims = d->cfg.items != 0 ? d->vec.n / d->cfg.items : 0;
     float *row;
+    uint32_t i;
 
     if (dims == 0 || d->vec.n % d->cfg.items != 0) {
         mp__dec_fail(d, "reply has %zu numbers, which are not %u vectors of one dimension",
@@ -208,15 +211,19 @@ static int flat_end(struct mp__decoder *d)
     check_elements(d);
     if (d->failed != 0)
         return 0;
-    for (; d->done < d->cfg.items; d->done++) {
-        row = mp__dec_row(d, d->done);
+    for (i = 0; i < d->cfg.items; i++) {
+        row = mp__dec_row(d, i);
         if (row != NULL && dims != d->dim)
             mp__dec_fail(d, "the vectors have dimension %zu, expected %u", dims, d->dim);
         if (d->failed != 0)
             return 0;
-        memcpy(row, all + d->done * dims, dims * sizeof(float));
+        memcpy(row, all + i * dims, dims * sizeof(float));
+        if (!mp__dec_zero(d, row, dims))
+            d->done++;
+        else if (!mp__dec_row_fault(d, ALL_ZERO, i))
+            return 0;
     }
-    d->position = d->done;
+    d->position = d->cfg.items;
     memset(&d->item, 0, sizeof(d->item));
     d->flat = 0;
     return mp__dec_over(d);

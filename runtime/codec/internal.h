@@ -105,6 +105,7 @@ enum why {
     BASE64_END,
     BASE64_SIZE,
     VECTOR_NAN,
+    ALL_ZERO,
     DIMENSION,
     TOO_LONG
 };
@@ -227,6 +228,8 @@ const char *mp__dec_string(struct mp__decoder *d, const char *p, const char *end
 int mp__dec_place(struct mp__decoder *d, uint64_t index); /* the item's index is known; 0 failed */
 int mp__dec_position(struct mp__decoder *d);              /* d->num is the item's index; 0 failed */
 void mp__dec_fault(struct mp__decoder *d, enum why why, uint64_t a, uint64_t b);
+/* Does this vector say nothing, and may it not? */
+int mp__dec_zero(const struct mp__decoder *d, const float *x, size_t n);
 int mp__dec_row_fault(struct mp__decoder *d, enum why why, uint32_t row); /* 0 failed */
 float *mp__dec_row(struct mp__decoder *d, uint32_t index);                /* NULL: failed */
 /* A value is over, and with it perhaps the item; 0 failed. */

@@ -179,6 +179,7 @@ static int open_decoder(struct mp__attempt *a)
     cfg.items = a->part->count;
     cfg.dim = v->dimensions != 0 ? v->dimensions : a->call->result->dimensions;
     cfg.row = on_row;
+    cfg.zeros = (a->call->flags & MP_TRUST) != 0;
     cfg.arg = a;
     a->decoding = 1;
     return ready_decoder(a, &cfg);
@@ -477,6 +478,11 @@ static void judge(struct mp__attempt *a, const struct mp__xfer *x)
         bad_reply(a);
     else if (mp__decoder_missing(a->decoder) > 0)
         judge_short(a);
+    else if (mp__same_for_all(a)) {
+        a->kind = MP_KIND_DECODE;
+        snprintf(a->message, sizeof(a->message),
+                 "the reply has the same vector for different texts");
+    }
 }
 
 void mp__attempt_usage(const struct mp__attempt *a, int64_t *prompt, int64_t *total)

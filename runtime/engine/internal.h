@@ -182,6 +182,8 @@ struct mp__call {
     uint64_t covered; /* rows that exchanges speak for */
     uint32_t mode, row_style, flags;
     uint32_t parts_made;
+    uint64_t witness;    /* a row with a vector of its own, plus one; 0: none yet */
+    unsigned varied : 1; /* rows differ: the server is no constant */
     unsigned has_vectors : 1, cancelled : 1, finished : 1, cancel_later : 1;
 };
 
@@ -254,6 +256,8 @@ void mp__attempt_start(struct mp__part *part, const struct mpp_action *act);
 int mp__attempt_joined(struct mp__attempt *a, int optional); /* its body, from its rows */
 /* Body, URL and headers of `a`; 0 or a negative error with the message in `a`. */
 int mp__attempt_build(struct mp__attempt *a, const struct mpp_part_facts *facts, mp__time now);
+/* Is the reply one vector for texts that differ? Such servers give every text the same answer. */
+int mp__same_for_all(const struct mp__attempt *a);
 /* What a good reply with vectors says it used: by its body, or by a header; -1: nothing. */
 void mp__attempt_usage(const struct mp__attempt *a, int64_t *prompt, int64_t *total);
 int mp__attempt_url(struct mp__attempt *a, const char *path);

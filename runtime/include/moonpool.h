@@ -453,6 +453,7 @@ enum mp_request_flags {
     MP_NO_HEADERS = 16,    /* do not keep response headers */
     MP_HELD = 64,          /* a bridge: fetched by mp_bridge_take, not by mp_bridge_poll */
     MP_SERVICE_PATH = 128, /* the path is the service's own: a base URL may end in it */
+    MP_TRUST = 256,        /* vectors of zeros, and one vector for different texts, are taken */
     MP_BIG_REPLY = 32      /* expect replies of more than 64 KiB: larger receive buffers */
 };
 

@@ -215,6 +215,58 @@ case("null vector", function(row)
   end)
 end)
 
+-- The first vector of a body becomes zeros, in whatever form it comes.
+local function zeroed(row, body, headers)
+  if row.name == "vllm, bytes" then return ("\0"):rep(4 * DIM) .. body:sub(4 * DIM + 1) end
+  if row.name == "kserve, bytes" then
+    local head = tonumber(headers["inference-header-content-length"])
+    return body:sub(1, head) .. ("\0"):rep(4 * DIM) .. body:sub(head + 4 * DIM + 1)
+  end
+  local zeros = ("0,"):rep(DIM - 1) .. "0"
+  if row.provider == "kserve" then
+    return (body:gsub('("data":%[)' .. ("[^,]+,"):rep(DIM), "%1" .. zeros .. ",", 1))
+  end
+  local out, n = body:gsub('%[%-?[%d.e+-]+,[%d.e+-]+,[%d.e,+-]+%]', "[" .. zeros .. "]", 1)
+  if n == 0 then out, n = body:gsub('("embedding":)"[^"]+"', '%1"' .. ("A"):rep(86) .. '=="', 1) end
+  assert(n == 1, body)
+  return out
+end
+
+case("zeros", function(row)
+  local function hook(_, _, job)
+    local body = job.reply()
+    return { status = 200, body = zeroed(row, body, job.headers), headers = job.headers }
+  end
+  return with(row, { hook = hook }, nil, function(client)
+    local list = texts(3)
+    local res, err = embed(client, row, list)
+    if not res then return failed_with(nil, err, "decode", "all zeros") end
+    local why = wrong_rows(res, list)
+    if why or #res.errors == 0 then return why or "the zeros passed" end
+    return failed_with(nil, res.errors[1].error, "decode", "all zeros")
+  end)
+end)
+
+-- The answer to the first text for all of them, as a gateway gives that joins a list into one.
+case("one vector for all", function(row)
+  local first
+  local function hook(_, _, job)
+    first = first or job.texts[1]
+    for i = 1, #job.texts do job.texts[i] = first end
+  end
+  local why = with(row, { hook = hook }, nil, function(client)
+    local res, err = embed(client, row, texts(5))
+    if not res then return failed_with(nil, err, "decode", "the same vector for different texts") end
+    if row.most ~= 1 or #res.errors ~= 4 then return "the one vector passed" end
+    return failed_with(nil, res.errors[1].error, "decode", "the same vector for different texts")
+  end)
+  if why then return why end
+  return with(row, { hook = hook }, { trust = true }, function(client)
+    local res = embed(client, row, texts(5))
+    return not (res and res.ok) and "not taken though it was trusted" or nil
+  end)
+end)
+
 case("error body", function(row)
   local dialect = require("moonpool.mock." .. row.provider)
   local function hook() return { status = 400, body = dialect.error(400, "the service's own words") } end

@@ -55,13 +55,27 @@ end
 
 local presets = { "job", "gateway", "interactive", "none" }
 
+-- The names of all, in lines that stay short.
+local function dialects()
+  local lines, line = {}, "Dialect (default openai):"
+  for _, name in ipairs(provider.names) do
+    if #line + #name > 62 then
+      lines[#lines + 1] = line
+      line = ""
+    end
+    line = line .. (line == "" and "" or " ") .. name
+  end
+  lines[#lines + 1] = line .. "."
+  return table.concat(lines, "\n")
+end
+
 --- Options for where to send and with which key; without = { model = false } for calls that name none.
 function endpoint.configure(p, without)
   p:option("--url", "Base URL of the endpoint, with or without /v1."):argname "URL"
   if not without or without.model ~= false then
     p:option("--model", "Name of the model."):argname "NAME"
   end
-  p:option("--provider", "Dialect: " .. table.concat(provider.names, ", ") .. " (default openai).")
+  p:option("--provider", dialects())
     :argname "NAME":choices(provider.names)
   p:option("--api-key-env", "Environment variable that holds the API key."):argname "VARIABLE"
   p:option("--header", "Header of every request, 'Name: value', 'Name: env:VARIABLE' or 'Name: file:PATH'; "

@@ -37,7 +37,7 @@ local rules = {
   accept_encoding = R.either(R.off, R.string), request_id_header = R.either(R.off, R.string),
   request_id_prefix = R.string, idempotency_header = R.string, deadline_headers = R.boolean,
   rate_key = R.string, total_timeout = R.duration,
-  model = R.text, auth_scheme = R.text,
+  model = R.text, auth_scheme = R.text, trust = R.boolean,
   -- the seeds' names
   max_retries = R.whole, retry_delay = R.positive, verify_ssl = R.either(R.boolean, R.string),
   proxies = R.table, client_wrapper = R.any, endpoint_pool = R.table,

@@ -15,6 +15,7 @@ local rules = call.rules {
       return "must be a whole number from 1 to 1,000,000"
     end
   end,
+  trust = R.boolean,
   encoding_format = R.either(R.off, R.one_of("float", "base64", "bytes")),
   user = function(v)
     if type(v) ~= "string" then
@@ -208,6 +209,7 @@ function M.spec(self, opts, level)
   if desc.encoding and not spec.packed then
     spec.optional_at, spec.optional_n = bodies.member(spec.suffix, desc.encoding, fields[desc.encoding])
   end
+  spec.trust = o.trust == nil and state.options.trust or o.trust
   local split = desc.split
   if type(split) == "function" then
     split = split(fields, o)

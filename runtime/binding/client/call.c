@@ -241,6 +241,7 @@ static uint32_t read_flags(lua_State *L, int spec)
     flags |= mp__opt_bool(L, spec, "no_split", 0) ? MP_NO_SPLIT : 0;
     flags |= mp__opt_bool(L, spec, "one_request", 0) ? MP_ONE_REQUEST : 0;
     flags |= mp__opt_bool(L, spec, "idempotent", 0) ? MP_IDEMPOTENT : 0;
+    flags |= mp__opt_bool(L, spec, "trust", 0) ? MP_TRUST : 0;
     flags |= mp__opt_bool(L, spec, "big_reply", 0) ? MP_BIG_REPLY : 0;
     flags |= mp__opt_bool(L, spec, "service_path", 0) ? MP_SERVICE_PATH : 0;
     return flags;

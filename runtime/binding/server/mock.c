@@ -105,9 +105,9 @@ static void embed_text(lua_State *L, const struct job *j, lua_Integer i)
     if (text == NULL)
         luaL_error(L, "texts[%d] must be a string", (int)i);
     mp__hash_embed(text, n, j->dim, j->v);
-    lua_pop(L, 1);
     if (j->dims < j->dim && mp__normalize(j->v, j->dims) == 0)
-        j->v[0] = 1; /* a short text may have nothing in the first dimensions */
+        mp__hash_embed(text, n, j->dims, j->v); /* a short text may have nothing in so few of them */
+    lua_pop(L, 1);
 }
 
 static void add_item(luaL_Buffer *b, const struct job *j, lua_Integer i)
