@@ -8,6 +8,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 
 /* Connections told 503 beyond the limit; past these, closed without a word. */
 #define REFUSALS 64
@@ -127,7 +128,7 @@ void mp__conn_linger(struct mp__conn *c)
     set_state(c, MP__S_LINGER);
     mp__buf_trim(&c->held, 0);
     mp__server_clock(c, MP__C_LINGER);
-    if (c->gone || uv_shutdown(&c->shutdown, &c->uv.stream, shutdown_cb) != 0) {
+    if (c->gone || c->half_closed || uv_shutdown(&c->shutdown, &c->uv.stream, shutdown_cb) != 0) {
         mp__conn_close(c);
         return;
     }
@@ -267,11 +268,22 @@ int mp__conn_write(struct mp__conn *c, uv_buf_t *bufs, unsigned int n)
 
 /* ---- reading ---- */
 
+/* Who ends the input in one breath with the first request, as `nc -N` does, sends no more and waits
+ * for the reply. */
+static int has_ended(struct mp__conn *c)
+{
+    uv_os_fd_t fd;
+    char byte;
+    return uv_fileno(&c->uv.handle, &fd) == 0 && recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0;
+}
+
 static void dispatch(struct mp__conn *c)
 {
     struct mp__http_server *s = c->server;
     c->state = MP__S_WORK;
     c->req_out = 1;
+    c->last_words = (uint8_t)(!c->used && c->feeding && has_ended(c));
+    c->used = 1;
     s->stats.requests++;
     s->stats.working++;
     mp__server_clock(c, MP__C_NONE);
@@ -301,13 +313,25 @@ static void parse_all(struct mp__conn *c, const char *p, size_t n)
     }
 }
 
+/* One clock between two pieces; and who sends a byte now and then has no more time than others. */
+static void body_clock(struct mp__conn *c)
+{
+    struct mp__http_server *s = c->server;
+    if ((double)(uv_now(s->loop) - c->body_since) <= s->config.total_body_timeout * 1000) {
+        mp__server_clock(c, MP__C_BODY);
+        return;
+    }
+    s->stats.timeouts++;
+    mp__reply_fail(c, 408);
+}
+
 static void feed(struct mp__conn *c, const char *p, size_t n)
 {
     parse_all(c, p, n);
     if (c->state == MP__S_HEAD && c->clock_kind != MP__C_HEAD)
         mp__server_clock(c, MP__C_HEAD);
     else if (c->state == MP__S_BODY)
-        mp__server_clock(c, MP__C_BODY);
+        body_clock(c);
 }
 
 static void alloc_cb(uv_handle_t *h, size_t suggested, uv_buf_t *buf)
@@ -317,11 +341,18 @@ static void alloc_cb(uv_handle_t *h, size_t suggested, uv_buf_t *buf)
     *buf = uv_buf_init(c->server->read_buf, MP__READ_SIZE);
 }
 
-/* A client that half-closes has all the same sent its request: the reply is still written if the
- * handler gives one, as Go's server does. */
+/* Of most the end of input means that they leave; a reply that is ready all the same is still written,
+ * as Go's server does it. */
 static void input_ended(struct mp__conn *c, int eof)
 {
+    int waits = !c->keep_alive || c->last_words;
     c->keep_alive = 0;
+    if (eof && c->state == MP__S_WORK && waits && c->job == NULL) {
+        c->half_closed = 1;
+        c->reading = 0;
+        uv_read_stop(&c->uv.stream);
+        return;
+    }
     if (!eof || (c->state != MP__S_WORK && c->state != MP__S_FLUSH)) {
         lose(c);
         return;
@@ -348,7 +379,7 @@ static void read_cb(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf)
 
 static void read_on(struct mp__conn *c)
 {
-    if (c->reading || c->gone || c->state == MP__S_CLOSED)
+    if (c->reading || c->gone || c->half_closed || c->state == MP__S_CLOSED)
         return;
     c->reading = 1;
     if (uv_read_start(&c->uv.stream, alloc_cb, read_cb) != 0)
@@ -414,10 +445,21 @@ static void reset_fields(struct mp__conn *c)
     c->req = (struct mp__http_request){0};
     c->state = MP__S_IDLE;
     c->clock_kind = MP__C_NONE;
-    c->reading = c->feeding = c->gone = c->req_out = c->shut = c->full = 0;
+    c->reading = c->feeding = c->gone = c->half_closed = c->last_words = c->used = c->req_out =
+        c->shut = c->full = 0;
     c->keep_alive = 1;
     c->pending = 0;
     c->job = NULL;
+}
+
+/* Whoever has waited longest between two requests goes. */
+static int make_room(struct mp__http_server *s)
+{
+    struct mp__link *idle = &s->clocks[MP__C_IDLE];
+    if (mp__list_empty(idle))
+        return 0;
+    mp__conn_close(MP__ENTRY(idle->next, struct mp__conn, clock));
+    return 1;
 }
 
 void mp__conn_accept(struct mp__http_server *s)
@@ -445,7 +487,7 @@ void mp__conn_accept(struct mp__http_server *s)
     if (s->is_tcp)
         uv_tcp_nodelay(&c->uv.tcp, 1);
     mp__parse_start(c);
-    if (s->stats.open > s->config.max_connections) {
+    if (s->stats.open > s->config.max_connections && !make_room(s)) {
         s->stats.refused++;
         if (s->stats.open > s->config.max_connections + REFUSALS)
             mp__conn_close(c);

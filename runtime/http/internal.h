@@ -23,6 +23,9 @@
 enum mp__clock { MP__C_IDLE, MP__C_HEAD, MP__C_BODY, MP__C_WRITE, MP__C_LINGER, MP__C_COUNT };
 #define MP__C_NONE MP__C_COUNT
 
+/* What the raw lines of a head are watched for, which llhttp lets pass. */
+enum mp__lines { MP__L_REQUEST, MP__L_HEADERS, MP__L_OVER };
+
 enum mp__conn_state {
     MP__S_IDLE, /* between requests */
     MP__S_HEAD, /* some of a head is here */
@@ -65,6 +68,13 @@ struct mp__conn {
     uint8_t shut;      /* the shutdown request is out */
     uint8_t in_field;  /* the parser is inside a header's name */
     uint8_t wants_continue;
+    uint8_t used;        /* has sent a request */
+    uint8_t last_words;  /* the input had ended when its first request came */
+    uint8_t half_closed; /* it sends no more, and waits for its reply */
+    uint8_t lines;       /* enum mp__lines */
+    uint8_t line_last;   /* the byte before, while in the request line */
+    uint32_t line_n;     /* bytes of the line under way, at most 2 are counted */
+    uint64_t body_since; /* ms of the loop */
 
     llhttp_t parser;
     int fail;              /* status to answer instead of handing out, 0: none */

@@ -182,6 +182,7 @@ static int on_headers_complete(llhttp_t *parser)
     c->keep_alive = (uint8_t)(llhttp_should_keep_alive(parser) && !c->server->stopping);
     c->wants_continue = seen.expect != NULL && parser->http_minor == 1;
     c->state = MP__S_BODY;
+    c->body_since = uv_now(c->server->loop);
     size_t first = parser->content_length < (1 << 20) ? (size_t)parser->content_length : 1 << 20;
     if (mp__buf_reserve(&c->body, first + 1) != 0)
         return fail(c, 503);
@@ -239,8 +240,52 @@ void mp__parse_start(struct mp__conn *c)
     c->nheaders = 0;
     c->in_field = 0;
     c->wants_continue = 0;
+    c->lines = MP__L_REQUEST;
+    c->line_n = c->line_last = 0;
     c->is_head = 0;
     c->streaming = 0;
+}
+
+/* llhttp takes a line that goes on in the next one, a header without a name and several spaces in front
+ * of the target, and the next server may read each of them otherwise: 400 (RFC 9112, 3 and 5.2). */
+static int bad_line_start(const struct mp__conn *c, char first)
+{
+    return c->lines == MP__L_HEADERS && (first == ' ' || first == '\t' || first == ':');
+}
+
+static int two_spaces(struct mp__conn *c, const char *p, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        if (p[i] == ' ' && c->line_last == ' ')
+            return 1;
+        c->line_last = (uint8_t)p[i];
+    }
+    return 0;
+}
+
+static int watch_lines(struct mp__conn *c, const char *p, size_t n)
+{
+    while (n > 0 && c->lines != MP__L_OVER) {
+        const char *end = memchr(p, '\n', n);
+        size_t len = end != NULL ? (size_t)(end - p) : n;
+        if (c->line_n == 0 && bad_line_start(c, *p))
+            return fail(c, 400);
+        if (c->lines == MP__L_REQUEST && two_spaces(c, p, len))
+            return fail(c, 400);
+        int empty = c->line_n + len == 0 || (c->line_n + len == 1 && (len == 0 || *p == '\r'));
+        c->line_n = c->line_n + len > 2 ? 2 : c->line_n + (uint32_t)len;
+        if (end == NULL)
+            return 0;
+        if (!empty)
+            c->lines = MP__L_HEADERS; /* empty lines in front of a request are let pass */
+        else if (c->lines == MP__L_HEADERS)
+            c->lines = MP__L_OVER;
+        c->line_n = 0;
+        c->line_last = 0;
+        n -= len + 1;
+        p = end + 1;
+    }
+    return 0;
 }
 
 static void check_raw(struct mp__conn *c)
@@ -266,6 +311,8 @@ size_t mp__parse(struct mp__conn *c, const char *p, size_t n)
     if (c->state == MP__S_IDLE)
         c->state = MP__S_HEAD;
     c->piece = p;
+    if (watch_lines(c, p, n) != 0)
+        return n;
     llhttp_errno_t err = llhttp_execute(&c->parser, p, n);
     if (err != HPE_OK && err != HPE_PAUSED) {
         if (c->fail == 0)

@@ -259,12 +259,14 @@ static void beyond_the_limit_clients_are_told_503(void **state)
     fixture_init(&f);
     f.config.max_connections = 3;
     fixture_start(&f, echo);
-    for (int i = 0; i < 3; i++)
+    for (int i = 0; i < 3; i++) {
         fds[i] = client_new(&f);
-    WAIT_FOR(&f, (mp__http_server_stats(f.server, &stats), stats.open == 3));
+        client_say(&f, fds[i], "GET / HT"); /* not idle */
+    }
+    WAIT_FOR(&f, (mp__http_server_stats(f.server, &stats), stats.bytes_in == 24));
     assert_int_equal(one_shot(&f, GET, strlen(GET), &in), 503);
     assert_int_equal(in.end, 1);
-    client_say(&f, fds[0], GET);
+    client_say(&f, fds[0], GET + strlen("GET / HT"));
     memset(&in, 0, sizeof(in));
     read_until(&f, fds[0], &in, "[]");
     close(fds[1]);
@@ -274,6 +276,86 @@ static void beyond_the_limit_clients_are_told_503(void **state)
     assert_int_equal(one_shot(&f, last, strlen(last), &in), 200);
     close(fds[0]);
     close(fds[2]);
+    fixture_end(&f);
+}
+
+static void the_oldest_idle_connection_makes_room(void **state)
+{
+    (void)state;
+    struct fixture f;
+    struct mp__http_stats stats;
+    struct inbox in = {0}, gone = {0};
+    int fds[3];
+    fixture_init(&f);
+    f.config.max_connections = 3;
+    fixture_start(&f, echo);
+    for (int i = 0; i < 3; i++) {
+        fds[i] = client_new(&f);
+        client_say(&f, fds[i], GET);
+        memset(&in, 0, sizeof(in));
+        read_until(&f, fds[i], &in, "[]");
+    }
+    client_say(&f, fds[0], GET); /* the second is now the oldest */
+    memset(&in, 0, sizeof(in));
+    read_until(&f, fds[0], &in, "[]");
+    int fourth = client_new(&f);
+    client_say(&f, fourth, GET);
+    memset(&in, 0, sizeof(in));
+    read_until(&f, fourth, &in, "[]");
+    read_to_end(&f, fds[1], &gone);
+    assert_int_equal(gone.n, 0);
+    mp__http_server_stats(f.server, &stats);
+    assert_int_equal(stats.refused, 0);
+    for (int i = 0; i < 3; i++)
+        close(fds[i]);
+    close(fourth);
+    fixture_end(&f);
+}
+
+/* With "Connection: close" or in one breath with its request, as nc -N does it. */
+static void who_sends_no_more_waits_for_the_reply(void **state)
+{
+    (void)state;
+    static const char *const requests[] = {"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
+                                           "GET / HTTP/1.0\r\n\r\n", GET};
+    struct fixture f;
+    fixture_init(&f);
+    fixture_start(&f, park);
+    for (int i = 0; i < 3; i++) {
+        struct inbox in = {0};
+        int fd = client_new(&f);
+        client_say(&f, fd, requests[i]);
+        shutdown(fd, SHUT_WR);
+        WAIT_FOR(&f, f.parked != NULL);
+        for (int turn = 0; turn < 20; turn++)
+            uv_run(&f.loop, UV_RUN_NOWAIT);
+        assert_int_equal(f.gone, 0);
+        mp__http_reply(f.parked, 200, NULL, 0, "patience", 8);
+        f.parked = NULL;
+        read_to_end(&f, fd, &in);
+        assert_non_null(strstr(in.p, "patience"));
+        close(fd);
+    }
+    fixture_end(&f);
+}
+
+/* A byte now and then keeps the pause short, but not the body. */
+static void a_body_has_a_total_time(void **state)
+{
+    (void)state;
+    struct fixture f;
+    struct inbox in = {0};
+    fixture_init(&f);
+    f.config.total_body_timeout = 0.02;
+    fixture_start(&f, echo);
+    int fd = client_new(&f);
+    client_say(&f, fd, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\n");
+    uint64_t until = uv_hrtime() + 30 * 1000000ull;
+    WAIT_FOR(&f, uv_hrtime() > until);
+    client_say(&f, fd, "x");
+    read_to_end(&f, fd, &in);
+    assert_non_null(strstr(in.p, "408"));
+    close(fd);
     fixture_end(&f);
 }
 
@@ -427,6 +509,9 @@ int main(void)
         cmocka_unit_test(replying_after_a_reset_is_harmless),
         cmocka_unit_test(many_connections_at_once),
         cmocka_unit_test(beyond_the_limit_clients_are_told_503),
+        cmocka_unit_test(the_oldest_idle_connection_makes_room),
+        cmocka_unit_test(who_sends_no_more_waits_for_the_reply),
+        cmocka_unit_test(a_body_has_a_total_time),
         cmocka_unit_test(stop_lets_open_requests_finish),
         cmocka_unit_test(close_tells_handlers_and_waits_for_them),
         cmocka_unit_test(unix_sockets_and_a_stale_file),
