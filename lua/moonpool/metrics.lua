@@ -12,7 +12,9 @@ end
 
 --- {a = 1} -> '{a="1"}', in a fixed order.
 local function label_text(labels)
-  if not labels or next(labels) == nil then return "" end
+  if not labels or next(labels) == nil then
+    return ""
+  end
   local names = {}
   for name in pairs(labels) do names[#names + 1] = name end
   table.sort(names)
@@ -21,8 +23,12 @@ local function label_text(labels)
 end
 
 local function number(v)
-  if v ~= v then return "NaN" end
-  if v == math.huge then return "+Inf" end
+  if v ~= v then
+    return "NaN"
+  end
+  if v == math.huge then
+    return "+Inf"
+  end
   return math.type(v) == "integer" and tostring(v) or ("%.9g"):format(v)
 end
 
@@ -48,7 +54,9 @@ local function collect_client(state, stats, add)
     end
   end
   for _, c in ipairs(client_gauges) do
-    if stats[c[1]] then add("moonpool_client_" .. c[1], "gauge", c[2], labels, stats[c[1]]) end
+    if stats[c[1]] then
+      add("moonpool_client_" .. c[1], "gauge", c[2], labels, stats[c[1]])
+    end
   end
 end
 
@@ -77,7 +85,9 @@ function M.text()
   local add, families, names = collector()
   client.each(function(object, state)
     local ok, stats = pcall(object.stats, object)
-    if ok then collect_client(state, stats, add) end
+    if ok then
+      collect_client(state, stats, add)
+    end
   end)
   for source in pairs(M.sources) do source:collect(add) end
   table.sort(names)
@@ -109,7 +119,11 @@ function histogram:add(value)
   local low, high = 1, #bounds + 1
   while low < high do
     local middle = (low + high) // 2
-    if value <= bounds[middle] then high = middle else low = middle + 1 end
+    if value <= bounds[middle] then
+      high = middle
+    else
+      low = middle + 1
+    end
   end
   self.counts[low] = self.counts[low] + 1
   self.sum, self.n = self.sum + value, self.n + 1

@@ -7,14 +7,14 @@
  */
 #include "engine/bridge.h"
 
+#include "base/thread.h"
+#include "moonpool_uv.h"
+
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-
-#include "base/thread.h"
-#include "moonpool_uv.h"
 
 #define STACK       (1024 * 1024) /* TLS handshakes happen on it */
 #define SNAPSHOT_NS (MP__SECOND / 10)

@@ -13,12 +13,12 @@
 #ifndef MP_ENGINE_BRIDGE_H
 #define MP_ENGINE_BRIDGE_H
 
-#include <pthread.h>
-
 #include "base/mailbox.h"
 #include "base/slab.h"
 #include "engine/frame.h"
 #include "engine/internal.h"
+
+#include <pthread.h>
 
 enum mp__letter_kind { MP__L_SUBMIT = 1, MP__L_CANCEL, MP__L_CLOSE };
 

@@ -2,6 +2,8 @@
  * bridge_bell.c - how a bridge's host is woken: a descriptor that stays readable while completions
  * wait, or one byte on a unix socket when the first of them comes.
  */
+#include "engine/bridge.h"
+
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -11,8 +13,6 @@
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
-
-#include "engine/bridge.h"
 
 int mp__bells_init(struct mp__bells *b)
 {

@@ -1,8 +1,8 @@
 /* bridge_call.c - a request copied in the host's thread, so that the engine's needs nothing of it. */
+#include "engine/bridge.h"
+
 #include <stdlib.h>
 #include <string.h>
-
-#include "engine/bridge.h"
 
 #define MOST ((size_t)1 << 40) /* bytes; a length above it is a mistake, not a request */
 

@@ -13,9 +13,9 @@
 #ifndef MOONPOOL_LUA_H
 #define MOONPOOL_LUA_H
 
-#include <lua.h>
-
 #include "moonpool.h"
+
+#include <lua.h>
 
 #ifdef __cplusplus
 extern "C" {

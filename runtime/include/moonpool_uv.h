@@ -7,9 +7,9 @@
 #ifndef MOONPOOL_UV_H
 #define MOONPOOL_UV_H
 
-#include <uv.h>
-
 #include "moonpool.h"
+
+#include <uv.h>
 
 #ifdef __cplusplus
 extern "C" {

@@ -180,7 +180,7 @@ int main(int argc, char **argv)
     pthread_attr_init(&attr);
     pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
     pthread_attr_setstacksize(&attr, 1 << 16);
-    while ((c = accept(fd, NULL, NULL)) >= 0) {
+    for (c = accept(fd, NULL, NULL); c >= 0; c = accept(fd, NULL, NULL)) {
         pthread_t thread;
 
         if (pthread_create(&thread, &attr, serve, (void *)(intptr_t)c) != 0)

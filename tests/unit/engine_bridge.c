@@ -494,9 +494,11 @@ static void *submitter(void *arg)
     unsigned me = (unsigned)(uintptr_t)arg;
     unsigned seed = 77 + me;
     for (unsigned i = me * EACH; i < (me + 1) * EACH; i++) {
-        uint64_t t = 0;
-        while ((t = ask(many.bridge, (long)i, 1, "k", (void *)(uintptr_t)i)) == 0)
+        uint64_t t = ask(many.bridge, (long)i, 1, "k", (void *)(uintptr_t)i);
+        while (t == 0) {
             uv_sleep(1);
+            t = ask(many.bridge, (long)i, 1, "k", (void *)(uintptr_t)i);
+        }
         if (rand_r(&seed) % 4 == 0)
             mp_bridge_cancel(many.bridge, t);
         __atomic_store_n(&many.tickets[i], t, __ATOMIC_RELAXED);

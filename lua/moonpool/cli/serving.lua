@@ -1,4 +1,5 @@
--- cli.serving: what the commands that serve have in common: the line that says where, and the end.
+-- moonpool.cli.serving: what the commands that serve have in common: the line that says
+-- where, and the end.
 --
 -- A signal cancels only the wait for the server's end, not the tasks that answer: those have the grace
 -- period. A second signal ends everything.

@@ -1,5 +1,5 @@
--- body.lua - the body of a call's requests, from a provider's description of it: the rows, what stands
--- around each and around all of them, and the other fields.
+-- moonpool.client.body: the body of a call's requests, from a provider's description of it: the rows,
+-- what stands around each and around all of them, and the other fields.
 local json = require "moonpool.json"
 
 local M = {}

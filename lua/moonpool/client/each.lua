@@ -95,7 +95,9 @@ local function add_errors(b, batch, list)
   local at = batch.at
   for _, e in ipairs(list) do
     local index = at and at[e.index] or e.index
-    if e.error.row then e.error.row = batch.first + index - 1 end
+    if e.error.row then
+      e.error.row = batch.first + index - 1
+    end
     b.errors[#b.errors + 1] = { index = index, error = e.error }
   end
   table.sort(b.errors, function(x, y) return x.index < y.index end)

@@ -1,4 +1,5 @@
--- gateway.config: the table that a configuration returns, checked, as the routes that requests take.
+-- moonpool.gateway.config: the table that a configuration returns, checked, as the
+-- routes that requests take.
 local options = require "moonpool.options"
 local R = options.rule
 
@@ -12,7 +13,9 @@ local budget_rules = { requests = R.positive, tokens = R.positive, usd = R.posit
 local key_rules = {
   name = R.text, models = R.table, rpm = R.positive, tpm = R.positive, budget = R.table,
   concurrency = R.count, priority = function(v)
-    if v ~= -1 and v ~= 0 and v ~= 1 then return "must be -1, 0 or 1" end
+    if v ~= -1 and v ~= 0 and v ~= 1 then
+      return "must be -1, 0 or 1"
+    end
   end,
 }
 local model_rules = {
@@ -45,15 +48,21 @@ end
 
 local function check(where, t, which)
   local ok, why = pcall(options.check, "gateway: " .. where, t, which, 1)
-  if not ok then error(tostring(why):gsub("^[^\n:]+:%d+: ", ""), 0) end
+  if not ok then
+    error(tostring(why):gsub("^[^\n:]+:%d+: ", ""), 0)
+  end
 end
 
 local function check_budget(where, budget)
   for i, one in ipairs(budget[1] and budget or { budget }) do
     local at = budget[1] and ("%s.budget[%d]"):format(where, i) or where .. ".budget"
     check(at, one, budget_rules)
-    if not one.window then fail(at, "window (seconds) is missing") end
-    if not (one.requests or one.tokens or one.usd) then fail(at, "requests, tokens or usd is missing") end
+    if not one.window then
+      fail(at, "window (seconds) is missing")
+    end
+    if not (one.requests or one.tokens or one.usd) then
+      fail(at, "requests, tokens or usd is missing")
+    end
   end
 end
 
@@ -62,7 +71,9 @@ end
 -- One entry of `models` as {steps = {{upstream=, model=}}, price=}.
 local function route_of(name, entry, upstreams)
   local where = ("models[%q]"):format(name)
-  if type(entry) == "string" then entry = { upstream = entry } end
+  if type(entry) == "string" then
+    entry = { upstream = entry }
+  end
   check(where, entry, model_rules)
   local steps = entry.chain or { { upstream = entry.upstream, model = entry.model } }
   if entry.chain and (entry.upstream or entry.model) then
@@ -73,7 +84,9 @@ local function route_of(name, entry, upstreams)
   local route = { name = name, price = entry.price, steps = {} }
   for i, step in ipairs(steps) do
     local at = entry.chain and ("%s.chain[%d]"):format(where, i) or where
-    if entry.chain then check(at, step, step_rules) end
+    if entry.chain then
+      check(at, step, step_rules)
+    end
     if not step.upstream or not upstreams[step.upstream] then
       fail(at, "there is no upstream %q", tostring(step.upstream))
     end
@@ -107,7 +120,9 @@ local function check_upstreams(upstreams)
     if type(name) ~= "string" or type(o) ~= "table" then
       fail("upstreams", "must be a table of name = options of moonpool.client")
     end
-    if o.batch then check(("upstreams.%s.batch"):format(name), o.batch, batch_rules) end
+    if o.batch then
+      check(("upstreams.%s.batch"):format(name), o.batch, batch_rules)
+    end
   end
 end
 
@@ -115,7 +130,9 @@ local function read_models(c)
   local models = c.models
   if not models then
     local only = next(c.upstreams)
-    if next(c.upstreams, only) then fail("models", "is needed where there are several upstreams") end
+    if next(c.upstreams, only) then
+      fail("models", "is needed where there are several upstreams")
+    end
     models = { ["*"] = only }
   end
   c.routes, c.list = {}, {}
@@ -135,29 +152,45 @@ end
 local function check_keys(keys)
   local names = {}
   for key, o in pairs(keys) do
-    if type(key) ~= "string" or #key < 8 then fail("keys", "each must be a text of at least 8 bytes") end
+    if type(key) ~= "string" or #key < 8 then
+      fail("keys", "each must be a text of at least 8 bytes")
+    end
     check(("keys: %s"):format(type(o) == "table" and o.name or "?"), o, key_rules)
-    if not o.name then fail("keys", "each needs a name, for logs and metrics") end
-    if names[o.name] then fail("keys", "the name %q stands twice", o.name) end
+    if not o.name then
+      fail("keys", "each needs a name, for logs and metrics")
+    end
+    if names[o.name] then
+      fail("keys", "the name %q stands twice", o.name)
+    end
     names[o.name] = true
-    if o.budget then check_budget("keys: " .. o.name, o.budget) end
+    if o.budget then
+      check_budget("keys: " .. o.name, o.budget)
+    end
   end
 end
 
 --- check(config) -> a copy with `routes`, `default` (the route "*") and `list` (names to show). Raises
 --- a sentence for what makes no sense.
 function M.check(config)
-  if type(config) ~= "table" then error("gateway: the configuration must return a table", 0) end
+  if type(config) ~= "table" then
+    error("gateway: the configuration must return a table", 0)
+  end
   check("config", config, rules)
   local c = {}
   for k, v in pairs(config) do c[k] = v end
   check_upstreams(c.upstreams)
-  if c.cors == true then c.cors = { origins = "*" } end
+  if c.cors == true then
+    c.cors = { origins = "*" }
+  end
   local parts = { batch = batch_rules, cors = cors_rules, otel = otel_rules, caller = caller_rules }
   for name, own in pairs(parts) do
-    if c[name] then check(name, c[name], own) end
+    if c[name] then
+      check(name, c[name], own)
+    end
   end
-  if c.caller and c.caller.budget then check_budget("caller", c.caller.budget) end
+  if c.caller and c.caller.budget then
+    check_budget("caller", c.caller.budget)
+  end
   read_models(c)
   check_keys(c.keys or {})
   return c

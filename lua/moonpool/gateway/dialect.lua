@@ -1,4 +1,5 @@
--- gateway.dialect: an error in the words of the front by which its caller came.
+-- moonpool.gateway.dialect: an error in the words of the front by which its caller
+-- came.
 local json = require "moonpool.json"
 
 local M = {}
@@ -20,7 +21,9 @@ end
 --- The status for an error: what the upstream answered, where it did.
 function M.status(err)
   local status = err.status
-  if status and status >= 400 and status <= 599 then return status end
+  if status and status >= 400 and status <= 599 then
+    return status
+  end
   return statuses[err.kind] or 500
 end
 
@@ -31,7 +34,9 @@ end
 -- What a service says in its own body, wherever it puts it.
 local function said(doc)
   local e = doc.error
-  if type(e) == "table" then return text_of(e.message) or text_of(e.detail) end
+  if type(e) == "table" then
+    return text_of(e.message) or text_of(e.detail)
+  end
   return text_of(e) or text_of(doc.message) or text_of(doc.detail) or text_of(doc.error_message)
 end
 
@@ -41,7 +46,9 @@ function M.message(err)
   if type(body) == "string" and #body < 65536 and body:find "^%s*{" then
     local doc = json.decode(body)
     local text = type(doc) == "table" and said(doc)
-    if text then return text end
+    if text then
+      return text
+    end
   end
   return err.message or err.kind or "unknown error"
 end

@@ -1,4 +1,4 @@
--- gateway.fronts: the requests that callers may send, read into one form.
+-- moonpool.gateway.fronts: the requests that callers may send, read into one form.
 --
 -- A reader gets the body (a table) and returns a job, or nil, message, name of the field at fault:
 --   { op = "embed", rows = texts or lists of token ids, ids = whether they are, style = of the reply,
@@ -20,10 +20,16 @@ end
 -- The field, with null as absent; a wrong type is an error(table) caught in M.read.
 local function field(body, name, kind)
   local v = body[name]
-  if v == nil or v == null then return nil end
+  if v == nil or v == null then
+    return nil
+  end
   if kind == "integer" then
-    if math.type(v) == "integer" then return v end
-    if type(v) == "number" and v == math.floor(v) and v < 2^53 then return math.tointeger(v) end
+    if math.type(v) == "integer" then
+      return v
+    end
+    if type(v) == "number" and v == math.floor(v) and v < 2^53 then
+      return math.tointeger(v)
+    end
     error({ front = true, message = ("'%s' must be a whole number"):format(name), param = name }, 0)
   end
   if type(v) ~= kind then
@@ -48,20 +54,28 @@ end
 local function check_ids(list)
   for i = 1, #list do
     local id = list[i]
-    if math.type(id) ~= "integer" or id < 0 then return false end
+    if math.type(id) ~= "integer" or id < 0 then
+      return false
+    end
   end
   return #list > 0
 end
 
 -- rows, whether they are token ids, whether it was one alone; or nil, message
 local function read_input(v, name)
-  if type(v) == "string" then return { v }, false, true end
-  if v == nil or v == null then return bad(("'%s' is missing"):format(name), name) end
+  if type(v) == "string" then
+    return { v }, false, true
+  end
+  if v == nil or v == null then
+    return bad(("'%s' is missing"):format(name), name)
+  end
   if not is_list(v) then
     return bad(("'%s' must be a text or a list of texts"):format(name), name)
   end
   local n = #v
-  if n == 0 then return bad(("'%s' must not be empty"):format(name), name) end
+  if n == 0 then
+    return bad(("'%s' must not be empty"):format(name), name)
+  end
   local first = type(v[1])
   if first == "string" then
     for i = 2, n do
@@ -71,7 +85,9 @@ local function read_input(v, name)
     end
     return v, false, false
   elseif first == "number" then
-    if not check_ids(v) then return bad(("'%s' must be a list of token ids"):format(name), name) end
+    if not check_ids(v) then
+      return bad(("'%s' must be a list of token ids"):format(name), name)
+    end
     return { v }, true, true
   elseif first == "table" then
     for i = 1, n do
@@ -105,7 +121,9 @@ end
 
 function M.openai_embed(body)
   local rows, ids, param = read_input(body.input, "input")
-  if not rows then return nil, ids, param end
+  if not rows then
+    return nil, ids, param
+  end
   local format = field(body, "encoding_format", "string")
   if format and not formats[format] then
     return bad("'encoding_format' must be float or base64", "encoding_format")
@@ -121,7 +139,9 @@ end
 
 local function embedding_type(body)
   local types = field(body, "embedding_types", "table")
-  if not types then return "float" end
+  if not types then
+    return "float"
+  end
   if #types ~= 1 or not formats[types[1]] or types[1] == "bytes" then
     error({ front = true, param = "embedding_types",
       message = "'embedding_types' must be one of float and base64, and one a request" }, 0)
@@ -144,16 +164,24 @@ local function texts_of_inputs(inputs)
 end
 
 function M.cohere_embed(body)
-  if field(body, "images", "table") then return bad("'images' are not taken here", "images") end
+  if field(body, "images", "table") then
+    return bad("'images' are not taken here", "images")
+  end
   local texts = field(body, "texts", "table")
   if not texts and field(body, "inputs", "table") then
     local why, param
     texts, why, param = texts_of_inputs(body.inputs)
-    if not texts then return nil, why, param end
+    if not texts then
+      return nil, why, param
+    end
   end
   local rows, ids, param = read_input(texts, "texts")
-  if not rows then return nil, ids, param end
-  if ids then return bad("'texts' must be a list of texts", "texts") end
+  if not rows then
+    return nil, ids, param
+  end
+  if ids then
+    return bad("'texts' must be a list of texts", "texts")
+  end
   return {
     op = "embed", rows = rows, ids = false, style = "cohere", format = embedding_type(body),
     model = field(body, "model", "string"), dimensions = count(body, "output_dimension", 1000000),
@@ -168,8 +196,12 @@ local function read_documents(list, name)
   local texts = {}
   for i = 1, #list do
     local v = list[i]
-    if type(v) == "table" then v = v.text end
-    if type(v) ~= "string" then return bad(("'%s[%d]' must be a text"):format(name, i - 1), name) end
+    if type(v) == "table" then
+      v = v.text
+    end
+    if type(v) ~= "string" then
+      return bad(("'%s[%d]' must be a text"):format(name, i - 1), name)
+    end
     texts[i] = v
   end
   return texts
@@ -177,15 +209,21 @@ end
 
 local function rerank(body, list_name)
   local query = field(body, "query", "string")
-  if not query then return bad("'query' is missing", "query") end
+  if not query then
+    return bad("'query' is missing", "query")
+  end
   local texts, why, param = read_documents(body[list_name], list_name)
-  if not texts then return nil, why, param end
+  if not texts then
+    return nil, why, param
+  end
   return { op = "rerank", query = query, texts = texts, model = field(body, "model", "string") }
 end
 
 function M.cohere_rerank(body)
   local job, why, param = rerank(body, "documents")
-  if not job then return nil, why, param end
+  if not job then
+    return nil, why, param
+  end
   job.style, job.top_n = "cohere", count(body, "top_n", 1000000)
   job.return_text = field(body, "return_documents", "boolean")
   return job
@@ -196,14 +234,20 @@ end
 -- TEI's truncate is a boolean, also written "true".
 local function flag(body, name)
   local v = body[name]
-  if v == nil or v == null then return nil end
-  if type(v) == "boolean" then return v end
+  if v == nil or v == null then
+    return nil
+  end
+  if type(v) == "boolean" then
+    return v
+  end
   error({ front = true, message = ("'%s' must be true or false"):format(name), param = name }, 0)
 end
 
 function M.tei_embed(body)
   local rows, ids, one = read_input(body.inputs, "inputs")
-  if not rows then return nil, ids, one end
+  if not rows then
+    return nil, ids, one
+  end
   return {
     op = "embed", rows = rows, ids = ids, style = "tei", format = "float",
     dimensions = count(body, "dimensions", 1000000), truncate = flag(body, "truncate"),
@@ -215,9 +259,13 @@ end
 
 --- POST /rerank: TEI's body has texts, Jina's and Cohere's documents.
 function M.tei_rerank(body)
-  if body.texts == nil and body.documents ~= nil then return M.cohere_rerank(body) end
+  if body.texts == nil and body.documents ~= nil then
+    return M.cohere_rerank(body)
+  end
   local job, why, param = rerank(body, "texts")
-  if not job then return nil, why, param end
+  if not job then
+    return nil, why, param
+  end
   job.style, job.return_text = "tei", flag(body, "return_text")
   job.raw_scores, job.truncate = flag(body, "raw_scores"), flag(body, "truncate")
   return job
@@ -231,7 +279,9 @@ function M.tei_predict(body)
     model = field(body, "model", "string"),
   }
   local function fits(list)
-    if not is_list(list) or #list < 1 or #list > 2 then return false end
+    if not is_list(list) or #list < 1 or #list > 2 then
+      return false
+    end
     return type(list[1]) == "string" and (list[2] == nil or type(list[2]) == "string")
   end
   if type(v) == "string" then
@@ -257,8 +307,12 @@ end
 
 function M.ollama_embed(body)
   local rows, ids, param = read_input(body.input, "input")
-  if not rows then return nil, ids, param end
-  if ids then return bad("'input' must be a text or a list of texts", "input") end
+  if not rows then
+    return nil, ids, param
+  end
+  if ids then
+    return bad("'input' must be a text or a list of texts", "input")
+  end
   return {
     op = "embed", rows = rows, ids = false, style = "ollama", format = "float",
     model = field(body, "model", "string"), dimensions = count(body, "dimensions", 1000000),
@@ -269,7 +323,9 @@ end
 --- The older /api/embeddings: {prompt} -> {embedding}.
 function M.ollama_single(body)
   local prompt = field(body, "prompt", "string")
-  if not prompt then return bad("'prompt' is missing", "prompt") end
+  if not prompt then
+    return bad("'prompt' is missing", "prompt")
+  end
   return {
     op = "embed", rows = { prompt }, ids = false, style = "ollama", format = "float", single = true,
     model = field(body, "model", "string"),

@@ -1,4 +1,5 @@
--- gateway.jobs: what becomes of a request that was read: the way to its model, and the reply.
+-- moonpool.gateway.jobs: what becomes of a request that was read: the way to its model,
+-- and the reply.
 --
 -- Each returns a reply for moonpool.serve, or nil, err, and notes in ctx what headers, log and measures say.
 local admit = require "moonpool.gateway.callers".admit
@@ -17,7 +18,9 @@ local passing = {
 }
 
 local function falls_through(err)
-  if passing[err.kind] then return true end
+  if passing[err.kind] then
+    return true
+  end
   local status = err.kind == "http" and err.status
   return status and (status >= 500 or status == 429 or status == 408)
 end
@@ -25,9 +28,13 @@ end
 -- ---- the way to a model -----------------------------------------------------------------------
 
 function M.may_use(key, model)
-  if not key or not key.models then return true end
+  if not key or not key.models then
+    return true
+  end
   for _, name in ipairs(key.models) do
-    if name == model or name == "*" then return true end
+    if name == model or name == "*" then
+      return true
+    end
   end
   return false
 end
@@ -41,7 +48,9 @@ local function find_route(setup, ctx, name)
   end
   route = route or config.default
   if not route then
-    if not name then return nil, failure("invalid", "'model' is missing", { param = "model" }) end
+    if not name then
+      return nil, failure("invalid", "'model' is missing", { param = "model" })
+    end
     return nil, failure("not_found", ("the model '%s' does not exist here"):format(name),
       { code = "model_not_found", param = "model" })
   end
@@ -70,7 +79,9 @@ local function along(setup, ctx, route, name, call)
       return out
     end
     ctx.attempts = ctx.attempts + (err.attempts or 0)
-    if not falls_through(err) then break end
+    if not falls_through(err) then
+      break
+    end
   end
   return nil, err
 end
@@ -89,16 +100,22 @@ local function embed(setup, ctx, job)
     return nil, failure("too_large", ("%d inputs, at most %d a request"):format(n, setup.max_inputs))
   end
   local route, err = find_route(setup, ctx, job.model)
-  if not route then return nil, err end
+  if not route then
+    return nil, err
+  end
   err = admit(ctx, estimate(job.rows), route.price)
-  if err then return nil, err end
+  if err then
+    return nil, err
+  end
   ctx.rows = n
   local out
   out, err = along(setup, ctx, route, job.model, function(up, model, left)
     ctx.price = route.price or up.price or 0
     return up:embed(job, model, { timeout = left, key = ctx.flow, priority = ctx.key and ctx.key.priority })
   end)
-  if not out then return nil, err end
+  if not out then
+    return nil, err
+  end
   if out.count ~= n then -- the engine counts too; a short reply must never leave here
     return nil, failure("decode", ("%d rows were asked for, %d came"):format(n, out.count))
   end
@@ -146,15 +163,21 @@ local function rerank(setup, ctx, job)
     return nil, failure("too_large", ("%d texts, at most %d a request"):format(n, setup.max_inputs))
   end
   local route, err = find_route(setup, ctx, job.model)
-  if not route then return nil, err end
+  if not route then
+    return nil, err
+  end
   err = admit(ctx, estimate(job.texts) + #job.query // 4, route.price)
-  if err then return nil, err end
+  if err then
+    return nil, err
+  end
   ctx.rows = n
   local out
   out, err = along(setup, ctx, route, job.model, function(up, model, left)
     return up:rerank(job, model, { timeout = left })
   end)
-  if not out then return nil, err end
+  if not out then
+    return nil, err
+  end
   ctx.used, ctx.upstream_time = out.total_tokens or ctx.tokens, out.upstream_time
   local write = job.style == "tei" and tei_ranking or cohere_ranking
   return { json = write(job, out, ctx) }
@@ -166,19 +189,25 @@ local function classify(setup, ctx, job)
     return nil, failure("too_large", ("%d inputs, at most %d a request"):format(n, setup.max_inputs))
   end
   local route, err = find_route(setup, ctx, job.model)
-  if not route then return nil, err end
+  if not route then
+    return nil, err
+  end
   local tokens = n
   for _, one in ipairs(job.inputs) do
     tokens = tokens + (type(one) == "string" and #one // 4 or (#one[1] + #one[2]) // 4)
   end
   err = admit(ctx, tokens, route.price)
-  if err then return nil, err end
+  if err then
+    return nil, err
+  end
   ctx.rows = n
   local out
   out, err = along(setup, ctx, route, job.model, function(up, model, left)
     return up:classify(job, model, { timeout = left })
   end)
-  if not out then return nil, err end
+  if not out then
+    return nil, err
+  end
   ctx.used, ctx.upstream_time = tokens, out.upstream_time
   return { json = job.single and out.results[1] or out.results }
 end
@@ -189,12 +218,16 @@ M.operations = { embed = embed, rerank = rerank, classify = classify }
 
 -- The body with the route's own name of the model in it, every other byte as it was.
 local function with_model(body, from, to)
-  if to == nil or to == from then return body end
+  if to == nil or to == from then
+    return body
+  end
   local wanted = json.encode(from)
   local at = 1
   while true do
     local s, e = body:find('"model"%s*:%s*', at)
-    if not s then return body end
+    if not s then
+      return body
+    end
     if body:sub(e + 1, e + #wanted) == wanted then
       return body:sub(1, e) .. json.encode(to) .. body:sub(e + 1 + #wanted)
     end
@@ -207,10 +240,14 @@ local passed_headers = { "accept", "content-type", "openai-organization", "opena
 function M.pass_through(setup, ctx, req, body)
   local name = type(body.model) == "string" and body.model or nil
   local route, err = find_route(setup, ctx, name)
-  if not route then return nil, err end
+  if not route then
+    return nil, err
+  end
   local text = req.body
   err = admit(ctx, #text // 4, route.price)
-  if err then return nil, err end
+  if err then
+    return nil, err
+  end
   local headers = {}
   for _, h in ipairs(passed_headers) do headers[h] = req:header(h) end
   local step = route.steps[1]
@@ -218,7 +255,9 @@ function M.pass_through(setup, ctx, req, body)
   ctx.upstream, ctx.attempts = up.name, 1
   local status, reply_headers, chunks, closer =
     up:pass("POST", ctx.label, with_model(text, name, step.model), headers, { timeout = ctx.stream_timeout })
-  if not status then return nil, reply_headers end
+  if not status then
+    return nil, reply_headers
+  end
   return { status = status, headers = reply_headers, stream = chunks, closer = closer }
 end
 

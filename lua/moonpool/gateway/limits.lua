@@ -1,4 +1,4 @@
--- gateway.limits: how much a caller may use in a window that slides.
+-- moonpool.gateway.limits: how much a caller may use in a window that slides.
 --
 -- A window is cut into 60 slices and the sum of the last 60 and of the one under way counts, so at
 -- most the limit is used in any stretch of the window's length, and none comes back in one burst.
@@ -21,7 +21,9 @@ end
 -- Forgets the slices that have left the window; returns the number of the current one.
 function window:slide()
   local slice = now() // self.width
-  if slice == self.at then return slice end
+  if slice == self.at then
+    return slice
+  end
   local oldest = slice - SLICES
   local used = self.used
   if oldest - self.first > 2 * SLICES then
@@ -33,7 +35,10 @@ function window:slide()
         self.sum, used[i] = self.sum - n, nil
       end
     end
-    if next(used) == nil then self.sum = 0 end -- what rounding has left of money
+    -- what rounding has left of money
+    if next(used) == nil then
+      self.sum = 0
+    end
   end
   self.first, self.at = oldest, slice
   return slice
@@ -42,8 +47,12 @@ end
 --- Seconds until n more fit, 0 now; nil when they never will.
 function window:wait(n)
   local slice = self:slide()
-  if self.sum + n <= self.limit then return 0 end
-  if n > self.limit then return nil end
+  if self.sum + n <= self.limit then
+    return 0
+  end
+  if n > self.limit then
+    return nil
+  end
   local sum = self.sum
   for i = self.first, slice do
     sum = sum - (self.used[i] or 0)
@@ -87,13 +96,19 @@ function M.account(o)
     add("tokens", b.tokens, b.window, "budget of tokens")
     add("usd", b.usd, b.window, "budget of money")
   end
-  if #list == 0 and not o.concurrency then return nil end
+  if #list == 0 and not o.concurrency then
+    return nil
+  end
   return setmetatable({ list = list, concurrency = o.concurrency, open = 0 }, account)
 end
 
 local function amount(kind, tokens, price)
-  if kind == "requests" then return 1 end
-  if kind == "tokens" then return tokens end
+  if kind == "requests" then
+    return 1
+  end
+  if kind == "tokens" then
+    return tokens
+  end
   return tokens * price / 1e6
 end
 
@@ -105,7 +120,9 @@ function account:take(tokens, price)
   end
   for _, one in ipairs(self.list) do
     local seconds = one.window:wait(amount(one.kind, tokens, price))
-    if seconds ~= 0 then return one.name, seconds end
+    if seconds ~= 0 then
+      return one.name, seconds
+    end
   end
   for _, one in ipairs(self.list) do one.window:use(amount(one.kind, tokens, price)) end
   self.open = self.open + 1
@@ -117,8 +134,12 @@ function account:settle(taken, tokens, price, failed)
   for _, one in ipairs(self.list) do
     local charged = amount(one.kind, taken, price)
     local due = failed and 0 or amount(one.kind, tokens, price)
-    if one.kind == "requests" then due = charged end
-    if due ~= charged then one.window:use(due - charged) end
+    if one.kind == "requests" then
+      due = charged
+    end
+    if due ~= charged then
+      one.window:use(due - charged)
+    end
   end
 end
 

@@ -1,4 +1,4 @@
--- gateway.log: the access log, one JSON object a line, appended in blocks.
+-- moonpool.gateway.log: the access log, one JSON object a line, appended in blocks.
 local core = require "moonpool.core"
 local json = require "moonpool.json"
 
@@ -15,7 +15,9 @@ function M.open(where, scope)
   local self = setmetatable({ where = where, lines = {}, n = 0, bytes = 0, lost = 0 }, log)
   if type(where) == "string" then
     local file, why = io.open(where, "a")
-    if not file then return nil, why end
+    if not file then
+      return nil, why
+    end
     self.file = file
     file:setvbuf "no"
     scope:spawn(function()
@@ -29,10 +31,14 @@ function M.open(where, scope)
 end
 
 function log:flush()
-  if self.n == 0 or not self.file then return end
+  if self.n == 0 or not self.file then
+    return
+  end
   local text = table.concat(self.lines, "", 1, self.n)
   self.n, self.bytes = 0, 0
-  if not self.file:write(text) then self.lost = self.lost + 1 end
+  if not self.file:write(text) then
+    self.lost = self.lost + 1
+  end
 end
 
 function log:write(entry)
@@ -44,12 +50,16 @@ function log:write(entry)
   self.n = self.n + 1
   self.lines[self.n] = line
   self.bytes = self.bytes + #line
-  if self.bytes >= BLOCK then self:flush() end
+  if self.bytes >= BLOCK then
+    self:flush()
+  end
 end
 
 --- After a rotation the path names another file.
 function log:reopen()
-  if not self.file then return end
+  if not self.file then
+    return
+  end
   self:flush()
   local file = io.open(self.where, "a")
   if file then
@@ -60,7 +70,9 @@ function log:reopen()
 end
 
 function log:close()
-  if not self.file then return end
+  if not self.file then
+    return
+  end
   self:flush()
   self.file:close()
   self.file = nil

@@ -1,4 +1,4 @@
--- gateway.measures: what the gateway counts of its requests.
+-- moonpool.gateway.measures: what the gateway counts of its requests.
 local metrics = require "moonpool.metrics"
 
 local M = {}
@@ -23,13 +23,19 @@ end
 local function series(self, label, model, status, key)
   local name = label .. "\0" .. model .. "\0" .. status .. "\0" .. key
   local found = self.requests[name]
-  if found then return found end
+  if found then
+    return found
+  end
   if self.n >= MAX_SERIES then
-    if model == "other" then key = "other" end
+    if model == "other" then
+      key = "other"
+    end
     if model == "other" and label == "other" then
       name = "other"
       found = self.requests[name]
-      if found then return found end
+      if found then
+        return found
+      end
     else
       return series(self, "other", "other", status, "other")
     end
@@ -52,11 +58,21 @@ function measures:add(ctx, status, took)
     self.durations[ctx.label] = duration
   end
   duration:add(took)
-  if ctx.overhead then self.overhead:add(ctx.overhead) end
-  if ctx.batch then self.batch:add(ctx.batch) end
-  if ctx.used and status < 400 then self.tokens[key] = (self.tokens[key] or 0) + ctx.used end
-  if ctx.rows then self.rows = self.rows + ctx.rows end
-  if ctx.cached then self.hits = self.hits + ctx.cached end
+  if ctx.overhead then
+    self.overhead:add(ctx.overhead)
+  end
+  if ctx.batch then
+    self.batch:add(ctx.batch)
+  end
+  if ctx.used and status < 400 then
+    self.tokens[key] = (self.tokens[key] or 0) + ctx.used
+  end
+  if ctx.rows then
+    self.rows = self.rows + ctx.rows
+  end
+  if ctx.cached then
+    self.hits = self.hits + ctx.cached
+  end
 end
 
 function measures:collect(add)

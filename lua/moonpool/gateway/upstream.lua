@@ -1,4 +1,4 @@
--- gateway.upstream: a service behind the gateway, and a job sent to it.
+-- moonpool.gateway.upstream: a service behind the gateway, and a job sent to it.
 local core = require "moonpool.core"
 local batcher = require "moonpool.client.batcher"
 local client = require "moonpool.client.client"

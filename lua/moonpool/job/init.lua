@@ -25,7 +25,9 @@ local rules = {
     end
   end,
   sink = function(v)
-    if type(v) ~= "string" and not callable(v) then return "path or function expected" end
+    if type(v) ~= "string" and not callable(v) then
+      return "path or function expected"
+    end
   end,
   client = R.any, model = R.text, dimensions = R.count, batch_size = R.count,
   max_concurrent_requests = R.count, field = R.text, id_field = R.text, form = R.text, force = R.boolean,

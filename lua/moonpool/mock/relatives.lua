@@ -1,5 +1,5 @@
--- moonpool.mock.relatives: what the services that speak like OpenAI have in common: their embeddings, of
--- their own limits, field names and words, and the common form of rerank.
+-- moonpool.mock.relatives: what the services that speak like OpenAI have in common: their embeddings,
+-- of their own limits, field names and words, and the common form of rerank.
 
 local core = require "moonpool.core"
 local input = require "moonpool.mock.input"

@@ -1,5 +1,5 @@
--- Amazon Bedrock: what a body looks like depends on whose model it is. By API key (a bearer token), or
--- signed with an access key where there is no API key.
+-- moonpool.provider.bedrock: Amazon Bedrock: what a body looks like depends on whose model it is. By
+-- API key (a bearer token), or signed with an access key where there is no API key.
 local common = require "moonpool.provider.common"
 local options = require "moonpool.options"
 local sigv4 = require "moonpool.provider.sigv4"

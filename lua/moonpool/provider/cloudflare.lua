@@ -1,5 +1,5 @@
--- Cloudflare Workers AI: account and model in the path, vectors as a tensor with its sizes. Nothing is
--- told about tokens.
+-- moonpool.provider.cloudflare: Cloudflare Workers AI: account and model in the path, vectors as a
+-- tensor with its sizes. Nothing is told about tokens.
 local options = require "moonpool.options"
 
 local function account(client)

@@ -1,5 +1,6 @@
--- Google's Gemini API: each text is a request of its own inside one call, 100 at most; its errors say
--- in their bodies when to come back. Vectors of fewer dimensions than the model's own are not normalised.
+-- moonpool.provider.gemini: Google's Gemini API: each text is a request of its own inside one call, 100
+-- at most; its errors say in their bodies when to come back. Vectors of fewer dimensions than the
+-- model's own are not normalised.
 local common = require "moonpool.provider.common"
 
 local function model_of(o)

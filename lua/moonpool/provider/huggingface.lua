@@ -1,5 +1,6 @@
--- Hugging Face's serverless inference: the model in the path, texts in, lists of numbers out. While a
--- model is loaded it answers 503, and in the body how long that will take.
+-- moonpool.provider.huggingface: Hugging Face's serverless inference: the model in the path, texts in,
+-- lists of numbers out. While a model is loaded it answers 503, and in the body how long that will
+-- take.
 local function task(name)
   return function(o)
     if not o.model then

@@ -1,4 +1,5 @@
--- Infinity: OpenAI-like without a version in its paths, rerank and classify besides.
+-- moonpool.provider.infinity: Infinity: OpenAI-like without a version in its paths, rerank and classify
+-- besides.
 local common = require "moonpool.provider.common"
 
 return {

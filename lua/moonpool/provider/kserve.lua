@@ -1,5 +1,6 @@
--- KServe's open inference protocol (Triton, KServe, MLServer): texts as a tensor of BYTES, vectors as a
--- tensor in JSON, or as bytes behind it. The names of the tensors are asked of the model unless given.
+-- moonpool.provider.kserve: KServe's open inference protocol (Triton, KServe, MLServer): texts as a
+-- tensor of BYTES, vectors as a tensor in JSON, or as bytes behind it. The names of the tensors are
+-- asked of the model unless given.
 local common = require "moonpool.provider.common"
 
 local function model_path(o)

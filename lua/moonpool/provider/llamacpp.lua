@@ -1,5 +1,5 @@
--- llama.cpp's server: OpenAI's route and rerank. A text over its physical batch is refused, with the
--- numbers in the error's words.
+-- moonpool.provider.llamacpp: llama.cpp's server: OpenAI's route and rerank. A text over its physical
+-- batch is refused, with the numbers in the error's words.
 local common = require "moonpool.provider.common"
 
 return {

@@ -1,4 +1,5 @@
--- Mistral AI: OpenAI-like, with dimensions and types of its own names; classify is its moderation.
+-- moonpool.provider.mistral: Mistral AI: OpenAI-like, with dimensions and types of its own names;
+-- classify is its moderation.
 local common = require "moonpool.provider.common"
 
 return {

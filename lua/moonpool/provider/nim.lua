@@ -1,5 +1,6 @@
--- NVIDIA NIM, one's own or hosted: OpenAI's embeddings that must be told what the texts are, and a
--- ranking whose scores are logits. A text that is too long is refused unless truncate says otherwise.
+-- moonpool.provider.nim: NVIDIA NIM, one's own or hosted: OpenAI's embeddings that must be told what
+-- the texts are, and a ranking whose scores are logits. A text that is too long is refused unless
+-- truncate says otherwise.
 local hosted = "https://integrate.api.nvidia.com"
 
 -- Hosted rerankers have paths of their own, and dots in names of models are underscores there.

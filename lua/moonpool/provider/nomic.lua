@@ -1,4 +1,4 @@
--- Nomic Atlas.
+-- moonpool.provider.nomic: Nomic Atlas.
 return {
   name = "nomic",
   base_url = "https://api-atlas.nomic.ai",

@@ -1,5 +1,6 @@
--- Ollama's own route. The first call of a model loads it, which takes long: it is waited for, and no
--- copy is sent beside it. Texts that are too long are cut unless truncate = false.
+-- moonpool.provider.ollama: Ollama's own route. The first call of a model loads it, which takes long:
+-- it is waited for, and no copy is sent beside it. Texts that are too long are cut unless truncate =
+-- false.
 local options = require "moonpool.options"
 
 local function base(o)

@@ -1,4 +1,5 @@
--- Pinecone's inference: each input an object, what is asked of the model under "parameters".
+-- moonpool.provider.pinecone: Pinecone's inference: each input an object, what is asked of the model
+-- under "parameters".
 local truncate = { "END", "NONE" }
 
 return {

@@ -1,6 +1,6 @@
--- provider.sigv4 - requests signed as AWS has it (Signature Version 4), once an attempt. Names of models
--- hold colons, which stand escaped in the path and escaped once more in what is signed: curl's own
--- signer of Debian 12 does only one of the two.
+-- moonpool.provider.sigv4: requests signed as AWS has it (Signature Version 4), once an attempt. Names
+-- of models hold colons, which stand escaped in the path and escaped once more in what is signed:
+-- curl's own signer of Debian 12 does only one of the two.
 local common = require "moonpool.provider.common"
 local core = require "moonpool.core"
 

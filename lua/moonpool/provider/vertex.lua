@@ -1,5 +1,6 @@
--- Google's Vertex AI: a project and a place in the path, a token of OAuth as the key (a function is asked
--- at each call, since tokens last an hour). Each model has its own limits; gemini-embedding takes one text.
+-- moonpool.provider.vertex: Google's Vertex AI: a project and a place in the path, a token of OAuth as
+-- the key (a function is asked at each call, since tokens last an hour). Each model has its own limits;
+-- gemini-embedding takes one text.
 local common = require "moonpool.provider.common"
 local options = require "moonpool.options"
 

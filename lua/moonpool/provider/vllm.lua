@@ -1,5 +1,6 @@
--- vLLM: OpenAI's route with more to say, among it vectors as bytes whose places stand in a header;
--- rerank and classify of its own. Older servers refuse bytes and are asked for base64 then.
+-- moonpool.provider.vllm: vLLM: OpenAI's route with more to say, among it vectors as bytes whose places
+-- stand in a header; rerank and classify of its own. Older servers refuse bytes and are asked for
+-- base64 then.
 local common = require "moonpool.provider.common"
 
 local HEADER = 400 -- inputs whose places still fit in the header that curl takes

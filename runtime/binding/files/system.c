@@ -142,7 +142,7 @@ static int l_stat(lua_State *L)
     return 1;
 }
 
-static int close_dir(lua_State *L)
+static int l_close_dir(lua_State *L)
 {
     DIR **dir = lua_touserdata(L, 1);
     if (*dir != NULL)
@@ -157,7 +157,7 @@ static DIR **push_dir(lua_State *L)
     DIR **dir = lua_newuserdatauv(L, sizeof(*dir), 0);
     *dir = NULL;
     if (luaL_newmetatable(L, "moonpool.dir")) {
-        lua_pushcfunction(L, close_dir);
+        lua_pushcfunction(L, l_close_dir);
         lua_setfield(L, -2, "__gc");
     }
     lua_setmetatable(L, -2);

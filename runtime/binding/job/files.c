@@ -2,6 +2,9 @@
  * files.c - the files around the parts: the index replaced in one step, the sum of an input, the lock
  * of a directory, ranges of vectors as they are.
  */
+#include "binding/binding.h"
+#include "binding/job/job.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -10,9 +13,6 @@
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
-
-#include "binding/binding.h"
-#include "binding/job/job.h"
 
 #define CHUNK ((size_t)1 << 20)
 
@@ -33,7 +33,7 @@ static struct task *task_of(struct mp__pool_op *op)
     return (struct task *)((char *)op - offsetof(struct task, op));
 }
 
-static int task_gc(lua_State *L)
+static int l_task_gc(lua_State *L)
 {
     struct task *t = luaL_checkudata(L, 1, task_type);
 
@@ -50,12 +50,12 @@ static struct task *new_task(lua_State *L, const char *path)
 
     memset(t, 0, sizeof(*t));
     if (luaL_newmetatable(L, task_type)) {
-        lua_pushcfunction(L, task_gc);
+        lua_pushcfunction(L, l_task_gc);
         lua_setfield(L, -2, "__gc");
     }
     lua_setmetatable(L, -2);
     t->path = strdup(path);
-    if (!t->path)
+    if (t->path == NULL)
         luaL_error(L, "out of memory");
     return t;
 }
@@ -63,10 +63,10 @@ static struct task *new_task(lua_State *L, const char *path)
 static int sync_parent(const char *path)
 {
     const char *slash = strrchr(path, '/');
-    char *dir = slash == path ? strdup("/")
-                : slash       ? strndup(path, (size_t)(slash - path))
-                              : strdup(".");
-    int fd = dir ? open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1, rc, e;
+    char *dir = slash == path   ? strdup("/")
+                : slash != NULL ? strndup(path, (size_t)(slash - path))
+                                : strdup(".");
+    int fd = dir != NULL ? open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1, rc, e;
 
     free(dir);
     if (fd < 0)
@@ -118,7 +118,7 @@ static int l_replace(lua_State *L)
 
     t->other = malloc(strlen(path) + 5);
     t->text = malloc(n + 1);
-    if (!t->other || !t->text)
+    if (t->other == NULL || t->text == NULL)
         return luaL_error(L, "out of memory");
     memcpy(t->other, path, strlen(path));
     memcpy(t->other + strlen(path), ".tmp", 5);
@@ -157,7 +157,7 @@ static int sum_work(struct mp__pool_op *op)
     struct mp__job_sum *sum = mp__job_sum_new(1);
     char *chunk = malloc(CHUNK);
 
-    if (fd >= 0 && sum && chunk)
+    if (fd >= 0 && sum != NULL && chunk != NULL)
         rc = sum_fd(t, fd, sum, chunk);
     e = errno;
     if (fd >= 0)

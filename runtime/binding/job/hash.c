@@ -35,7 +35,7 @@ struct mp__job_sum *mp__job_sum_new(int wide)
         return NULL;
     s->wide = wide;
     s->state = XXH3_createState();
-    if (!s->state) {
+    if (s->state == NULL) {
         free(s);
         return NULL;
     }

@@ -1,11 +1,11 @@
 /*
  * health.c - what can be told of vectors while they pass: none of it needs to know what they mean.
  */
-#include <math.h>
-#include <string.h>
-
 #include "binding/job/part.h"
 #include "codec/vec.h"
+
+#include <math.h>
+#include <string.h>
 
 static void count_norm(struct mp__health *h, double norm)
 {

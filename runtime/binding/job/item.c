@@ -3,13 +3,12 @@
  * and taken up again writes the bytes that an undisturbed one writes.
  */
 #include "binding/job/job.h"
-
-#include <stdio.h>
-#include <string.h>
-
 #include "binding/value/json.h"
 #include "codec/json_write.h"
 #include "codec/utf8.h"
+
+#include <stdio.h>
+#include <string.h>
 
 static const char broken[] = "\xEF\xBF\xBD"; /* U+FFFD */
 
@@ -73,7 +72,7 @@ void mp__item_row(lua_State *L, int item, struct mp__row *row)
 
     if (s == NULL)
         s = field(L, item, "text", &n);
-    mp__job_key(s ? s : "", n, row->key);
+    mp__job_key(s != NULL ? s : "", n, row->key);
     row->tag = mix(L, item, "id", 0);
     row->tag = mix(L, item, "parent", row->tag);
     row->tag = mix(L, item, "piece", row->tag);
@@ -99,7 +98,7 @@ static int add_cleaned(struct mp__buf *b, const char *s, size_t n)
         i += step ? step : 1;
     }
     rc = rc ? rc : put(&clean, s + from, n - from);
-    rc = rc ? rc : mp__json_string(b, clean.p ? clean.p : "", clean.n, &bad);
+    rc = rc ? rc : mp__json_string(b, clean.p != NULL ? clean.p : "", clean.n, &bad);
     mp__buf_free(&clean);
     return rc;
 }
@@ -166,7 +165,7 @@ int mp__item_line(lua_State *L, int item, lua_Integer row, int error, int with_t
     const char *json = error ? NULL : field(L, item, "json", &n);
     int rc;
 
-    if (json)
+    if (json != NULL)
         return put(b, json, n) || mp__buf_addc(b, '\n') ? MP__ENOMEM : 0;
     rc = mp__buf_adds(b, "{\"error\":") || add_error(L, error, b) || add_field(L, item, "id", b) ||
          add_field(L, item, "parent", b) || add_field(L, item, "piece", b) ||

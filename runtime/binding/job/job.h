@@ -7,12 +7,12 @@
 #ifndef MP_BINDING_JOB_JOB_H
 #define MP_BINDING_JOB_JOB_H
 
+#include "binding/job/part.h"
+#include "task/task.h"
+
 #include <lauxlib.h>
 #include <lua.h>
 #include <uv.h>
-
-#include "binding/job/part.h"
-#include "task/task.h"
 
 /* ---- work off the loop ---- */
 

@@ -53,9 +53,9 @@ static int l_seen(lua_State *L)
     uint64_t text;
 
     luaL_checktype(L, 2, LUA_TTABLE);
-    if (!l->slots)
+    if (l->slots == NULL)
         l->slots = calloc((size_t)WAYS << BITS, sizeof(*l->slots));
-    if (!l->slots)
+    if (l->slots == NULL)
         return luaL_error(L, "out of memory for the texts of a job");
     mp__item_row(L, 2, &r);
     set = set_of(l, &r, &text);
@@ -80,7 +80,7 @@ static int l_forget(lua_State *L)
     uint64_t text;
 
     luaL_checktype(L, 2, LUA_TTABLE);
-    if (!l->slots)
+    if (l->slots == NULL)
         return 0;
     mp__item_row(L, 2, &r);
     set = set_of(l, &r, &text);

@@ -1,17 +1,17 @@
 /*
  * lua_part.c - a part as Lua sees it: rows are put in as batches end, in any order.
  */
+#include "binding/job/job.h"
+#include "binding/value/matrix.h"
+#include "codec/npy.h"
+#include "codec/vec.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-
-#include "binding/job/job.h"
-#include "binding/value/matrix.h"
-#include "codec/npy.h"
-#include "codec/vec.h"
 
 struct box {
     struct mp__part part;
@@ -159,8 +159,8 @@ static void nan_row(struct box *b, char *out)
 /* Rows in the file's form: as they are where nothing is to be done to them. */
 static const void *vectors_of(lua_State *L, struct box *b, mp_matrix *m, size_t from, uint32_t n)
 {
-    size_t stride = mp__part_stride(&b->part), cols = m ? mp_matrix_cols(m) : 0;
-    int plain = m && !b->part.f16 && !b->normalize && cols == b->part.cols;
+    size_t stride = mp__part_stride(&b->part), cols = m != NULL ? mp_matrix_cols(m) : 0;
+    int plain = m != NULL && !b->part.f16 && !b->normalize && cols == b->part.cols;
 
     if (b->part.cols == 0)
         return NULL;
@@ -171,7 +171,7 @@ static const void *vectors_of(lua_State *L, struct box *b, mp_matrix *m, size_t 
     b->vectors = grown(L, b->vectors, &b->cap_vectors, n * stride);
     b->floats = grown(L, b->floats, &b->cap_floats, b->part.cols * sizeof(float));
     for (uint32_t i = 0; i < n; i++) {
-        if (m && b->records[i].key[15] == MP__ROW_OK)
+        if (m != NULL && b->records[i].key[15] == MP__ROW_OK)
             to_file_form(b, b->vectors + i * stride, mp_matrix_data(m) + (from + i) * cols);
         else
             nan_row(b, b->vectors + i * stride);
@@ -234,12 +234,12 @@ static int l_put(lua_State *L)
     const void *vectors;
 
     luaL_checktype(L, 2, LUA_TTABLE);
-    luaL_argcheck(L, !m || (row >= 1 && (size_t)row - 1 + n <= mp_matrix_rows(m)), 7,
+    luaL_argcheck(L, m == NULL || (row >= 1 && (size_t)row - 1 + n <= mp_matrix_rows(m)), 7,
                   "outside the matrix");
-    luaL_argcheck(L, !m || mp_matrix_cols(m) >= b->part.cols, 6, "too few columns");
+    luaL_argcheck(L, m == NULL || mp_matrix_cols(m) >= b->part.cols, 6, "too few columns");
     lua_settop(L, 8);
     describe(L, b, i, n, at);
-    vectors = vectors_of(L, b, m, m ? (size_t)row - 1 : 0, n);
+    vectors = vectors_of(L, b, m, m != NULL ? (size_t)row - 1 : 0, n);
     return done(L, b, mp__part_put(&b->part, at, n, vectors, b->records, b->lines.p, b->lines.n));
 }
 
@@ -493,7 +493,7 @@ static int l_publish(lua_State *L)
     b->npy_name = copy_of(L, "npy");
     b->jsonl_name = copy_of(L, "jsonl");
     b->dir = copy_of(L, "dir");
-    if (!b->jsonl || !b->npy_name || !b->jsonl_name || !b->dir)
+    if (b->jsonl == NULL || b->npy_name == NULL || b->jsonl_name == NULL || b->dir == NULL)
         return luaL_error(L, "out of memory");
     b->rows_fd = open(records, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     if (b->rows_fd < 0)

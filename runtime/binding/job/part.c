@@ -6,6 +6,9 @@
  */
 #include "binding/job/part.h"
 
+#include "codec/npy.h"
+#include "codec/vec.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <math.h>
@@ -13,9 +16,6 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-
-#include "codec/npy.h"
-#include "codec/vec.h"
 
 #define MAGIC     0x314a504du /* "MPJ1" */
 #define MAX_LINES ((size_t)1 << 31)
@@ -114,7 +114,7 @@ static int add_block(struct mp__part *p, const struct mp__block *b)
 
     if (p->n_blocks == p->cap_blocks) {
         blocks = realloc(p->blocks, cap * sizeof(*blocks));
-        if (!blocks)
+        if (blocks == NULL)
             return -1;
         p->blocks = blocks;
         p->cap_blocks = cap;
@@ -189,7 +189,7 @@ static int write_vectors(struct mp__part *p, uint32_t at, uint32_t n, const void
 {
     float *scratch = p->f16 ? malloc(p->cols * sizeof(*scratch)) : NULL;
 
-    if (p->f16 && !scratch)
+    if (p->f16 && scratch == NULL)
         return -1;
     if (begin_npy(p) != 0 ||
         mp__write_at(p->npy_fd, vectors, n * mp__part_stride(p), place(p, at)) != 0) {
@@ -204,13 +204,13 @@ static int write_vectors(struct mp__part *p, uint32_t at, uint32_t n, const void
 int mp__part_put(struct mp__part *p, uint32_t at, uint32_t n, const void *vectors,
                  const struct mp__row *rows, const char *lines, size_t bytes)
 {
-    struct mp__block b = {at, n, (uint32_t)bytes, !vectors, 0};
+    struct mp__block b = {at, n, (uint32_t)bytes, vectors == NULL, 0};
 
     if (p->error || taken(p, at, n) || bytes > MAX_LINES) {
         errno = p->error ? p->error : EINVAL;
         return -1;
     }
-    if (vectors && write_vectors(p, at, n, vectors, rows) != 0)
+    if (vectors != NULL && write_vectors(p, at, n, vectors, rows) != 0)
         return fail(p);
     b.offset = p->log_end + sizeof(struct head) + n * sizeof(*rows);
     if (add_record(p, &b, rows, lines) != 0 || add_block(p, &b) != 0)
@@ -298,7 +298,8 @@ static int load_record(struct mp__part *p, uint64_t size, uint64_t at, uint64_t 
         return 0;
     body = malloc(rows + h.lines + 1);
     vectors = malloc(raw + p->cols * sizeof(float) + 8);
-    if (body && vectors && mp__read_at(p->log_fd, body, rows + h.lines, at + sizeof(h)) == 0)
+    if (body != NULL && vectors != NULL &&
+        mp__read_at(p->log_fd, body, rows + h.lines, at + sizeof(h)) == 0)
         ok = mp__job_hash64(body, rows + h.lines) == h.body && !taken(p, h.at, h.count) &&
              vectors_as_said(p, &h, (void *)body, vectors + p->cols * sizeof(float) + 4,
                              (void *)vectors);
@@ -307,7 +308,7 @@ static int load_record(struct mp__part *p, uint64_t size, uint64_t at, uint64_t 
         take_rows(p, h.at, h.count, (void *)body);
     if (ok && add_block(p, &b) != 0)
         ok = -1;
-    if (!body || !vectors)
+    if (body == NULL || vectors == NULL)
         ok = -1;
     free(body);
     free(vectors);
@@ -351,7 +352,7 @@ int mp__part_open(struct mp__part *p, const char *npy, const char *log, uint64_t
     p->sums = calloc(limit, sizeof(*p->sums));
     mp__buf_init(&p->pending, 0);
     mp__buf_init(&p->flight, 0);
-    if (!p->npy || !p->log || !p->rows || !p->sums) {
+    if (p->npy == NULL || p->log == NULL || p->rows == NULL || p->sums == NULL) {
         errno = ENOMEM;
         return -1;
     }

@@ -9,10 +9,10 @@
 #ifndef MP_BINDING_JOB_PART_H
 #define MP_BINDING_JOB_PART_H
 
+#include "base/buf.h"
+
 #include <stddef.h>
 #include <stdint.h>
-
-#include "base/buf.h"
 
 enum mp__row_state { MP__ROW_NONE, MP__ROW_OK, MP__ROW_FAILED, MP__ROW_LOCAL };
 

@@ -2,6 +2,8 @@
  * publish.c - a part whose rows are all there becomes two files under their final names.
  */
 #include "binding/job/part.h"
+#include "codec/npy.h"
+#include "codec/vec.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -11,9 +13,6 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-
-#include "codec/npy.h"
-#include "codec/vec.h"
 
 #define CHUNK ((size_t)256 * 1024)
 
@@ -29,9 +28,9 @@ static int fill_nan(struct mp__part *p, const struct mp__block *b)
 {
     size_t stride = mp__part_stride(p);
     char *row = malloc(stride);
-    int rc = row ? 0 : -1;
+    int rc = row != NULL ? 0 : -1;
 
-    for (uint32_t i = 0; row && i < p->cols; i++) {
+    for (uint32_t i = 0; row != NULL && i < p->cols; i++) {
         float nan = NAN;
         uint16_t half = mp__f16_from_f32(nan);
 
@@ -92,7 +91,7 @@ static int gather(struct mp__part *p, uint32_t n, int fd, struct mp__published *
     char *chunk = malloc(CHUNK), hex[33];
     struct mp__job_sum *sum = mp__job_sum_new(0);
     uint64_t at = 0;
-    int rc = chunk && sum ? 0 : -1;
+    int rc = chunk != NULL && sum != NULL ? 0 : -1;
 
     for (uint32_t i = 0; rc == 0 && i < p->n_blocks && p->blocks[i].at < n; i++)
         rc = copy_lines(p, &p->blocks[i], fd, chunk, sum, &at);

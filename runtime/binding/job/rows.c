@@ -73,7 +73,7 @@ static int l_match(lua_State *L)
 
     luaL_checktype(L, 3, LUA_TTABLE);
     old = row < 0 ? NULL : row_at(r, (uint64_t)row);
-    if (!old || old->key[15] == MP__ROW_NONE) {
+    if (old == NULL || old->key[15] == MP__ROW_NONE) {
         lua_pushinteger(L, 0);
         lua_pushinteger(L, 0);
         return 2;
@@ -90,7 +90,7 @@ static int l_state(lua_State *L)
     struct rows *r = check(L);
     const struct mp__row *row = row_at(r, (uint64_t)luaL_checkinteger(L, 2));
 
-    lua_pushinteger(L, row ? row->key[15] : 0);
+    lua_pushinteger(L, row != NULL ? row->key[15] : 0);
     return 1;
 }
 
@@ -155,7 +155,7 @@ static int64_t find(struct rows *r, const struct mp__row *item)
     uint64_t h = hash_of(item);
     size_t i = (size_t)(h % r->slots);
 
-    if (r->next < r->n && row_at(r, r->next) && is_it(r, r->next, item))
+    if (r->next < r->n && row_at(r, r->next) != NULL && is_it(r, r->next, item))
         return (int64_t)r->next++;
     for (; r->table[i] != 0; i = i + 1 == r->slots ? 0 : i + 1) {
         uint64_t number = (r->table[i] & 0xFFFFFFFFu) - 1;
@@ -178,7 +178,7 @@ static int l_find(lua_State *L)
     luaL_checktype(L, 2, LUA_TTABLE);
     if (r->n >= UINT32_MAX)
         return luaL_error(L, "too many rows to be found by their content");
-    if (!r->table && make_table(r) != 0)
+    if (r->table == NULL && make_table(r) != 0)
         return luaL_error(L, "cannot read the records of the rows: %s", strerror(errno));
     mp__item_row(L, 2, &item);
     number = find(r, &item);
@@ -198,7 +198,7 @@ static int l_count(lua_State *L)
     for (uint64_t i = first; i < first + n; i++) {
         const struct mp__row *row = row_at(r, i);
 
-        found += (row ? row->key[15] : 0) == state;
+        found += (row != NULL ? row->key[15] : 0) == state;
     }
     lua_pushinteger(L, found);
     return 1;
@@ -212,7 +212,7 @@ static int l_close(lua_State *L)
 
     if (r->fd >= 0)
         close(r->fd);
-    if (r->table)
+    if (r->table != NULL)
         munmap(r->table, r->slots * sizeof(*r->table));
     r->fd = -1;
     r->table = NULL;

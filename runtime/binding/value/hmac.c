@@ -52,7 +52,9 @@ static int l_same_bytes(lua_State *L)
 
 void mp__open_hmac(lua_State *L)
 {
-    static const luaL_Reg functions[] = {
-        {"hmac_sha256", l_hmac_sha256}, {"sha256", l_sha256}, {"same_bytes", l_same_bytes}, {NULL, NULL}};
+    static const luaL_Reg functions[] = {{"hmac_sha256", l_hmac_sha256},
+                                         {"sha256", l_sha256},
+                                         {"same_bytes", l_same_bytes},
+                                         {NULL, NULL}};
     luaL_setfuncs(L, functions, 0);
 }
