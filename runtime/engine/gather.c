@@ -36,6 +36,9 @@ static struct mp__group *group_new(mp_batcher *b, const struct mp_request *q, st
         return NULL;
     }
     g->batcher = b;
+    struct mp__hash128 content = mp__hash128(g->frame.bytes, g->frame.n, b->seed);
+    g->content_seed = content.low;
+    g->content_high = content.high;
     set_policy(g, q);
     struct mp_request *r = &g->frame.request;
     r->client = b->client;
@@ -223,7 +226,9 @@ static void submission_free(struct mp__submission *s)
     if (s->group != NULL)
         mp__group_unref(s->group);
     free(s->block);
+    free(s->map);
     s->block = NULL;
+    s->map = NULL;
     s->generation = s->generation == UINT32_MAX ? 1 : s->generation + 1;
 }
 
@@ -258,11 +263,13 @@ void mp__submission_end(struct mp__submission *s, enum mp_kind kind)
     mp__submission_leave(s);
     s->ended = 1;
     mp__heap_clear(&e->timers, &s->deadline);
-    if (s->flying > 0)
-        abandon(s);
     r->kind = kind;
     r->total_time = (double)(mp__now() - s->created) / 1e9;
-    mp__result_finish(r, s->whole || s->alone);
+    mp__result_finish(r, mp__submission_is_view(s));
+    mp__flight_pass_on(s, kind);
+    if (s->flying > 0)
+        abandon(s);
+    mp__list_remove(&s->link); /* of a flight that it followed */
     mp__list_push(&e->submissions_done, &s->link);
     mp__wake(e);
 }
@@ -355,34 +362,55 @@ static int take_in(struct mp__submission *s, const struct mp_request *q,
     s->done = q->done;
     s->arg = q->arg;
     s->created = mp__now();
-    s->whole = mpp_batch_take(&s->group->limits, mp__submission_cost, s, 0, s->nrows, &s->cost) ==
-               s->nrows;
-    if (!s->whole)
-        s->cost = (struct mpp_batch_sum){0};
     s->result->rows = q->nrows;
     s->result->ticket = ((uint64_t)s->generation << 32) | s->index;
     s->result->prompt_tokens = s->result->total_tokens = -1;
-    struct mp__flow *f = s->alone ? NULL : flow_get(s->group, s);
-    if (f == NULL && !s->alone)
-        return mp__fail(MP_ENOMEM, "out of memory");
-    enter(s, f);
     return 0;
 }
 
-static void set_timers(struct mp__submission *s, const struct mp_request *q, double max_wait)
+void mp__submission_wait(struct mp__submission *s)
+{
+    /* Without memory for a flow it has no turn to wait for: it goes by itself. */
+    struct mp__flow *f = s->alone ? NULL : flow_get(s->group, s);
+    if (f == NULL)
+        s->alone = 1;
+    enter(s, f);
+    if (f != NULL)
+        add_due(s);
+}
+
+/* Answered from what is known, following another, or waiting for its turn. */
+static void settle_in(struct mp__submission *s, double wait)
+{
+    struct mp__group *g = s->group;
+    if (mp__cache_answer(s)) {
+        mp__submission_end(s, MP_KIND_NONE);
+        return;
+    }
+    s->whole =
+        mpp_batch_take(&g->limits, mp__submission_cost, s, 0, s->nrows, &s->cost) == s->nrows;
+    if (!s->whole)
+        s->cost = (struct mpp_batch_sum){0};
+    if (mp__flight_join(s))
+        return;
+    struct mp__flow *f = s->alone ? NULL : flow_get(g, s);
+    s->alone |= f == NULL;
+    enter(s, f);
+    if (f == NULL)
+        return;
+    if (wait > 0 && s->whole)
+        mp__heap_set(&s->batcher->engine->timers, &s->due, mp__after(s->created, wait));
+    else
+        add_due(s);
+}
+
+static void set_deadline(struct mp__submission *s, const struct mp_request *q)
 {
     mp_batcher *b = s->batcher;
     double total = q->timeouts != NULL ? q->timeouts->total : 0;
-    double wait = max_wait != 0 ? max_wait : b->limits.max_wait;
     s->deadline_at = mp__limit_at(s->created, total != 0 ? total : b->client->timeouts.total);
     if (s->deadline_at != MP__NEVER)
         mp__heap_set(&b->engine->timers, &s->deadline, s->deadline_at);
-    if (s->alone)
-        return;
-    if (wait > 0 && s->whole)
-        mp__heap_set(&b->engine->timers, &s->due, mp__after(s->created, wait));
-    else
-        add_due(s);
 }
 
 int mp_batcher_submit(mp_batcher *b, const struct mp_request *given, const struct mp_gather *how,
@@ -417,13 +445,14 @@ int mp_batcher_submit(mp_batcher *b, const struct mp_request *given, const struc
         mp__slab_put(&e->submissions, s);
         return rc;
     }
-    set_timers(s, &q, h.max_wait);
     b->open++;
     e->submissions_open++;
     b->n.submissions++;
     b->n.rows += q.nrows;
     if (ticket != NULL)
         *ticket = s->result->ticket;
+    set_deadline(s, &q);
+    settle_in(s, h.max_wait != 0 ? h.max_wait : b->limits.max_wait);
     mp__wake(e);
     return MP_OK;
 }
@@ -462,6 +491,10 @@ int mp_batcher_new(mp_client *client, const struct mp_batcher_config *given, mp_
     b->limits.bytes = cfg.batch.bytes > 0 ? cfg.batch.bytes : own->bytes;
     b->max_waiting = cfg.max_waiting > 0 ? cfg.max_waiting : 65536;
     b->seed = mp__mix64(client->engine->id_salt);
+    b->single_flight = cfg.single_flight == MP_FLIGHT_ON ||
+                       (cfg.single_flight == MP_FLIGHT_CACHE && cfg.cache_bytes > 0);
+    mp__cache_init(&b->cache, cfg.cache_bytes);
+    mp__table_init(&b->flights);
     mp__table_init(&b->groups);
     mp__list_init(&b->ready);
     mp__list_init(&b->alone);
@@ -479,6 +512,8 @@ void mp__batcher_maybe_free(mp_batcher *b)
     struct mp_client *client = b->client;
     mp__list_remove(&b->link);
     mp__table_fini(&b->groups);
+    mp__table_fini(&b->flights);
+    mp__cache_fini(&b->cache);
     free(b);
     mp__client_unref(client);
 }
@@ -527,6 +562,7 @@ void mp_batcher_stats(mp_batcher *b, struct mp_batcher_stats *out)
     b->n.size = want < sizeof(b->n) ? want : sizeof(b->n);
     b->n.waiting = b->waiting;
     b->n.busy = b->busy;
+    b->n.cache_bytes = b->cache.bytes;
     memcpy(out, &b->n, b->n.size);
 }
 

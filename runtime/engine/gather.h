@@ -3,6 +3,7 @@
  *
  *   gather.c         submissions: taken in, queued, ended
  *   gather_send.c    who goes into the next request, and what its reply gives to whom
+ *   gather_cache.c   what need not be asked: vectors by content, equal texts at the same time
  *
  * group    submissions whose requests are the same but for their rows; lives while one is open
  * flow     a caller's key in one lane of a group: a queue, with a deficit in rows
@@ -44,7 +45,8 @@ struct mp__group {
     mp_batcher *batcher;
     struct mp__lane lanes[MP__LANES];
     struct mp__table flows;
-    uint32_t refs; /* submissions and requests */
+    uint32_t refs;                       /* submissions and requests */
+    uint64_t content_seed, content_high; /* of its rows' keys */
     uint32_t waiting;
     uint32_t due; /* waiting submissions that need not wait for company */
     struct mpp_batch_sum sum;
@@ -67,10 +69,15 @@ struct mp__submission {
     unsigned ended : 1, is_due : 1, waiting : 1;
     unsigned whole : 1; /* one request may carry all of it */
     unsigned alone : 1; /* and nobody else's */
+    unsigned leads : 1; /* of a flight */
     uint64_t bytes;     /* of the texts */
     uint64_t charged;   /* to the engine's queued_bytes */
     struct mpp_batch_sum cost;
     struct mp_str *rows;
+    uint32_t *map;          /* rows of the result that these are; NULL: the same */
+    struct mp__node flight; /* in batcher->flights if it leads */
+    uint64_t flight_high;
+    struct mp__link followers;
     uint64_t key_hash;
     struct mp_str key;
     mp__time created, deadline_at;
@@ -100,6 +107,12 @@ struct mp__request { /* one upstream call */
     struct mp_str *rows;
 };
 
+struct mp__cache {
+    struct mp__table table;
+    struct mp__link used; /* least recently first */
+    uint64_t bytes, max;
+};
+
 struct mp_batcher {
     struct mp__link link; /* in engine->batchers */
     struct mp_engine *engine;
@@ -113,6 +126,9 @@ struct mp_batcher {
     struct mp__link ready;
     struct mp__link alone;
     struct mp__link requests;
+    struct mp__cache cache;
+    struct mp__table flights;
+    int single_flight;
     uint64_t seed;
     unsigned closed : 1, released : 1;
     struct mp_batcher_stats n;
@@ -123,13 +139,31 @@ void mp__submission_end(struct mp__submission *s, enum mp_kind kind); /* to be d
 void mp__submission_leave(struct mp__submission *s);                  /* its queue */
 void mp__submission_requeue(struct mp__submission *s);                /* alone, in front */
 void mp__submission_unref(struct mp__submission *s);
+void mp__submission_wait(struct mp__submission *s); /* in its key's queue */
 void mp__group_unref(struct mp__group *g);
 void mp__batcher_maybe_free(mp_batcher *b);
 int mp__submission_cost(void *submission, uint64_t row, struct mpp_cost *out);
 /* How many of its rows the next request may carry. */
 uint32_t mp__submission_piece(const struct mp__submission *s, struct mpp_batch_sum *sum);
 
+/* Its vectors are a stretch of its request's matrix. */
+static inline int mp__submission_is_view(const struct mp__submission *s)
+{
+    return s->map == NULL && (s->whole || s->alone || s->result->rows == 1);
+}
+
 /* gather_send.c */
+void mp__submission_add_exchange(struct mp__submission *s, const struct mp_exchange *from,
+                                 uint64_t first, uint32_t count);
 void mp__gather_send(mp_batcher *b); /* while slots and rows allow */
+
+/* gather_cache.c */
+void mp__cache_init(struct mp__cache *c, uint64_t max);
+void mp__cache_fini(struct mp__cache *c);
+int mp__cache_answer(struct mp__submission *s); /* 1: everything was known */
+void mp__cache_put(mp_batcher *b, const struct mp__group *g, const struct mp_str *text,
+                   const float *v, uint32_t dim);
+int mp__flight_join(struct mp__submission *s);
+void mp__flight_pass_on(struct mp__submission *s, enum mp_kind kind); /* it has ended so */
 
 #endif

@@ -166,8 +166,8 @@ static struct mp__group *pick(mp_batcher *b, int from_below)
 
 /* ---- what a reply gives to whom ---- */
 
-static void add_exchange(struct mp__submission *s, const struct mp_exchange *from, uint64_t first,
-                         uint32_t count)
+void mp__submission_add_exchange(struct mp__submission *s, const struct mp_exchange *from,
+                                 uint64_t first, uint32_t count)
 {
     struct mp_result *r = s->result;
     if (r->nexchanges == s->exchanges_cap) {
@@ -223,7 +223,7 @@ static void give_matrix(const struct mp__share *sh, const struct mp_result *from
     struct mp_result *r = s->result;
     if (from->matrix == NULL)
         return;
-    if (s->whole || s->alone) {
+    if (mp__submission_is_view(s)) {
         mp_matrix_unref(r->matrix);
         r->matrix = mp_matrix_ref(from->matrix);
         r->first_row = sh->at;
@@ -231,13 +231,27 @@ static void give_matrix(const struct mp__share *sh, const struct mp_result *from
         return;
     }
     if (r->matrix == NULL) {
-        r->matrix = mp_matrix_new(s->nrows, from->dimensions);
+        r->matrix = mp_matrix_new(r->rows, from->dimensions);
         r->dimensions = r->matrix != NULL ? from->dimensions : 0;
     }
-    if (r->matrix != NULL && r->dimensions == from->dimensions)
-        memcpy(mp_matrix_data(r->matrix) + (size_t)sh->first * r->dimensions,
-               mp_matrix_data(from->matrix) + sh->at * r->dimensions,
-               (size_t)sh->count * r->dimensions * sizeof(float));
+    size_t dim = r->dimensions;
+    for (uint32_t i = 0; r->matrix != NULL && dim == from->dimensions && i < sh->count; i++) {
+        uint32_t row = s->map != NULL ? s->map[sh->first + i] : sh->first + i;
+        memcpy(mp_matrix_data(r->matrix) + row * dim,
+               mp_matrix_data(from->matrix) + (sh->at + i) * dim, dim * sizeof(float));
+    }
+}
+
+static void remember(const struct mp__request *r, const struct mp_result *from)
+{
+    mp_batcher *b = r->batcher;
+    for (size_t i = 0; b->cache.max > 0 && from->matrix != NULL && i < from->nexchanges; i++) {
+        const struct mp_exchange *x = &from->exchanges[i];
+        const float *v = mp_matrix_data(from->matrix) + x->first * from->dimensions;
+        for (uint64_t k = 0; x->kind == MP_KIND_NONE && k < x->count; k++)
+            mp__cache_put(b, r->group, &r->rows[x->first + k], v + k * from->dimensions,
+                          from->dimensions);
+    }
 }
 
 /* A piece whose vectors are of another length than those before it. */
@@ -245,6 +259,21 @@ static int wrong_dimension(const struct mp__share *sh, const struct mp_result *f
 {
     const struct mp_result *r = sh->s->result;
     return from->matrix != NULL && (r->matrix == NULL || r->dimensions != from->dimensions);
+}
+
+/* In the caller's rows: those that were known before lie between. */
+static void add_mapped(struct mp__submission *s, const struct mp_exchange *x, uint64_t first,
+                       uint32_t count)
+{
+    uint32_t n = 0;
+    for (uint64_t i = first; s->map != NULL && i < first + count; i += n) {
+        n = 1;
+        while (i + n < first + count && s->map[i + n] == s->map[i] + n)
+            n++;
+        mp__submission_add_exchange(s, x, s->map[i], n);
+    }
+    if (s->map == NULL)
+        mp__submission_add_exchange(s, x, first, count);
 }
 
 static void give_exchanges(const struct mp__share *sh, const struct mp_result *from)
@@ -260,7 +289,7 @@ static void give_exchanges(const struct mp__share *sh, const struct mp_result *f
         uint64_t end = x.first + x.count;
         if (end > sh->at + sh->count)
             end = sh->at + sh->count;
-        add_exchange(sh->s, &x, first - sh->at + sh->first, (uint32_t)(end - first));
+        add_mapped(sh->s, &x, first - sh->at + sh->first, (uint32_t)(end - first));
     }
 }
 
@@ -287,6 +316,12 @@ static void give(struct mp__share *sh, const struct mp_result *from)
 {
     struct mp__submission *s = sh->s;
     struct mp_result *r = s->result;
+    /* It was promised to somebody with less time, whose place was taken since. */
+    if (from->kind == MP_KIND_TOTAL_TIMEOUT && s->leads && s->deadline_at > mp__now()) {
+        s->taken = 0;
+        mp__submission_wait(s);
+        return;
+    }
     if (s->whole && !s->alone && guilt_unknown(sh, from)) {
         mp__submission_requeue(s);
         return;
@@ -338,6 +373,7 @@ static void on_reply(void *arg, const struct mp_result *result)
     uint64_t seen = 0;
     b->busy--;
     mp__list_remove(&r->link); /* from here on nobody who ends looks for it */
+    remember(r, result);
     for (uint32_t i = 0; i < r->nshares; i++) {
         struct mp__share *sh = &r->shares[i];
         uint64_t upto = seen + sh->weight;
@@ -400,7 +436,7 @@ static void not_sent(struct mp__request *r, int rc)
     for (uint32_t i = 0; i < r->nshares; i++) {
         struct mp__submission *s = r->shares[i].s;
         if (rc != MP_ECLOSED && x.data != NULL)
-            add_exchange(s, &x, r->shares[i].first, r->shares[i].count);
+            add_mapped(s, &x, r->shares[i].first, r->shares[i].count);
         s->flying--;
         mp__submission_end(s, rc == MP_ECLOSED ? MP_KIND_CLOSED : MP_KIND_NONE);
     }

@@ -528,6 +528,12 @@ MP_API struct mp_result *mp_result_keep(const struct mp_result *result);
 
 typedef struct mp_batcher mp_batcher;
 
+enum mp_single_flight {
+    MP_FLIGHT_CACHE = 0, /* are asked once if there is a cache */
+    MP_FLIGHT_ON,        /* are asked once */
+    MP_FLIGHT_OFF        /* are asked each */
+};
+
 struct mp_batcher_config {
     size_t size;
     uint32_t slots; /* requests at once. Default 4 */
@@ -536,7 +542,7 @@ struct mp_batcher_config {
                                      while a slot is free nothing waits; else a request goes out when
                                      full or when its oldest row has waited so long */
     uint32_t max_waiting;         /* rows waiting; beyond: MP_EAGAIN. Default 65,536 */
-    uint32_t no_single_flight;    /* 1: equal texts asked for at the same time are asked each */
+    uint32_t single_flight;       /* enum mp_single_flight: equal texts asked for at the same time */
     uint64_t cache_bytes;         /* vectors kept by content, oldest use goes first. 0: none */
 };
 

@@ -163,7 +163,8 @@ static int l_batcher_new(lua_State *L)
     c.batch.max_wait = mp__opt_number(L, 2, "max_wait", 0);
     c.max_waiting = (uint32_t)mp__opt_number(L, 2, "max_waiting", 0);
     c.cache_bytes = (uint64_t)mp__opt_number(L, 2, "cache_bytes", 0);
-    c.no_single_flight = !mp__opt_bool(L, 2, "single_flight", 1);
+    int flight = mp__opt_bool(L, 2, "single_flight", -1);
+    c.single_flight = flight < 0 ? MP_FLIGHT_CACHE : flight ? MP_FLIGHT_ON : MP_FLIGHT_OFF;
     luaL_argcheck(L, client->client != NULL, 1, "the client is closed");
     struct gatherer **box = lua_newuserdatauv(L, sizeof(*box), 1);
     *box = NULL;
