@@ -10,6 +10,7 @@
 #include "engine/internal.h"
 #include "engine/message.h"
 #include "policy/retry.h"
+#include "policy/told.h"
 
 #include <stddef.h>
 #include <stdio.h>
@@ -504,6 +505,17 @@ static int64_t used_tokens(const struct mp__attempt *a)
     return total >= 0 ? total : prompt;
 }
 
+/* The server may say how much it takes; its bytes are those of the body, ours those of the rows. */
+static void read_limit(const struct mp__attempt *a, struct mpp_outcome *o)
+{
+    size_t frame = a->call->prefix.n + a->call->suffix.n + a->call->tail.n;
+    char words[512];
+    mp__status_reason(words, sizeof(words), a->reply.p, a->reply.n);
+    mpp_told(words, strlen(words), a->part->count, a->xfer.body_len, o);
+    if (o->told_bytes > 0)
+        o->told_bytes = o->told_bytes > frame ? o->told_bytes - frame : 1;
+}
+
 /* Tells the core; the attempt stays with its part as the newest that ended. */
 static void settle(struct mp__attempt *a)
 {
@@ -538,6 +550,9 @@ static void settle(struct mp__attempt *a)
         o.hints.should_retry = 0;
     o.splittable = part->count > 1 && !a->partial && a->call->mode == MP_BODY_JOIN &&
                    !(a->call->flags & (MP_NO_SPLIT | MP_ONE_REQUEST));
+    o.unread = a->xfer.connected && !a->xfer.sent && a->status == 0 && a->xfer.body_len > 0;
+    if (o.splittable && (a->status == 400 || a->status == 413 || a->status == 422))
+        read_limit(a, &o);
     unlink_running(a);
     mp__hdr_free(a->row_chain);
     a->row_chain = NULL;

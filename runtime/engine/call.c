@@ -214,7 +214,8 @@ static int start_in_core(struct mp__call *call, const struct mp_request *q)
     cfg.idempotent = (q->flags & MP_IDEMPOTENT) != 0;
     cfg.pinned_endpoint = -1;
     cfg.hooks = call->hooks != NULL ? &call->hooks->core : NULL;
-    cfg.next_part = mp__call_next_part;
+    cfg.size_key =
+        call->mode == MP_BODY_JOIN ? mp__limit_key(call->client, call->path, q->model) : 0;
     cfg.user = call;
     call->core = mpp_call_new(&cfg, call->created);
     return call->core != NULL ? 0 : MP_EAGAIN;
@@ -393,65 +394,97 @@ static int next_whole(struct mp__call *call, struct mpp_part_info *out)
 }
 
 /* A hook may take fewer rows than the policy: the limits stand. */
-static uint32_t ask_batch(struct mp__call *call, struct mp_batch_policy *limits, uint32_t n,
-                          struct mpp_batch_sum *sum)
+static uint32_t ask_batch(struct mp__call *call, struct mp_batch_policy *limits, struct mp__span s,
+                          uint32_t n, struct mpp_batch_sum *sum)
 {
     struct cost_ctx ctx = {.call = call};
     if (call->hooks == NULL || call->hooks->batch == NULL || call->flags & MP_ONE_REQUEST)
         return n;
-    struct mp__offer offer = {call, call->cursor, call->nrows - call->cursor,
-                              n,    sum->bytes,   sum->tokens};
+    uint64_t left = call->nback > 0 ? s.end - s.first : call->nrows - call->cursor;
+    struct mp__offer offer = {call, s.first, left, n, sum->bytes, sum->tokens};
     uint32_t fewer = mp__hook_batch(call, &offer);
     if (fewer == n)
         return n;
     struct mp_batch_policy smaller = *limits;
     smaller.size = fewer;
-    return mpp_batch_take(&smaller, row_cost, &ctx, call->cursor, fewer, sum);
+    return mpp_batch_take(&smaller, row_cost, &ctx, s.first, fewer, sum);
 }
 
-static int next_joined(struct mp__call *call, struct mpp_part_info *out)
+/* What the policy, the caller and the server's learnt limit allow, whichever is least. */
+static struct mp_batch_policy limits_of(const struct mp__call *call, const struct mpp_action *want)
 {
     struct mp_batch_policy limits = call->policy->batch;
     if (call->flags & MP_ONE_REQUEST)
-        limits = (struct mp_batch_policy){.size = UINT32_MAX};
+        return (struct mp_batch_policy){.size = UINT32_MAX};
     if (limits.bytes > 0) {
         size_t frame = call->prefix.n + call->suffix.n + call->tail.n;
         limits.bytes = limits.bytes > frame ? limits.bytes - frame : 1;
     }
-    while (call->cursor < call->nrows) {
+    if (want->most_rows > 0 && (limits.size == 0 || want->most_rows < limits.size))
+        limits.size = want->most_rows;
+    if (want->most_bytes > 0 && (limits.bytes == 0 || want->most_bytes < limits.bytes))
+        limits.bytes = want->most_bytes;
+    return limits;
+}
+
+/* The rows to cut from: those that came back first. */
+static struct mp__span span_of(const struct mp__call *call)
+{
+    return call->nback > 0 ? call->back[0] : (struct mp__span){call->cursor, call->nrows};
+}
+
+static void advance(struct mp__call *call, uint64_t rows)
+{
+    if (call->nback == 0) {
+        call->cursor += rows;
+        return;
+    }
+    call->back[0].first += rows;
+    if (call->back[0].first >= call->back[0].end)
+        memmove(call->back, call->back + 1, --call->nback * sizeof(*call->back));
+}
+
+static int next_joined(struct mp__call *call, const struct mpp_action *want,
+                       struct mpp_part_info *out)
+{
+    struct mp_batch_policy limits = limits_of(call, want);
+    for (struct mp__span s = span_of(call); s.first < s.end; s = span_of(call)) {
         struct cost_ctx ctx = {.call = call};
         struct mpp_batch_sum sum;
-        uint32_t n =
-            mpp_batch_take(&limits, row_cost, &ctx, call->cursor, call->nrows - call->cursor, &sum);
+        uint32_t n = mpp_batch_take(&limits, row_cost, &ctx, s.first, s.end - s.first, &sum);
         if (n > 0) {
-            uint64_t first = call->cursor;
-            n = ask_batch(call, &limits, n, &sum);
-            call->cursor += n;
+            n = ask_batch(call, &limits, s, n, &sum);
+            out->again = call->nback > 0;
+            out->whole = (call->flags & (MP_NO_SPLIT | MP_ONE_REQUEST)) != 0;
+            advance(call, n);
             out->bytes = sum.bytes;
             out->tokens = sum.tokens;
             out->size_class = mpp_size_class(sum.tokens);
-            return make_part(call, first, n, out);
+            return make_part(call, s.first, n, out);
         }
         char message[96];
         snprintf(message, sizeof(message), "invalid UTF-8 at byte %zu", ctx.bad_at + 1);
         refuse_row(call, ctx.bad_row, message);
-        call->cursor++;
+        advance(call, 1);
     }
     return 0;
 }
 
-int mp__call_next_part(void *user, struct mpp_part_info *out)
+void mp__call_give_part(struct mp__call *call, const struct mpp_action *want)
 {
-    struct mp__call *call = user;
-    memset(out, 0, sizeof(*out));
-    if (call->cursor >= call->nrows)
-        return 0;
-    return call->mode == MP_BODY_WHOLE ? next_whole(call, out) : next_joined(call, out);
-}
-
-struct mp__part *mp__part_of(struct mpp_part *part)
-{
-    return mpp_part_facts(part)->info.user;
+    struct mpp_part_info info = {0};
+    int got = 0;
+    if (call->mode == MP_BODY_JOIN)
+        got = next_joined(call, want, &info);
+    else if (call->cursor < call->nrows)
+        got = next_whole(call, &info);
+    if (got == 1) {
+        mpp_part_give(call->core, &info);
+        return;
+    }
+    mpp_part_none(call->core, 0);
+    if (got < 0) /* the rows are cut off and no memory is left to send them */
+        mpp_call_cancel(call->core, MP_KIND_TOO_LARGE, mp__now());
 }
 
 static void part_free(struct mp__part *part)
@@ -459,6 +492,48 @@ static void part_free(struct mp__part *part)
     if (part->last != NULL)
         mp__attempt_free(part->last);
     free(part);
+}
+
+/* Neighbours become one again, so that they are cut as if they had never been apart. */
+void mp__call_back(struct mp__part *part)
+{
+    struct mp__call *call = part->call;
+    struct mp__span s = {part->first, part->first + part->count};
+    size_t i = 0;
+    part_free(part);
+    while (i < call->nback && call->back[i].first < s.first)
+        i++;
+    if (i > 0 && call->back[i - 1].end == s.first) {
+        call->back[i - 1].end = s.end;
+        if (i < call->nback && call->back[i].first == s.end) {
+            call->back[i - 1].end = call->back[i].end;
+            call->nback--;
+            memmove(call->back + i, call->back + i + 1, (call->nback - i) * sizeof(s));
+        }
+        return;
+    }
+    if (i < call->nback && call->back[i].first == s.end) {
+        call->back[i].first = s.first;
+        return;
+    }
+    if (call->nback == call->backcap) {
+        size_t cap = call->backcap ? call->backcap * 2 : 16;
+        struct mp__span *v = realloc(call->back, cap * sizeof(*v));
+        if (v == NULL) {
+            mpp_call_cancel(call->core, MP_KIND_TOO_LARGE, mp__now());
+            return;
+        }
+        call->back = v;
+        call->backcap = cap;
+    }
+    memmove(call->back + i + 1, call->back + i, (call->nback - i) * sizeof(s));
+    call->back[i] = s;
+    call->nback++;
+}
+
+struct mp__part *mp__part_of(struct mpp_part *part)
+{
+    return mpp_part_facts(part)->info.user;
 }
 
 void mp__call_split(struct mp__part *part, struct mpp_part *other, uint32_t keep)
@@ -606,6 +681,44 @@ static enum mp_kind take_faults(struct mp__part *part, struct mp__attempt *a)
     return a->kind;
 }
 
+/* A piece of a refused part that was never sent alone: what was said to the others holds for it. */
+static int stand_in(struct mp__part *part, const struct mpp_action *act)
+{
+    struct mp_result *r = part->call->result;
+    if (act->kind != MP_KIND_HTTP || part->call->mode != MP_BODY_JOIN)
+        return 0;
+    for (size_t i = r->nexchanges; i > 0; i--) {
+        const struct mp_exchange *said = &r->exchanges[i - 1];
+        if (said->kind != (uint16_t)act->kind)
+            continue;
+        struct mp_exchange x = *said;
+        x.first = part->first;
+        x.count = part->count;
+        x.attempts = x.hedges = 0;
+        x.time = 0;
+        return mp__result_add(part->call, &x, mp_exchange_head(said), mp_exchange_message(said),
+                              mp_exchange_request_id(said), mp_exchange_body(said)) == 0;
+    }
+    return 0;
+}
+
+static void count_end(struct mp__part *part, enum mp_kind kind)
+{
+    struct mp__call *call = part->call;
+    call->engine->n.requests++;
+    call->client->n.requests++;
+    if (kind == MP_KIND_NONE) {
+        call->engine->n.ok++;
+        call->client->n.ok++;
+    } else {
+        call->engine->n.failed++;
+        call->client->n.failed++;
+        call->client->n.rows_failed += part->count;
+        if (kind == MP_KIND_POOL_TIMEOUT)
+            mp__hint_pool(call->client);
+    }
+}
+
 void mp__call_part_done(struct mp__part *part, const struct mpp_action *act)
 {
     struct mp__call *call = part->call;
@@ -623,6 +736,11 @@ void mp__call_part_done(struct mp__part *part, const struct mpp_action *act)
     }
     if (done.kind == MP_KIND_NONE && a != NULL && a->decoding)
         done.kind = take_faults(part, a);
+    if (a == NULL && stand_in(part, &done)) {
+        count_end(part, done.kind);
+        part_free(part);
+        return;
+    }
     fill_exchange(&x, part, &done, a);
     int own = a != NULL && (a->kind == done.kind || done.kind == MP_KIND_NONE);
     const char *message = done.kind == MP_KIND_NONE ? ""
@@ -630,18 +748,7 @@ void mp__call_part_done(struct mp__part *part, const struct mpp_action *act)
                                                     : kind_message(done.kind);
     mp__result_add(call, &x, a != NULL ? a->head.p : "", message, a != NULL ? a->request_id : "",
                    a != NULL ? a->reply.p : "");
-    call->engine->n.requests++;
-    call->client->n.requests++;
-    if (done.kind == MP_KIND_NONE) {
-        call->engine->n.ok++;
-        call->client->n.ok++;
-    } else {
-        call->engine->n.failed++;
-        call->client->n.failed++;
-        call->client->n.rows_failed += part->count;
-        if (done.kind == MP_KIND_POOL_TIMEOUT)
-            mp__hint_pool(call->client);
-    }
+    count_end(part, done.kind);
     part_free(part);
 }
 
@@ -680,6 +787,7 @@ void mp__call_free(struct mp__call *call)
     free_chains(call);
     mp__header_free(call->headers);
     mp_result_free(call->result);
+    free(call->back);
     free(call);
     mp__client_unref(client);
     mp__engine_live(e);

@@ -336,6 +336,7 @@ static void client_free(struct mp_client *c)
     free(c->request_id_prefix);
     free(c->idempotency_header);
     free(c->rate_key);
+    mp__limits_free(c);
     mp__hists_fini(&c->pool_waits);
     if (c->pool != NULL)
         mp__pool_unref(c->pool);

@@ -88,6 +88,17 @@ static void perform(struct mp_engine *e, const struct mpp_action *act)
         if (part != NULL)
             mp__call_split(part, act->other, act->keep);
         break;
+    case MPP_PART_BACK:
+        part = mp__part_of(act->part);
+        if (part != NULL)
+            mp__call_back(part);
+        break;
+    case MPP_WANT_PART:
+        mp__call_give_part(mpp_call_user(act->call), act);
+        break;
+    case MPP_LIMIT:
+        mp__limit_learnt(mpp_client_user(act->client), &act->limit);
+        break;
     case MPP_CALL_DONE:
         mp__call_done(mpp_call_user(act->call), act->kind);
         break;

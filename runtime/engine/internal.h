@@ -105,6 +105,8 @@ struct mp_client {
             refused, resets, no_ports, pool_timeouts;
         uint32_t running;
     } n;
+    struct mp__label *labels; /* of the keys of mpp_call_cfg.size_key, see limits.c */
+    uint32_t nlabels;
     struct mp__hists pool_waits; /* from admission to the first attempt */
     const char *hint;            /* static; said by mp__hint_now */
     mp__time hint_until;
@@ -161,6 +163,8 @@ struct mp__call {
     size_t nrows, cursor;
     struct mp_str prefix, suffix, row_prefix, row_suffix, tail;
     size_t optional_at, optional_n;
+    struct mp__span *back; /* rows that came back, in order */
+    size_t nback, backcap;
     struct mp_vectors vectors;
     struct mp__header_set *headers; /* NULL: none of its own */
     struct mp__hdr **chains;        /* per endpoint and with/without body, made on first use */
@@ -185,6 +189,10 @@ struct mp__call {
     uint64_t witness;    /* a row with a vector of its own, plus one; 0: none yet */
     unsigned varied : 1; /* rows differ: the server is no constant */
     unsigned has_vectors : 1, cancelled : 1, finished : 1, cancel_later : 1;
+};
+
+struct mp__span {
+    uint64_t first, end;
 };
 
 struct mp__part {
@@ -241,9 +249,10 @@ struct mp__attempt {
     char own_text[5][192];
 };
 
-int mp__call_next_part(void *call, struct mpp_part_info *out);
 int mp__call_check(struct mp_engine *e, const struct mp_request *q);
 int mp__request_check(const struct mp_request *q); /* what needs no engine, from any thread */
+void mp__call_give_part(struct mp__call *call, const struct mpp_action *want);
+void mp__call_back(struct mp__part *part); /* its rows are to be cut anew */
 int mp__call_check_path(const char *path);
 void mp__call_split(struct mp__part *part, struct mpp_part *other, uint32_t keep);
 void mp__call_part_done(struct mp__part *part, const struct mpp_action *act);
@@ -272,6 +281,12 @@ enum mp__row_fault { MP__ROW_FINE, MP__ROW_DIMENSION, MP__ROW_TOO_MANY, MP__ROW_
 const char *mp__row_words(enum mp__row_fault fault);
 /* Where the row's vector goes; NULL: *fault says why not. */
 float *mp__call_row(struct mp__call *call, uint64_t row, uint32_t dim, enum mp__row_fault *fault);
+
+/* ---- limits of size that the core learns ---- */
+
+uint64_t mp__limit_key(struct mp_client *c, const char *path, const char *model);
+void mp__limit_learnt(struct mp_client *c, const struct mpp_limit *limit);
+void mp__limits_free(struct mp_client *c);
 
 /* Adds an exchange for rows [first, first+count). */
 int mp__result_add(struct mp__call *call, const struct mp_exchange *x, const char *head,

@@ -63,7 +63,7 @@ static void plain(char *out, size_t cap, const char *body, size_t n)
 {
     const unsigned char *s = (const unsigned char *)body;
     size_t to = 0, i, len;
-    for (i = 0; i < n && to < 160; i += len) {
+    for (i = 0; i < n; i += len) {
         len = s[i] < 0x80 ? 1 : mp__utf8_seq(s + i, n - i);
         if ((s[i] == '<' && to == 0) || to + (len > 1 ? len : 1) >= cap)
             break;
@@ -78,18 +78,24 @@ static void plain(char *out, size_t cap, const char *body, size_t n)
     out[to] = '\0';
 }
 
+void mp__status_reason(char *out, size_t cap, const char *body, size_t body_len)
+{
+    out[0] = '\0';
+    if (body_len == 0 || body_len > MAX_ERROR_JSON)
+        return;
+    cJSON *doc = cJSON_ParseWithLength(body, body_len);
+    const char *text = doc != NULL ? text_of(doc) : NULL;
+    if (text != NULL)
+        plain(out, cap, text, strlen(text));
+    else
+        plain(out, cap, body, body_len);
+    cJSON_Delete(doc);
+}
+
 void mp__status_message(char *out, size_t cap, int status, const char *body, size_t body_len)
 {
-    char reason[200] = "";
-    if (body_len > 0 && body_len <= MAX_ERROR_JSON) {
-        cJSON *doc = cJSON_ParseWithLength(body, body_len);
-        const char *text = doc != NULL ? text_of(doc) : NULL;
-        if (text != NULL)
-            plain(reason, sizeof(reason), text, strlen(text));
-        else
-            plain(reason, sizeof(reason), body, body_len);
-        cJSON_Delete(doc);
-    }
+    char reason[161];
+    mp__status_reason(reason, sizeof(reason), body, body_len);
     snprintf(out, cap, "HTTP %d%s%s%s", status, reason[0] ? ": " : "", reason, advice(status));
 }
 

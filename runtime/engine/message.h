@@ -11,6 +11,9 @@ void mp__status_message(char *out, size_t cap, int status, const char *body, siz
 /* Adds which URL it was, for a status that says there is no such thing. */
 void mp__status_where(char *out, size_t cap, int status, const char *method, const char *url);
 
+/* The error text of a body alone, "" when there is none. */
+void mp__status_reason(char *out, size_t cap, const char *body, size_t body_len);
+
 /* A transport fault: refused, reset, TLS. */
 void mp__fault_message(char *out, size_t cap, const struct mp__xfer *x);
 

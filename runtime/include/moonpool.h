@@ -492,6 +492,9 @@ struct mp_request {
     void (*head)(void *arg, int status, const char *head, size_t head_len);
     int (*chunk)(void *arg, const char *p, size_t n);
     const void *hooks; /* for the binding, as the client's; NULL: the client's */
+    /* Limits of request sizes that the server does not tell are learnt for a path and this name,
+     * say of the model; NULL: for the path. */
+    const char *model;
 };
 
 /* Takes the call in: MP_OK and its ticket, MP_EAGAIN at a bound, MP_EINVAL (mp_last_error()).
@@ -626,6 +629,17 @@ struct mp_client_stats {
 };
 
 MP_API void mp_client_stats(mp_client *client, struct mp_client_stats *out);
+
+/* A limit of request sizes that was learnt from refusals, see mp_request.model. */
+struct mp_size_limit {
+    size_t size;
+    const char *path, *model; /* the client's */
+    uint64_t rows, bytes;     /* a request; one of them, the other is 0 */
+    int guessed;              /* from timeouts and 504, not from a refusal */
+};
+
+/* The nth (from 0), the latest used first: 1, or 0 when there are no more. */
+MP_API int mp_client_limit(mp_client *client, uint32_t nth, struct mp_size_limit *out);
 
 /* ---- bridge: an engine on a thread of its own ----------------------------------------------
  *

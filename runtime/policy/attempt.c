@@ -166,7 +166,7 @@ static void won(struct mpp_part *part, uint64_t id, int is_hedge, mp__time hedge
 
     part->winner = id;
     part->call->succeeded = 1;
-    part->call->refused = 0;
+    mpp_split_taken(part);
     if (is_hedge)
         part->endpoint->stats.hedges_won++;
     if (other != NULL)

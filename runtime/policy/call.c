@@ -18,10 +18,14 @@ struct mpp_call *mpp_call_new(const struct mpp_call_cfg *cfg, mp__time now)
     if (call == NULL)
         return NULL;
     memset(call, 0, sizeof(*call));
+    call->lane = mpp_lane_take(client, cfg->size_key);
+    if (call->lane == NULL) {
+        mp__slab_put(&core->calls, call);
+        return NULL;
+    }
     call->client = client;
-    call->policy = cfg->policy != NULL ? cfg->policy : &client->policy;
-    call->hooks = cfg->hooks != NULL ? cfg->hooks : client->hooks;
-    call->next_part = cfg->next_part;
+    call->policy = cfg->policy ? cfg->policy : &client->policy;
+    call->hooks = cfg->hooks ? cfg->hooks : client->hooks;
     call->user = cfg->user;
     call->max_concurrent = cfg->max_concurrent ? cfg->max_concurrent : MPP_CALL_PARTS;
     call->pool_timeout = mp__ns(cfg->pool_timeout);
@@ -50,20 +54,26 @@ void mpp_call_free(struct mpp_call *call)
 
     mp__heap_clear(&core->heap, &call->deadline);
     mp__list_remove(&call->siblings);
+    mpp_lane_give(call->lane);
     mp__slab_put(&core->calls, call);
     core->stats.calls_open--;
     client->ncalls--;
     mpp_client_maybe_free(client);
 }
 
-/* Parts in backoff and parked ones hold no slot; twice the concurrency bounds how many of them
- * pile up before the source is asked to wait. */
+/* While a piece of it is probed a call sends nothing new. Parts in backoff and parked ones hold no
+ * slot; twice the concurrency bounds how many of them pile up before the source is asked to wait. */
+int mpp_call_may_ask(const struct mpp_call *call)
+{
+    return call->more && !call->dry && !call->spare && call->lane->seeker != call &&
+           call->live / 2 < call->max_concurrent;
+}
+
 int mpp_call_has_work(const struct mpp_call *call)
 {
     if (call->ended || call->admitted >= call->max_concurrent)
         return 0;
-    return !mp__list_empty(&call->ready) ||
-           (call->more && !call->dry && call->live / 2 < call->max_concurrent);
+    return !mp__list_empty(&call->ready) || mpp_call_may_ask(call);
 }
 
 void mpp_call_touch(struct mpp_call *call)
@@ -99,37 +109,76 @@ static void done(struct mpp_call *call, enum mp_kind kind)
     mpp_tell(core, &call->note, MPP_TELL_CALL);
 }
 
-/* next_part's answer: 1 with a part on no queue, 0 no more (the call is told if that was all),
- * -1 none now. The part's memory is had first: rows once taken cannot be put back. */
-int mpp_call_ask(struct mpp_call *call, struct mpp_part **out)
+/* The part's memory is had before it is asked for: rows once taken cannot be put back. */
+int mpp_call_ask(struct mpp_call *call, struct mpp_action *out)
 {
     struct mpp_part *part = mpp_part_new(call);
-    int r;
 
     if (part == NULL)
-        return -1;
-    r = call->next_part(call->user, &part->facts.info);
-    if (r == 1) {
-        if (part->facts.info.count == 0)
-            part->facts.info.count = 1;
-        if (part->facts.info.size_class == 0)
-            part->facts.info.size_class = mpp_size_class(part->facts.info.tokens);
-        if (part->facts.info.last)
-            call->more = 0;
-        call->client->core->stats.parts++;
-        *out = part;
-        return 1;
+        return 0;
+    call->spare = part;
+    out->type = MPP_WANT_PART;
+    out->call = call;
+    out->client = call->client;
+    mpp_lane_want(call, out);
+    return 1;
+}
+
+int mpp_part_give(struct mpp_call *call, const struct mpp_part_info *info)
+{
+    struct mpp_part *part = call->spare;
+    struct mpp_part_info *to;
+
+    if (part == NULL)
+        return 0;
+    call->spare = NULL;
+    part->facts.info = *info;
+    to = &part->facts.info;
+    if (to->count == 0)
+        to->count = 1;
+    if (to->size_class == 0)
+        to->size_class = mpp_size_class(to->tokens);
+    if (to->last)
+        call->more = 0;
+    part->unearned = to->again;
+    part->trial = call->trial;
+    call->trial = 0;
+    call->client->core->stats.parts++;
+    mpp_part_ready(part, 0);
+    if (call->in_turn && mp__linked(&call->link)) { /* the slot that it was asked for is its own */
+        mp__list_remove(&call->link);
+        mp__list_unshift(&call->client->ring, &call->link);
     }
-    mp__list_remove(&part->siblings);
+    call->in_turn = 0;
+    return 1;
+}
+
+static void drop_spare(struct mpp_call *call)
+{
+    struct mpp_part *part = call->spare;
+
+    if (part == NULL)
+        return;
+    call->spare = NULL;
+    if (call->trial)
+        call->trial = call->lane->trial = 0;
+    call->in_turn = 0;
     call->live--;
+    mp__list_remove(&part->siblings);
     mpp_part_free(part);
-    if (r < 0)
+}
+
+void mpp_part_none(struct mpp_call *call, int later)
+{
+    if (call->spare == NULL)
+        return;
+    drop_spare(call);
+    if (later)
         call->dry = 1;
     else
         call->more = 0;
-    if (r == 0 && call->live == 0)
+    if (!later && call->live == 0)
         done(call, MP_KIND_NONE);
-    return r < 0 ? -1 : 0;
 }
 
 void mpp_call_after_part(struct mpp_call *call)
@@ -170,6 +219,7 @@ void mpp_call_end(struct mpp_call *call, enum mp_kind kind)
     mp__list_remove(&call->link);
     mp__list_remove(&call->note.link);
     mp__heap_clear(&call->client->core->heap, &call->deadline);
+    drop_spare(call);
     call->live++; /* so that the last part's end does not end the call within the loop */
     for (link = call->parts.next; link != &call->parts; link = next) {
         struct mpp_part *part = MP__ENTRY(link, struct mpp_part, siblings);

@@ -119,6 +119,7 @@ static void client_free(struct mpp_client *client, uint32_t made)
         endpoint_fini(&client->endpoints[--made]);
     mp__heap_clear(&core->heap, &client->wake);
     mp__list_remove(&client->link);
+    mpp_lanes_free(client);
     mpp_pool_unref(client->pool);
     free(client->endpoints);
     free(client);
@@ -130,6 +131,7 @@ static void lists_init(struct mpp_client *client)
     mp__list_init(&client->calls);
     mp__list_init(&client->hedges);
     mp__list_init(&client->strays);
+    mp__list_init(&client->lanes);
     client->wake.kind = MPP_T_CLIENT;
 }
 

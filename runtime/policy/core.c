@@ -95,13 +95,35 @@ static void tell_split(struct mpp_part *part, struct mpp_action *out)
     out->client = call->client;
     out->keep = part->keep;
     part->half = NULL;
-    if (call->ended) {
-        mpp_part_end(part, (enum mp_kind)call->kind);
-        mpp_part_end(half, (enum mp_kind)call->kind);
-    } else {
+    if (call->ended || mpp_hopeless(call)) {
+        mpp_part_end(part, call->ended ? (enum mp_kind)call->kind : (enum mp_kind)part->last_kind);
+        mpp_part_end(half, call->ended ? (enum mp_kind)call->kind : (enum mp_kind)part->last_kind);
+    } else if (part->last_first) {
+        part->last_first = 0;
+        mpp_part_ready(half, 1);
         mpp_part_ready(part, 0);
-        mpp_part_ready(half, 0);
+    } else {
+        int piece = call->lane->seeker && part->tree == call->lane->tree;
+
+        mpp_part_ready(piece ? half : part, piece);
+        mpp_part_ready(piece ? part : half, piece);
     }
+}
+
+static void tell_back(struct mpp_core *core, struct mpp_part *part, struct mpp_action *out)
+{
+    out->type = MPP_PART_BACK;
+    out->part = part;
+    out->call = part->call;
+    out->client = part->call->client;
+    core->told_part = part;
+}
+
+static void tell_limit(struct mpp_lane *lane, struct mpp_action *out)
+{
+    out->type = MPP_LIMIT;
+    out->client = lane->client;
+    mpp_lane_limit(lane, &out->limit);
 }
 
 static void tell_call(struct mpp_core *core, struct mpp_call *call, struct mpp_action *out)
@@ -130,6 +152,12 @@ static int tell_next(struct mpp_core *core, struct mpp_action *out)
         break;
     case MPP_TELL_SPLIT:
         tell_split(MP__ENTRY(note, struct mpp_part, note), out);
+        break;
+    case MPP_TELL_BACK:
+        tell_back(core, MP__ENTRY(note, struct mpp_part, note), out);
+        break;
+    case MPP_TELL_LIMIT:
+        tell_limit(MP__ENTRY(note, struct mpp_lane, note), out);
         break;
     case MPP_TELL_CALL:
         tell_call(core, MP__ENTRY(note, struct mpp_call, note), out);
@@ -175,20 +203,18 @@ static int expire_one(struct mpp_core *core)
 
 /* A call whose parts have all ended is asked for more at once, slot or no slot: its end must not
  * wait behind a paused endpoint. */
-static int ask_one(struct mpp_core *core)
+static int ask_one(struct mpp_core *core, struct mpp_action *out)
 {
-    struct mp__link *link = mp__list_shift(&core->asking);
-    struct mpp_call *call;
-    struct mpp_part *part;
+    struct mp__link *link;
 
-    if (link == NULL)
-        return 0;
-    call = MP__ENTRY(link, struct mpp_call, note.link);
-    if (mpp_call_ask(call, &part) == 1)
-        mpp_part_ready(part, 0);
-    else
-        mpp_call_touch(call); /* only if there was no memory for the part */
-    return 1;
+    while ((link = mp__list_shift(&core->asking)) != NULL) {
+        struct mpp_call *call = MP__ENTRY(link, struct mpp_call, note.link);
+
+        if (mpp_call_ask(call, out))
+            return 1;
+        mpp_call_touch(call);
+    }
+    return 0;
 }
 
 static int start_waiter(struct mpp_core *core, struct mpp_action *out)
@@ -227,10 +253,12 @@ int mpp_next(struct mpp_core *core, mp__time now, struct mpp_action *out)
     do {
         if (tell_next(core, out))
             return 1;
-        if (expire_one(core) || ask_one(core)) {
+        if (expire_one(core)) {
             progress = 1;
             continue;
         }
+        if (ask_one(core, out))
+            return 1;
         if (start_waiter(core, out))
             return 1;
         progress = mpp_dispatch(core, out);

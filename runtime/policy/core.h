@@ -6,7 +6,8 @@
  * time they happened, actions come out. The engine drives it over sockets, the simulator over a
  * modelled server, and both run the same code.
  *
- *   call     the user's list; yields parts through cfg.next_part, at most max_concurrent admitted
+ *   call     the user's list; parts are asked for one by one (MPP_WANT_PART), at most max_concurrent
+ *            of them admitted
  *   part     what one HTTP request carries: READY -> ADMITTED -> RUNNING -> (BACKOFF ->) DONE
  *   attempt  one transmission of a part; at most two of a part at once (the second is the hedge)
  *
@@ -46,11 +47,17 @@ enum mpp_class {
     MPP_CANCELLED
 };
 
+enum mpp_about { MPP_ABOUT_NOTHING = 0, MPP_ABOUT_ROWS, MPP_ABOUT_BYTES };
+
 struct mpp_outcome {
     enum mp_kind kind;      /* MP_KIND_NONE: a 2xx whose body decoded */
     int status;             /* 0: no response */
     uint8_t never_sent;     /* the request certainly did not reach the server (connect phase) */
+    uint8_t unread;         /* the connection broke before the whole body was sent */
     uint8_t splittable;     /* rows > 1 and the dialect allows cutting this part in two */
+    uint8_t about;          /* enum mpp_about: what the words of a refusal complain of */
+    uint32_t told_rows;     /* the limit in those words, fewer than were sent; 0: none */
+    uint64_t told_bytes;    /* likewise, in the bytes of a part */
     struct mpp_hints hints; /* from the response's headers; mpp_hints_init'ed when there are none */
     int64_t tokens;         /* usage.total_tokens, -1 unknown */
     uint64_t body_bytes;    /* decoded bytes received */
@@ -65,9 +72,21 @@ enum mpp_action_type {
                       mpp_next call, take what you need from it now */
     MPP_PART_SPLIT, /* `part` was refused; from now on it covers its first `keep` rows, and `other`
                       is a new part (user = NULL until the receiver sets it) with the rest */
+    MPP_PART_BACK,  /* `part` is larger than the server takes: its rows are the call's again, to be
+                      cut anew; the part is freed by the next mpp_next call */
+    MPP_WANT_PART,  /* a slot is free for the call's next part, of at most most_rows and most_bytes
+                      (0: no such limit; a single row may pass it). Answer before the next mpp_next
+                      by mpp_part_give, or mpp_part_none */
+    MPP_LIMIT,      /* a limit of request sizes has become known: `limit` */
     MPP_CALL_DONE,  /* every part of `call` ended; kind tells whether it was cut short
                       (TOTAL_TIMEOUT, CANCELLED, CLOSED) ; the call is freed by the next mpp_next */
     MPP_PROBE       /* send a health check to endpoint `endpoint` of `client` */
+};
+
+struct mpp_limit {
+    uint64_t key;         /* mpp_call_cfg.size_key */
+    uint64_t rows, bytes; /* one of them; the other is 0 */
+    int soft;             /* read from timeouts and 504 */
 };
 
 struct mpp_action {
@@ -79,12 +98,15 @@ struct mpp_action {
     uint64_t attempt;  /* never 0, never reused */
     uint32_t endpoint; /* index in the client's list */
     uint32_t keep;
+    uint32_t most_rows;
+    uint64_t most_bytes;
+    struct mpp_limit limit;
     enum mp_kind kind;
     uint8_t is_hedge;
     uint8_t fresh_connection; /* a hedge on the same endpoint must not share a stalled connection */
 };
 
-/* ---- parts, filled by next_part ---- */
+/* ---- parts ---- */
 
 struct mpp_part_info {
     uint64_t first;      /* of the call's rows; opaque to the core but for splitting */
@@ -93,12 +115,10 @@ struct mpp_part_info {
     uint64_t bytes;
     double tokens; /* estimate, for the rate buckets */
     void *user;
-    uint8_t last; /* 1: next_part need not be asked again; saves a call, 0 is always right */
+    uint8_t last;  /* 1: no more parts after it; saves an action, 0 is always right */
+    uint8_t whole; /* its rows must stay together */
+    uint8_t again; /* of rows that came back: no first attempt, so it earns no budget */
 };
-
-/* Fills *out with the call's next part: 1 filled, 0 no more parts ever, -1 none now (call
- * mpp_call_ready when that changes). Called only from mpp_next, when a slot is free for it. */
-typedef int mpp_next_part_fn(void *call_user, struct mpp_part_info *out);
 
 /* The facts a receiver of an action may read. */
 struct mpp_part_facts {
@@ -198,13 +218,17 @@ struct mpp_call_cfg {
     uint8_t idempotent;
     int32_t pinned_endpoint;       /* -1: route freely */
     const struct mpp_hooks *hooks; /* NULL: the client's. Else must outlive the call */
-    mpp_next_part_fn *next_part;
+    uint64_t size_key; /* calls of a client with the same one meet the same limits of size */
     void *user;
 };
 
 /* The call is ready at once; NULL when max_calls are open. */
 struct mpp_call *mpp_call_new(const struct mpp_call_cfg *cfg, mp__time now);
-void mpp_call_ready(struct mpp_call *call, mp__time now); /* next_part would now succeed */
+/* The answers to MPP_WANT_PART. 0: the call has ended meanwhile and takes none. */
+int mpp_part_give(struct mpp_call *call, const struct mpp_part_info *info);
+/* No more parts ever, or (later) none before mpp_call_ready. */
+void mpp_part_none(struct mpp_call *call, int later);
+void mpp_call_ready(struct mpp_call *call, mp__time now); /* a part can now be had */
 /* Ends the call with `kind` (CANCELLED, CLOSED): attempts are aborted, parts end, by actions. */
 void mpp_call_cancel(struct mpp_call *call, enum mp_kind kind, mp__time now);
 
@@ -245,6 +269,8 @@ struct mpp_load {              /* what a routing decision needs, without the per
     double latency;            /* EWMA of acceptable replies, s; 0: unknown */
     int sound;                 /* healthy and its breaker closed */
 };
+/* The nth limit learnt, the latest used first; 0: there are no more. */
+int mpp_client_limit(const struct mpp_client *client, uint32_t nth, struct mpp_limit *out);
 uint32_t mpp_client_endpoints(const struct mpp_client *client);
 void mpp_endpoint_load(const struct mpp_client *, uint32_t endpoint, struct mpp_load *out);
 /* Learnt from usage, 0.30 at first; the mean over the endpoints. */

@@ -125,6 +125,12 @@ static void retry(struct mpp_part *part, struct mpp_endpoint *ep, const struct m
     if (j->unbudgeted) {
         ep->stats.unbudgeted++;
     } else if (!take_token(ep)) {
+        /* What was cut to find a row has no time to wait for the budget. */
+        if (part->most > 0) {
+            if (!mpp_split_last(part, outcome))
+                give_up(part, ep, outcome, outcome->kind);
+            return;
+        }
         if (part->call->policy->retry.fail_fast) {
             give_up(part, ep, outcome, MP_KIND_BUDGET);
             return;
@@ -141,31 +147,62 @@ static void retry(struct mpp_part *part, struct mpp_endpoint *ep, const struct m
     mpp_part_backoff(part, at);
 }
 
+uint32_t mpp_most_attempts(const struct mpp_part *part)
+{
+    uint32_t max = part->call->policy->retry.max_attempts;
+
+    if (max == 0)
+        max = 1;
+    if (part->most > 0 && part->most < max)
+        max = part->most;
+    return max < MPP_MAX_ATTEMPTS ? max : MPP_MAX_ATTEMPTS;
+}
+
+/* It was held for what a tree would find, which was nothing: the ordinary retry after all. */
+void mpp_retry_held(struct mpp_part *part)
+{
+    const struct mp_retry_policy *policy = &part->call->policy->retry;
+    struct mpp_endpoint *ep = part->endpoint;
+    struct mpp_core *core = ep->client->core;
+    struct mpp_judgement j = {.cls = MPP_TRANSIENT, .server_delay = -1};
+    mp__time at = mp__after(core->now, mpp_backoff(policy, &j, part->facts.attempts, &core->rng));
+
+    if (take_token(ep))
+        mpp_part_backoff(part, at);
+    else if (policy->fail_fast || mpp_park_hopeless(ep))
+        mpp_part_end(part, (enum mp_kind)part->last_kind);
+    else
+        mpp_park(part, place_to_park(ep), at);
+}
+
 void mpp_decide(struct mpp_part *part, struct mpp_endpoint *ep, const struct mpp_outcome *outcome,
                 const struct mpp_judgement *j)
 {
     const struct mp_retry_policy *policy = &part->call->policy->retry;
     struct mpp_core *core = ep->client->core;
-    uint32_t max = policy->max_attempts ? policy->max_attempts : 1;
-    int hooked = part->call->hooks != NULL && part->call->hooks->retry != NULL;
+    int hooked = part->call->hooks && part->call->hooks->retry;
     enum mpp_verdict verdict;
+    int used_up;
     double delay;
     mp__time at;
 
     part->last_kind = (uint8_t)outcome->kind;
+    if (part->faults == 0)
+        part->taken_before = part->call->lane->taken;
     if (outcome->kind == MP_KIND_DECODE && part->decode_faults < 255)
         part->decode_faults++;
     if (j->cls == MPP_TRANSIENT)
         part->faults++;
-    if (max > MPP_MAX_ATTEMPTS)
-        max = MPP_MAX_ATTEMPTS;
     if (j->cls != MPP_CANCELLED && mpp_split(part, outcome))
         return;
     delay = j->retry || hooked ? mpp_backoff(policy, j, part->facts.attempts, &core->rng) : 0;
-    verdict = part->facts.attempts < max && j->cls != MPP_CANCELLED
-                  ? ask_retry(part, ep, outcome, j, &delay)
-                  : MPP_NO;
-    if (verdict == MPP_NO || (verdict == MPP_DEFAULT && !j->retry)) {
+    used_up = part->facts.attempts >= mpp_most_attempts(part);
+    verdict =
+        !used_up && j->cls != MPP_CANCELLED ? ask_retry(part, ep, outcome, j, &delay) : MPP_DEFAULT;
+    if (used_up || verdict == MPP_NO || j->cls == MPP_CANCELLED ||
+        (verdict == MPP_DEFAULT && !j->retry)) {
+        if (j->cls != MPP_CANCELLED && verdict == MPP_DEFAULT && mpp_split_last(part, outcome))
+            return;
         give_up(part, ep, outcome, outcome->kind);
         return;
     }

@@ -6,7 +6,13 @@
  */
 #include "policy/state.h"
 
-enum tried_call { TOOK, ENDED, NOTHING, SHUT, HELD, FULL }; /* HELD: shut by the rate hook */
+/* HELD: shut by the rate hook. GATED: by its lane, which touches the client when that changes. ASKS:
+ * for a part, *out says so. */
+enum tried_call { TOOK, ENDED, NOTHING, SHUT, HELD, GATED, FULL, ASKS };
+
+#define GATED_LOOK_AHEAD 1024
+
+#define READY_LOOK_AHEAD 16
 
 void mpp_fill_start(struct mpp_action *out, const struct mpp_attempt *a)
 {
@@ -22,12 +28,30 @@ void mpp_fill_start(struct mpp_action *out, const struct mpp_attempt *a)
     out->fresh_connection = a->is_hedge && part->endpoint == a->endpoint;
 }
 
-/* The oldest waiting part, passed over for 2 s by smaller ones, gets the bucket for itself. */
-static void maybe_hold(struct mpp_part *part)
+/* A holder that must wait for a probe of its size, or for its elder, would keep that from going. */
+static void free_blocked(struct mpp_part *part, mp__time *wake)
 {
     struct mpp_client *client = part->call->client;
     uint32_t i;
 
+    for (i = 0; i < client->n; i++) {
+        struct mpp_part *holder = client->endpoints[i].rate->holder;
+
+        if (holder && holder != part &&
+            (holder->call == part->call || !mpp_lane_open(holder, wake))) {
+            mpp_part_unhold(holder);
+            *wake = client->core->now;
+        }
+    }
+}
+
+/* The oldest waiting part, passed over for 2 s by smaller ones, gets the bucket for itself. */
+static void maybe_hold(struct mpp_part *part, mp__time *wake)
+{
+    struct mpp_client *client = part->call->client;
+    uint32_t i;
+
+    free_blocked(part, wake);
     if (part->holding || client->core->now - part->ready_since < MPP_AGE_LIMIT)
         return;
     for (i = 0; i < client->n; i++) {
@@ -63,14 +87,23 @@ static enum tried_call ask_rate(struct mpp_part *part, struct mpp_endpoint *ep, 
     return HELD;
 }
 
-static struct mpp_part *head_of(struct mpp_call *call)
+/* The first that its lane lets go; those behind a probe of their size are passed over. */
+static struct mpp_part *first_open(struct mpp_call *call, mp__time *wake)
 {
-    if (mp__list_empty(&call->ready))
-        return NULL;
-    return MP__ENTRY(call->ready.next, struct mpp_part, queue);
+    struct mp__link *link;
+    int looked = 0;
+
+    for (link = call->ready.next; link != &call->ready && looked < READY_LOOK_AHEAD;
+         link = link->next, looked++) {
+        struct mpp_part *part = MP__ENTRY(link, struct mpp_part, queue);
+
+        if (mpp_lane_over(part) || mpp_lane_open(part, wake))
+            return part;
+    }
+    return NULL;
 }
 
-static enum tried_call try_call(struct mpp_call *call, mp__time *wake)
+static enum tried_call try_call(struct mpp_call *call, mp__time *wake, struct mpp_action *out)
 {
     struct mpp_client *client = call->client;
     uint32_t most = client->pool->max_running;
@@ -83,15 +116,20 @@ static enum tried_call try_call(struct mpp_call *call, mp__time *wake)
         most = call->max_concurrent;
     if (client->admitted >= most)
         return FULL;
-    part = head_of(call);
-    if (part == NULL) {
-        if (mpp_call_ask(call, &part) != 1) {
-            if (!mpp_call_has_work(call))
-                return NOTHING;
-            *wake = client->core->now + MP__SECOND / 10; /* no memory for the part */
-            return SHUT;
-        }
-        mpp_part_ready(part, 0);
+    if (mp__list_empty(&call->ready)) {
+        call->in_turn = 1;
+        if (mpp_call_ask(call, out))
+            return ASKS;
+        call->in_turn = 0;
+        *wake = client->core->now + MP__SECOND / 10; /* no memory for the part */
+        return SHUT;
+    }
+    part = first_open(call, wake);
+    if (part == NULL)
+        return GATED;
+    if (mpp_lane_over(part)) {
+        mpp_part_back(part);
+        return ENDED;
     }
     ep = mpp_route(part, 0, wake);
     if (ep != NULL && call->hooks != NULL && call->hooks->rate != NULL) {
@@ -124,39 +162,48 @@ static int anything_open(struct mpp_client *client, mp__time *wake)
 
 /* TOOK: a part went to the pool's queue. ENDED: the outbox grew. SHUT: nothing, *wake says until
  * when. */
-static enum tried_call pass(struct mpp_client *client, mp__time *wake)
+static enum tried_call pass(struct mpp_client *client, mp__time *wake, struct mpp_action *out)
 {
     struct mp__link *link, *next;
     int open = anything_open(client, wake);
-    int looked = 0, held = 0;
+    int looked = 0, held = 0, gated = 0;
 
     /* Behind open breakers those that will not wait are to be told. */
     if (!open && !mpp_all_broken(client))
         return SHUT;
-    for (link = client->ring.next; link != &client->ring && looked < MPP_LOOK_AHEAD; link = next) {
+    for (link = client->ring.next;
+         link != &client->ring && looked < MPP_LOOK_AHEAD && gated < GATED_LOOK_AHEAD;
+         link = next) {
         struct mpp_call *call = MP__ENTRY(link, struct mpp_call, link);
         enum tried_call r;
 
         next = link->next;
-        r = try_call(call, wake);
+        r = try_call(call, wake, out);
         if (r == FULL)
             return SHUT;
-        if (r == TOOK || r == NOTHING || r == ENDED)
+        if (r == TOOK || r == NOTHING || r == ENDED || r == ASKS)
             mp__list_remove(&call->link);
+        if (r == ASKS)
+            return r;
         if (r == TOOK || r == ENDED) {
             mpp_call_touch(call); /* to the end of the ring: the next one's turn */
             return r;
         }
+        if (r == GATED)
+            gated++;
         if (r == HELD) {
             held = 1;
             looked++;
         } else if (r == SHUT) {
-            struct mpp_part *part = head_of(call);
+            struct mpp_part *part = first_open(call, wake);
 
-            if (looked++ == 0 && part != NULL)
-                maybe_hold(part);
+            if (looked++ == 0 && part)
+                maybe_hold(part, wake);
         }
     }
+    if (gated == GATED_LOOK_AHEAD) /* the next pass sees others */
+        for (; gated > 0; gated--)
+            mp__list_push(&client->ring, mp__list_shift(&client->ring));
     if (looked == MPP_LOOK_AHEAD && (client->n > 1 || held) && open) {
         /* They may all wait for one endpoint while another is idle, or by one rule of the hook: the
          * next pass sees others. */
@@ -179,14 +226,14 @@ int mpp_dispatch(struct mpp_core *core, struct mpp_action *out)
 
         if (mpp_hedge_next(client, out))
             return 1;
-        r = mp__list_empty(&client->ring) ? SHUT : pass(client, &wake);
+        r = mp__list_empty(&client->ring) ? SHUT : pass(client, &wake, out);
         mp__list_remove(&client->link);
         if (r == SHUT) {
             mpp_client_wake(client, wake);
             continue;
         }
         mpp_client_touch(client); /* behind the other clients */
-        return -1;
+        return r == ASKS ? 1 : -1;
     }
     return 0;
 }

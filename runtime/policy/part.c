@@ -30,7 +30,7 @@ void mpp_part_free(struct mpp_part *part)
     mp__slab_put(&core->parts, part);
 }
 
-static void unhold(struct mpp_part *part)
+void mpp_part_unhold(struct mpp_part *part)
 {
     struct mpp_client *client = part->call->client;
     uint32_t i;
@@ -67,8 +67,9 @@ void mpp_part_admit(struct mpp_part *part, struct mpp_endpoint *ep)
     ep->used++;
     part->endpoint = ep;
     part->state = MPP_WAITING;
+    mpp_lane_enter(part);
     mpp_rate_reserve(ep->rate, part, part->facts.info.tokens, core->now);
-    unhold(part);
+    mpp_part_unhold(part);
     if (ep->breaker.state == MPP_BREAKER_HALF)
         part->is_probe = ep->breaker.probing = 1;
     if (part->facts.admitted == 0)
@@ -116,7 +117,7 @@ int mpp_part_may_start(const struct mpp_part *part)
 {
     const struct mpp_endpoint *ep = part->endpoint;
 
-    return ep->not_before <= part->call->client->core->now &&
+    return ep->not_before <= part->call->client->core->now && !mpp_lane_over(part) &&
            (ep->breaker.state == MPP_BREAKER_CLOSED || part->is_probe);
 }
 
@@ -126,6 +127,7 @@ void mpp_part_leave(struct mpp_part *part)
 
     call->admitted--;
     call->client->admitted--;
+    mpp_lane_leave(part);
     mpp_call_touch(call);
     mpp_client_touch(call->client);
 }
@@ -163,12 +165,13 @@ void mpp_part_end(struct mpp_part *part, enum mp_kind kind)
     default:
         mp__list_remove(&part->queue);
     }
-    unhold(part);
+    mpp_part_unhold(part);
     mp__heap_clear(&core->heap, &part->timer);
     mp__list_remove(&part->siblings);
     part->state = MPP_ENDED;
     part->kind = (uint8_t)kind;
     mpp_tell(core, &part->note, MPP_TELL_PART);
+    mpp_split_forget(part);
     mpp_call_after_part(call);
 }
 

@@ -30,7 +30,7 @@ struct mpp_rate {
     uint32_t refs;
     double share;
     struct mpp_bucket requests, tokens;
-    const void *holder; /* has the exclusive right to reserve; NULL: nobody */
+    void *holder; /* a part: has the exclusive right to reserve; NULL: nobody */
     mp__time holder_at; /* when it can, as far as is known */
     double in_flight_requests, in_flight_tokens; /* reserved, not answered */
     /* throttle: send rate in requests a second, measured over half seconds */

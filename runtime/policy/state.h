@@ -6,7 +6,7 @@
  *   client in core->ring while a pass over its calls may achieve something; a pass that achieves
  *          nothing takes it off until a slot frees, an alarm rings or work arrives (touch)
  *   part   READY in call->ready, WAITING in pool->waiters, PARKED in endpoint->parked,
- *          ENDED and SPLIT in core->outbox; RUNNING and BACKOFF on no list
+ *          HELD in lane->held, ENDED and SPLIT in core->outbox; RUNNING and BACKOFF on no list
  *   outbox everything that mpp_next still has to tell, in order
  */
 #ifndef MP_POLICY_STATE_H
@@ -20,16 +20,27 @@
 #include "base/list.h"
 #include "policy/rate.h"
 #include "policy/retry.h"
+#include "policy/size.h"
 #include "base/slab.h"
 #include "base/time.h"
 
 #define MPP_MAX_ENDPOINTS 256
 #define MPP_LOOK_AHEAD    64
 #define MPP_AGE_LIMIT     (2 * MP__SECOND)
+#define MPP_WIDTH         8    /* requests of an untried size at once */
+#define MPP_SLACK         1.25 /* texts differ in length: that much more is no new size */
 
 enum mpp_timer_kind { MPP_T_CALL = 1, MPP_T_PART, MPP_T_CLIENT, MPP_T_TRICKLE, MPP_T_HEALTH };
 
-enum mpp_told { MPP_TELL_ABORT = 1, MPP_TELL_PART, MPP_TELL_SPLIT, MPP_TELL_CALL, MPP_TELL_PROBE };
+enum mpp_told {
+    MPP_TELL_ABORT = 1,
+    MPP_TELL_PART,
+    MPP_TELL_SPLIT,
+    MPP_TELL_BACK,
+    MPP_TELL_CALL,
+    MPP_TELL_LIMIT,
+    MPP_TELL_PROBE
+};
 
 struct mpp_note { /* an entry of the outbox */
     struct mp__link link;
@@ -84,6 +95,27 @@ struct mpp_pool {
     struct mp__link link; /* in core->pools while it has waiters and a free slot */
 };
 
+struct mpp_lane { /* requests that a server judges alike, see lane.c */
+    struct mpp_client *client;
+    struct mp__link link; /* in client->lanes, the latest used first */
+    uint64_t key;
+    uint32_t refs; /* calls */
+    struct mpp_size size;
+    uint64_t taken;      /* parts that were */
+    uint64_t taken_then; /* when the last was refused for its size */
+    uint32_t width, risky, probing;
+    struct mpp_call *probe_of;
+    mp__time probed_at;
+    struct mpp_call *seeker; /* whose part is the tree; NULL: none. See split.c */
+    uint64_t taken_before;   /* when the tree began */
+    uint32_t tree, pieces;
+    struct mp__link held; /* refused parts that wait for what the tree finds */
+    struct mpp_note note;
+    uint8_t trial;  /* 1: wanted, 2: on its way. See mpp_size_doubtful */
+    uint64_t known; /* the limit as it was told last */
+    uint8_t known_unit;
+};
+
 struct mpp_client {
     struct mpp_core *core;
     struct mpp_pool *pool;
@@ -97,7 +129,9 @@ struct mpp_client {
     struct mp__link hedges; /* parts whose hedge is due and waits for a slot */
     struct mp__link strays; /* attempts left to drain after their part ended */
     struct mp__link link;   /* in core->ring */
+    struct mp__link lanes;
     struct mp__timer wake;
+    uint32_t nlanes;
     uint32_t admitted;
     uint32_t ncalls, nattempts;
     uint64_t ticket;
@@ -108,7 +142,9 @@ struct mpp_call {
     struct mpp_client *client;
     const struct mp_policy *policy;
     const struct mpp_hooks *hooks;
-    mpp_next_part_fn *next_part;
+    struct mpp_lane *lane;
+    uint64_t given_up_at;   /* lane->taken when it was found hopeless */
+    struct mpp_part *spare; /* asked for, not yet given */
     void *user;
     struct mp__link link;     /* in client->ring */
     struct mp__link siblings; /* in client->calls */
@@ -119,10 +155,13 @@ struct mpp_call {
     struct mpp_note note;
     uint32_t max_concurrent, admitted, live;
     int32_t pinned, stuck_to; /* endpoints; -1 none */
-    uint16_t refused_status;
-    uint16_t refused, refused_most; /* refusals since the last success, see split.c */
-    uint8_t more;                   /* next_part may have more */
-    uint8_t dry;                    /* but not before mpp_call_ready */
+    uint8_t lone, lone_kind;  /* single rows of the tree that were refused */
+    uint8_t hopeless;         /* refused parts fail as they are, until one is taken */
+    uint8_t in_turn;          /* a part was asked for in its turn: it has the next */
+    uint8_t trial;            /* the part that is asked for is one */
+    uint8_t calm;             /* timeouts are no matter of size, until one is taken */
+    uint8_t more;             /* there may be more parts */
+    uint8_t dry;              /* but not before mpp_call_ready */
     uint8_t ended, told;
     uint8_t succeeded, idempotent;
     uint8_t kind;
@@ -134,6 +173,7 @@ enum mpp_part_state {
     MPP_RUNNING,
     MPP_BACKOFF,
     MPP_PARKED,
+    MPP_HELD,
     MPP_SPLITTING, /* until the receiver has been told */
     MPP_ENDED
 };
@@ -160,10 +200,20 @@ struct mpp_part {
     uint8_t kind;      /* ENDED */
     uint8_t last_kind; /* of the last failure */
     uint8_t decode_faults;
-    uint8_t holding;  /* the exclusive right to reserve at some rate */
-    uint8_t is_probe; /* its next attempt is the breaker's probe */
-    uint8_t unearned; /* a half: its first attempt is an extra request */
-    uint8_t splits;   /* depth */
+    uint8_t holding;    /* the exclusive right to reserve at some rate */
+    uint8_t is_probe;   /* its next attempt is the breaker's probe */
+    uint8_t unearned;   /* a half: its first attempt is an extra request */
+    uint8_t risk;       /* as which its lane counts it while it is admitted */
+    uint8_t refusal;    /* HELD: how it was refused */
+    uint8_t most;       /* attempts; 0: as the policy says */
+    uint8_t lonely;     /* counted as a single row that was refused */
+    uint8_t trial;      /* larger than the limit, on purpose */
+    uint8_t last_first; /* SPLIT: the new one goes first */
+    uint8_t twin_taken, whole_soft;
+    uint32_t tree; /* the piece of which; 0: none */
+    uint64_t whole_rows, whole_bytes;
+    struct mpp_part *twin;
+    uint64_t taken_before; /* of its lane, when it first failed */
 };
 
 enum mpp_attempt_state { MPP_A_FREE = 0, MPP_A_RUNNING, MPP_A_ABORTING };
@@ -213,7 +263,8 @@ void mpp_call_touch(struct mpp_call *call);
 void mpp_call_after_part(struct mpp_call *call); /* one of its parts ended */
 void mpp_call_free(struct mpp_call *call);
 int mpp_call_has_work(const struct mpp_call *call);
-int mpp_call_ask(struct mpp_call *call, struct mpp_part **out); /* next_part, see there */
+int mpp_call_may_ask(const struct mpp_call *call);
+int mpp_call_ask(struct mpp_call *call, struct mpp_action *out); /* 0: no memory for the part */
 void mpp_call_end(struct mpp_call *call, enum mp_kind kind);
 
 /* ---- part.c ---- */
@@ -227,6 +278,7 @@ void mpp_part_leave(struct mpp_part *part); /* its slot of the call, after the l
 void mpp_part_backoff(struct mpp_part *part, mp__time until);
 void mpp_part_end(struct mpp_part *part, enum mp_kind kind); /* from any state */
 void mpp_part_timer(struct mpp_part *part);
+void mpp_part_unhold(struct mpp_part *part);
 
 /* ---- attempt.c ---- */
 struct mpp_attempt *mpp_attempt_start(struct mpp_part *part, struct mpp_endpoint *ep, int is_hedge);
@@ -237,6 +289,8 @@ void mpp_attempt_gone(struct mpp_attempt *a); /* slots back, freed */
 /* ---- decide.c: after a failure ---- */
 void mpp_decide(struct mpp_part *part, struct mpp_endpoint *ep, const struct mpp_outcome *outcome,
                 const struct mpp_judgement *judgement);
+uint32_t mpp_most_attempts(const struct mpp_part *part);
+void mpp_retry_held(struct mpp_part *part);
 void mpp_classify_hook(struct mpp_part *part, struct mpp_endpoint *ep,
                        const struct mpp_outcome *outcome, struct mpp_judgement *judgement);
 void mpp_view_fill(struct mpp_view *view, const struct mpp_part *part,
@@ -250,8 +304,28 @@ void mpp_park_success(struct mpp_endpoint *ep);
 int mpp_park_hopeless(struct mpp_endpoint *ep); /* nobody has ever answered, for 10 s by now */
 void mpp_park_trickle(struct mpp_endpoint *ep);
 
+/* ---- lane.c ---- */
+struct mpp_lane *mpp_lane_take(struct mpp_client *client, uint64_t key); /* NULL: no memory */
+void mpp_lane_give(struct mpp_lane *lane);
+void mpp_lanes_free(struct mpp_client *client);
+int mpp_lane_open(struct mpp_part *part, mp__time *wake); /* may the part go? */
+void mpp_lane_enter(struct mpp_part *part);               /* admitted */
+void mpp_lane_leave(struct mpp_part *part);
+int mpp_lane_over(const struct mpp_part *part);
+void mpp_lane_want(struct mpp_call *call, struct mpp_action *out);
+void mpp_lane_taken(struct mpp_part *part);
+void mpp_lane_tried(struct mpp_part *part); /* a trial was refused, or came to nothing */
+void mpp_lane_refused(struct mpp_lane *lane, uint64_t rows, uint64_t bytes,
+                      const struct mpp_outcome *outcome, int soft);
+void mpp_lane_limit(const struct mpp_lane *lane, struct mpp_limit *out);
+
 /* ---- split.c ---- */
+int mpp_hopeless(const struct mpp_call *call);
 int mpp_split(struct mpp_part *part, const struct mpp_outcome *outcome);
+int mpp_split_last(struct mpp_part *part, const struct mpp_outcome *outcome);
+void mpp_split_taken(struct mpp_part *part);
+void mpp_split_forget(struct mpp_part *part);
+void mpp_part_back(struct mpp_part *part);
 
 /* ---- hedge.c ---- */
 void mpp_hedge_arm(struct mpp_part *part);

@@ -15,7 +15,7 @@ struct sim_request {         /* an attempt as its server sees it */
     uint64_t id;
     uint32_t endpoint;
     uint32_t rows;
-    uint64_t first;
+    uint64_t first, bytes;
     double tokens;
     mp__time sent, limit; /* limit: the client's patience */
     uint8_t serving, quota_ok, is_hedge;
@@ -40,6 +40,12 @@ struct sim_call {
     uint8_t done;
 };
 
+struct sim_rows {
+    uint64_t first;
+    uint64_t count;
+    mp__time born;
+};
+
 struct sim_part {
     mp__time born;
     uint32_t ends; /* times it was told to have ended */
@@ -62,6 +68,8 @@ struct sim_run {
     struct mp__link running_list;
     struct mp__timer arrival;
     uint64_t arrivals, born, rows_born, ended;
+    struct sim_rows *back; /* came back, to be cut anew; in order */
+    uint32_t nback, backcap;
     double *latency; /* of ok parts */
     uint64_t nlatency, cap;
     int nomem;
@@ -78,6 +86,13 @@ void mp__sim_end_at(struct sim_run *run, struct sim_request *q, double seconds);
 void mp__sim_server_take(struct sim_run *run, struct sim_request *q);
 /* It left, answered or not: the next in the queue is served. */
 void mp__sim_server_leave(struct sim_run *run, struct sim_request *q);
+
+/* rows.c: the rows of the load, and those that came back. */
+int mp__sim_rows_left(const struct sim_run *run);
+int mp__sim_rows_take(struct sim_run *run, const struct mpp_action *act, struct mpp_part_info *out,
+                  mp__time *born);
+void mp__sim_rows_back(struct sim_run *run, const struct mpp_part_info *info, mp__time born);
+uint64_t mp__sim_row_bytes(const struct sim_run *run, uint64_t first, uint64_t count);
 
 /* Counts a promise that the core broke; the first is named. */
 void mp__sim_violated(struct sim_run *run, const char *what);

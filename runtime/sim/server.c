@@ -128,9 +128,19 @@ void mp__sim_server_take(struct sim_run *run, struct sim_request *q)
         mp__sim_end_at(run, q, 0.005);
         return;
     }
+    if ((cfg->most_rows > 0 && q->rows > cfg->most_rows) ||
+        (cfg->most_bytes > 0 && q->rows > 1 &&
+         mp__sim_row_bytes(run, q->first, q->rows) > cfg->most_bytes)) {
+        run->out->too_large++;
+        if (cfg->too_large < 0)
+            q->outcome.kind = MP_KIND_READ_TIMEOUT;
+        else
+            answer(q, cfg->too_large ? cfg->too_large : 400, 0);
+        mp__sim_end_at(run, q, cfg->too_large < 0 ? 1e9 : 0.003);
+        return;
+    }
     if (mp__sim_poisoned(run, q->first, q->rows)) {
         answer(q, 422, 0);
-        q->outcome.splittable = q->rows > 1;
         mp__sim_end_at(run, q, 0.003);
         return;
     }

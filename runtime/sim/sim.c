@@ -75,43 +75,47 @@ static struct mp__sim_second *second(struct sim_run *run)
 
 /* ---- load ------------------------------------------------------------------------------------ */
 
-static int source_open(const struct sim_run *run)
+static int open_load(const struct sim_run *run)
 {
-    return (run->sim->parts == 0 || run->born < run->sim->parts) &&
-           (run->sim->total_rows == 0 || run->rows_born < run->sim->total_rows) &&
-           (run->sim->duration <= 0 || mp__sim_elapsed(run) < run->sim->duration);
+    return run->sim->rate > 0;
 }
 
-static int give(struct sim_run *run, struct mpp_part_info *out)
+/* Of an open load each call is of one part, which the limits of a server may cut. */
+static void give(struct sim_run *run, const struct mpp_action *act)
 {
-    struct sim_part *p = mp__slab_get(&run->parts);
+    struct sim_call *c = mpp_call_user(act->call);
+    struct mpp_part_info info = {0};
+    struct sim_part *p;
 
-    if (p == NULL) {
-        run->nomem = 1;
-        return 0;
+    if ((open_load(run) && c->left == 0 && run->nback == 0) ||
+        (!open_load(run) && !mp__sim_rows_left(run))) {
+        mpp_part_none(act->call, 0);
+        return;
     }
-    p->born = run->now;
+    if (open_load(run) && run->nback == 0)
+        c->left--;
+    p = mp__slab_get(&run->parts);
+    if (!p || !mp__sim_rows_take(run, act, &info, &p->born)) {
+        run->nomem = 1;
+        mpp_part_none(act->call, 0);
+        return;
+    }
     p->ends = 0;
-    out->first = run->rows_born;
-    out->count = run->sim->rows ? run->sim->rows : 1;
-    if (run->sim->total_rows > 0 && out->count > run->sim->total_rows - run->rows_born)
-        out->count = (uint32_t)(run->sim->total_rows - run->rows_born);
-    out->tokens = run->sim->tokens * out->count;
-    out->bytes = out->count * 100;
-    out->size_class = 1;
-    out->user = p;
-    run->born++;
-    run->rows_born += out->count;
-    return 1;
+    info.user = p;
+    if (!mpp_part_give(act->call, &info))
+        mp__sim_violated(run, "a part was wanted and not taken");
 }
 
-static int next_part(void *user, struct mpp_part_info *out)
+static void back(struct sim_run *run, const struct mpp_action *act)
 {
-    struct sim_call *c = user;
+    const struct mpp_part_facts *f = mpp_part_facts(act->part);
+    struct sim_part *p = f->info.user;
 
-    if (c->run->sim->rate > 0)
-        return c->left > 0 ? (c->left--, give(c->run, out)) : 0;
-    return source_open(c->run) ? give(c->run, out) : 0;
+    if (p->ends)
+        mp__sim_violated(run, "came back after its end");
+    mp__sim_rows_back(run, &f->info, p->born);
+    mp__slab_put(&run->parts, p);
+    run->out->backs++;
 }
 
 static void new_call(struct sim_run *run)
@@ -122,7 +126,6 @@ static void new_call(struct sim_run *run)
                                .deadline = MP__NEVER,
                                .idempotent = 1,
                                .pinned_endpoint = -1,
-                               .next_part = next_part,
                                .user = c,
                                .pool_timeout = sim->pool_timeout,
                                .max_concurrent = sim->rate > 0 ? 1 : sim->concurrency};
@@ -151,7 +154,7 @@ static void arrive(struct sim_run *run)
 {
     double gap = -log(1 - mp__random01(&run->rng)) / run->sim->rate;
 
-    if (!source_open(run) || (run->sim->parts > 0 && run->arrivals >= run->sim->parts))
+    if (!mp__sim_rows_left(run) || (run->sim->parts > 0 && run->arrivals >= run->sim->parts))
         return;
     run->arrivals++;
     new_call(run);
@@ -196,6 +199,7 @@ static void start(struct sim_run *run, const struct mpp_action *act)
     q->endpoint = act->endpoint;
     q->rows = f->info.count;
     q->first = f->info.first;
+    q->bytes = f->info.bytes;
     q->tokens = f->info.tokens;
     q->sent = run->now;
     q->is_hedge = act->is_hedge;
@@ -296,6 +300,8 @@ static void call_done(struct sim_run *run, const struct mpp_action *act)
     c->done = 1;
     mp__heap_clear(&run->heap, &c->cancel);
     run->calls_open--;
+    for (; run->calls_open == 0 && run->nback > 0; run->nback--) /* cut short */
+        run->ended += run->back[run->nback - 1].count;
     run->out->makespan = mp__sim_elapsed(run);
 }
 
@@ -321,6 +327,15 @@ static void perform(struct sim_run *run, const struct mpp_action *act)
         break;
     case MPP_PART_SPLIT:
         split(run, act);
+        break;
+    case MPP_PART_BACK:
+        back(run, act);
+        break;
+    case MPP_WANT_PART:
+        give(run, act);
+        break;
+    case MPP_LIMIT:
+        run->out->limit = act->limit;
         break;
     case MPP_CALL_DONE:
         call_done(run, act);
@@ -359,6 +374,7 @@ static void answered(struct sim_run *run, struct sim_request *q)
             s->throttled++;
     }
     expect_pause(run, q);
+    q->outcome.splittable = q->rows > 1;
     mpp_attempt_done(run->core, q->id, &q->outcome, run->now);
     mp__slab_put(&run->requests, q);
 }
@@ -482,6 +498,7 @@ static void close_run(struct sim_run *run)
     mp__slab_fini(&run->calls);
     mp__slab_fini(&run->parts);
     free(run->latency);
+    free(run->back);
     free(run);
 }
 

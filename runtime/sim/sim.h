@@ -34,6 +34,9 @@ struct mp__sim_server {
     double quota_window; /* s it is enforced over; 0: 1 */
     uint8_t quota_tells; /* 1: the 429 names the delay; 2: and replies carry rate headers */
     double outage_from, outage_to; /* s since the start */
+    uint32_t most_rows;            /* a request; more get `too_large`. 0: no limit */
+    uint64_t most_bytes;           /* likewise */
+    int too_large;                 /* status; 0: 400. -1: never answered */
     enum mp__sim_outage outage;
     double outage_delay; /* s, Retry-After of the outage's replies; 0 none */
 };
@@ -59,6 +62,8 @@ struct mp__sim {
     uint32_t rows;          /* a part; 0: 1 */
     uint64_t total_rows;    /* 0: no limit; the last part may be smaller */
     double tokens;          /* a row */
+    uint32_t bytes;         /* a row; 0: 100. They vary by `spread` */
+    double spread;          /* 0..1: a row has bytes * (1 +- spread) */
     double poison_share;    /* of the rows, which make their request a 422 */
     double attempt_timeout; /* s; 0: 60 */
     double total_timeout;   /* s, of a call; 0: none */
@@ -76,7 +81,8 @@ struct mp__sim {
 struct mp__sim_result {
     uint64_t parts, ok, failed, cut; /* cut: ended with their call */
     uint64_t rows_ok, rows_failed;
-    uint64_t attempts, first, retries, hedges, aborted, throttled, splits;
+    uint64_t attempts, first, retries, hedges, aborted, throttled, splits, too_large, backs;
+    struct mpp_limit limit; /* the last that was learnt */
     uint64_t unbudgeted, released, parked;
     uint64_t server_attempts[MP__SIM_SERVERS];
     uint64_t kinds[MP_KIND_COUNT];   /* of failed parts */

@@ -22,8 +22,10 @@ struct rig_call {
     uint32_t left; /* parts to give */
     uint32_t rows; /* of each */
     double tokens;
-    uint64_t next; /* row */
-    int dry;       /* answer -1 */
+    uint64_t next;         /* row */
+    uint32_t back[129][2]; /* first and count of rows that came back */
+    uint32_t nback;
+    int dry; /* answer -1 */
     int done;
     enum mp_kind kind;
 };
@@ -49,7 +51,10 @@ struct rig {
     mp__time now;
     struct rig_attempt a[RIG_MAX]; /* in order of start */
     uint32_t na;
-    uint32_t running, most_running, aborts, parts_ok, parts_failed, calls_done, splits, probes;
+    uint32_t running, most_running, aborts, parts_ok, parts_failed, calls_done, splits, backs,
+        probes;
+    uint32_t limits;
+    struct mpp_limit limit; /* the last that was told */
     enum mp_kind last_kind;
     struct mpp_part_facts last_facts;
     uint64_t last_winner;
@@ -79,21 +84,67 @@ static inline void rig_open(struct rig *r)
     assert_non_null(r->client);
 }
 
-static inline int rig_part(void *user, struct mpp_part_info *out)
+/* Rows that came back are cut first, as the core wants them. */
+static inline void rig_part(const struct mpp_action *act)
 {
-    struct rig_call *c = user;
+    struct rig_call *c = mpp_call_user(act->call);
+    struct mpp_part_info info = {0};
+    uint32_t most = act->most_rows;
 
-    if (c->dry)
-        return -1;
-    if (c->left == 0)
-        return 0;
-    c->left--;
-    out->first = c->next;
-    out->count = c->rows;
-    out->tokens = c->tokens;
-    out->bytes = c->rows * 100;
-    c->next += c->rows;
-    return 1;
+    if (act->most_bytes > 0 && (most == 0 || act->most_bytes / 100 < most))
+        most = act->most_bytes > 100 ? (uint32_t)(act->most_bytes / 100) : 1;
+    if (c->dry) {
+        mpp_part_none(act->call, 1);
+        return;
+    }
+    if (c->nback > 0) {
+        info.first = c->back[0][0];
+        info.count = c->back[0][1];
+        info.again = 1;
+        c->nback--;
+        memmove(c->back, c->back + 1, c->nback * sizeof(c->back[0]));
+    } else if (c->left > 0) {
+        c->left--;
+        info.first = c->next;
+        info.count = c->rows;
+        c->next += c->rows;
+    } else {
+        mpp_part_none(act->call, 0);
+        return;
+    }
+    if (most > 0 && info.count > most) {
+        memmove(c->back + 1, c->back, c->nback * sizeof(c->back[0]));
+        c->back[0][0] = (uint32_t)info.first + most;
+        c->back[0][1] = info.count - most;
+        c->nback++;
+        info.count = most;
+    }
+    info.tokens = c->tokens;
+    info.bytes = info.count * 100;
+    assert_int_equal(mpp_part_give(act->call, &info), 1);
+}
+
+/* In order, next to its neighbours. */
+static inline void rig_back(struct rig_call *c, uint32_t first, uint32_t count)
+{
+    uint32_t i = 0;
+
+    while (i < c->nback && c->back[i][0] < first)
+        i++;
+    assert_true(c->nback < 128);
+    memmove(c->back + i + 1, c->back + i, (c->nback - i) * sizeof(c->back[0]));
+    c->back[i][0] = first;
+    c->back[i][1] = count;
+    c->nback++;
+    for (i = 0; i + 1 < c->nback;) {
+        if (c->back[i][0] + c->back[i][1] == c->back[i + 1][0]) {
+            c->back[i][1] += c->back[i + 1][1];
+            c->nback--;
+            memmove(c->back + i + 1, c->back + i + 2, (c->nback - i - 1) * sizeof(c->back[0]));
+        } else {
+            i++;
+        }
+    }
 }
 
 static inline struct mpp_call_cfg rig_cfg(struct rig *r, struct rig_call *c, uint32_t parts,
@@ -108,7 +159,6 @@ static inline struct mpp_call_cfg rig_cfg(struct rig *r, struct rig_call *c, uin
                                  .pool_timeout = 10,
                                  .idempotent = 1,
                                  .pinned_endpoint = -1,
-                                 .next_part = rig_part,
                                  .user = c};
 }
 
@@ -173,6 +223,18 @@ static inline void rig_take(struct rig *r, const struct mpp_action *act)
     case MPP_PART_SPLIT:
         assert_int_equal(mpp_part_facts(act->part)->info.count, act->keep);
         r->splits++;
+        break;
+    case MPP_PART_BACK:
+        rig_back(mpp_call_user(act->call), (uint32_t)mpp_part_facts(act->part)->info.first,
+                 mpp_part_facts(act->part)->info.count);
+        r->backs++;
+        break;
+    case MPP_WANT_PART:
+        rig_part(act);
+        break;
+    case MPP_LIMIT:
+        r->limit = act->limit;
+        r->limits++;
         break;
     case MPP_CALL_DONE: {
         struct rig_call *c = mpp_call_user(act->call);

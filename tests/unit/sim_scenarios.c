@@ -106,6 +106,16 @@ static void draw(uint64_t seed, struct mp__sim *sim)
     sim->cancel_share = chance(&rng, 0.2) ? 0.3 : 0;
     sim->drain_losers = mp__random(&rng) & 1;
     sim->hasty = chance(&rng, 0.3) ? between(&rng, 0, 0.7) : 0;
+    sim->spread = chance(&rng, 0.5) ? between(&rng, 0, 0.9) : 0;
+    for (i = 0; i < sim->nservers && chance(&rng, 0.3); i++) {
+        static const int statuses[] = {400, 413, 422, 504, -1};
+
+        sim->servers[i].too_large = statuses[mp__random(&rng) % 5];
+        if (chance(&rng, 0.6))
+            sim->servers[i].most_rows = 1 + (uint32_t)(mp__random(&rng) % 40);
+        else
+            sim->servers[i].most_bytes = 100 + mp__random(&rng) % 4000;
+    }
 }
 
 static void ten_thousand_scenarios_keep_every_promise(void **state)

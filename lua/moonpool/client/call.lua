@@ -236,6 +236,7 @@ function M.spec(client, opts, limits, where, level)
   end
   return {
     where = where,
+    model = o.model or client.options.model, -- limits that are learnt are its own
     headers = headers,
     timeouts = timeouts_of(client, o, where, level),
     policy = policy_of(client, o, limits or {}, where, level),

@@ -277,6 +277,7 @@ void mp__read_spec(lua_State *L, int spec, int anchor, struct mp_request *q, str
 {
     q->method = mp__opt_string(L, spec, "method");
     q->path = mp__opt_string(L, spec, "path");
+    q->model = mp__opt_string(L, spec, "model");
     q->prefix = text_field(L, spec, "prefix");
     q->suffix = text_field(L, spec, "suffix");
     q->row_prefix = text_field(L, spec, "row_prefix");

@@ -287,6 +287,29 @@ static void push_pool_stats(lua_State *L, const struct mp_client_stats *s)
     lua_setfield(L, -2, "pool");
 }
 
+/* What servers take at most, learnt from their refusals. */
+static void push_limits(lua_State *L, mp_client *client)
+{
+    struct mp_size_limit limit = MP_INIT(struct mp_size_limit);
+    lua_newtable(L);
+    for (uint32_t i = 0; mp_client_limit(client, i, &limit); i++) {
+        lua_createtable(L, 0, 4);
+        lua_pushstring(L, limit.path);
+        lua_setfield(L, -2, "path");
+        if (limit.model[0] != '\0') {
+            lua_pushstring(L, limit.model);
+            lua_setfield(L, -2, "model");
+        }
+        if (limit.rows > 0)
+            put_count(L, "inputs", limit.rows);
+        else
+            put_count(L, "bytes", limit.bytes);
+        lua_pushboolean(L, limit.guessed);
+        lua_setfield(L, -2, "guessed");
+        lua_rawseti(L, -2, (lua_Integer)i + 1);
+    }
+}
+
 static int l_client_stats(lua_State *L)
 {
     struct mp__client_box *box = luaL_checkudata(L, 1, MP__CLIENT_TYPE);
@@ -318,6 +341,8 @@ static int l_client_stats(lua_State *L)
         lua_pushstring(L, s.hint);
         lua_setfield(L, -2, "hint");
     }
+    push_limits(L, box->client);
+    lua_setfield(L, -2, "limits");
     mp__push_hook_stats(L, box->counts);
     lua_setfield(L, -2, "hooks");
     push_engine_stats(L, box->rt->engine);
