@@ -6,7 +6,7 @@ _moonpool() {
     case $command in
     run) options='--help' ;;
     embed) options='--api-key-env --batch-size --dimensions --encoding-format --f16 --field --force --header --hedge --help --id-field --input --json --max-concurrent --model --no-dedupe --no-text --normalize --output --preset --provider --quiet --retries --retry-failed --rpm --shard-rows --strict --timeout --tpm --truncate-dim --url' ;;
-    search) options='--api-key-env --dimensions --header --help --json --model --preset --provider --retries --timeout --url' ;;
+    search) options='--any-space --api-key-env --dimensions --header --help --json --model --preset --provider --retries --timeout --url' ;;
     rerank) options='--api-key-env --batch-size --field --force --header --hedge --help --input --json --max-concurrent --model --output --preset --provider --query --quiet --raw-scores --retries --return-text --rpm --timeout --top-n --tpm --truncate --url' ;;
     classify) options='--api-key-env --batch-size --field --force --header --hedge --help --id-field --input --json --max-concurrent --model --output --preset --provider --quiet --raw-scores --retries --rpm --timeout --top --tpm --truncate --url' ;;
     post) options='--api-key-env --batch-format --force --header --hedge --help --input --json --max-concurrent --method --output --path --preset --provider --quiet --retries --rpm --timeout --tpm --url' ;;

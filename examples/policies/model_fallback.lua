@@ -7,10 +7,12 @@
 -- The first `tries` attempts of a request ask for `from`, later ones for `to`. When `failures` requests
 -- in a row have failed with `from`, it is left alone for `pause` seconds and everything goes to `to`.
 --
--- For answers that stand alone: chat, rerank, classify. Vectors of two models do not compare, so do
--- not use it for embeddings unless both are of one family with one space.
+-- For answers that stand alone: chat, rerank, classify. Vectors of two models do not compare: requests
+-- for embeddings keep their model unless both are known to share one space, or any_space = true.
 --
--- Options: from, to, tries = 2, failures = 5, pause = 30.
+-- Options: any_space; from, to, tries = 2, failures = 5, pause = 30.
+
+local provider = require "moonpool.provider"
 
 local fallback = {}
 fallback.__index = fallback
@@ -31,11 +33,14 @@ return function(o)
   local replacement = "%1" .. o.to:gsub("%%", "%%%%") .. '"'
   local s = { used = { [o.from] = 0, [o.to] = 0 }, row = 0, shut_until = -math.huge, fallen = {} }
 
+  local mixable = o.any_space or provider.same_space(o.from, o.to)
+
   local policy = {
     name = "model_fallback",
     before_request = function(view)
       local id = view.id
       s.fallen[id] = nil
+      if not mixable and view.path:find "embed" then return end
       if view.attempts <= tries and view.now >= s.shut_until then return end
       local body, n = (view.body or ""):gsub(pattern, replacement, 1)
       if n == 0 then return end

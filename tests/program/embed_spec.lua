@@ -353,6 +353,19 @@ describe("moonpool search", function()
     assert.is_true(hit.score > 0.3)
   end)
 
+  it("refuses a model of another space unless told otherwise", function()
+    local path = write("in.txt", "compress files\ncats\n")
+    local _, err, rc = embed("--model voyage-4-large -i " .. path)
+    assert.equal(0, rc, err)
+    _, err, rc = search "cats --model voyage-3.5"
+    assert.equal(1, rc)
+    assert.matches("'voyage%-3%.5' and 'voyage%-4%-large' are not known to share a vector space", err)
+    _, err, rc = search "cats --model voyage-4-lite"
+    assert.equal(0, rc, err)
+    _, err, rc = search "cats --model voyage-3.5 --any-space"
+    assert.equal(0, rc, err)
+  end)
+
   it("says why it cannot", function()
     local _, err, rc = sh("%s search %s/nowhere q", binary, dir)
     assert.equal(1, rc)

@@ -1,6 +1,7 @@
 -- moonpool.cli.search: the rows of a vector directory nearest to a query.
 local core = require "moonpool.core"
 local endpoint = require "moonpool.cli.endpoint"
+local families = require "moonpool.provider.families"
 local json = require "moonpool.json"
 local parser = require "moonpool.cli.parser"
 local progress = require "moonpool.progress"
@@ -24,6 +25,7 @@ function search.configure(p)
   p:option("-k", "Rows to show (default 10)."):argname "N":convert(parser.count)
   endpoint.configure(p)
   p:option("--dimensions", "Dimensions to ask the model for."):argname "N":convert(parser.count)
+  p:flag("--any-space", "Search with a model of another vector space than the job's all the same.")
   p:flag("--json", "Print the rows as JSON lines.")
 end
 
@@ -43,6 +45,17 @@ local function open(args)
     io.stderr:write("moonpool search: the embed job did not finish; searching what there is\n")
   end
   return dir
+end
+
+-- Vectors of two models that share no space have cosines that say nothing.
+local function check_space(args, index)
+  if not args.model or not index.model or args.any_space then
+    return
+  end
+  local same, why = families.same_space(args.model, index.model)
+  if not same then
+    fail(("%s, and the directory's rows are of the latter; --any-space searches all the same"):format(why))
+  end
 end
 
 local function embed_query(client, args, index)
@@ -99,6 +112,7 @@ end
 --- args as parsed; client may be given (tests).
 function search.run(args, client)
   local dir = open(args)
+  check_space(args, dir.index)
   for _, name in ipairs { "url", "model", "provider", "dimensions" } do
     args[name] = args[name] or dir.index[name]
   end

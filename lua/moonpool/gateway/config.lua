@@ -1,5 +1,6 @@
 -- moonpool.gateway.config: the table that a configuration returns, checked, as the
 -- routes that requests take.
+local families = require "moonpool.provider.families"
 local options = require "moonpool.options"
 local R = options.rule
 
@@ -100,7 +101,7 @@ local function check_space(name, route)
   local first = route.steps[1]
   for i = 2, #route.steps do
     local step = route.steps[i]
-    local same_model = (step.model or name) == (first.model or name)
+    local same_model = families.same_space(step.model or name, first.model or name)
     local same_space = step.space ~= nil and step.space == first.space
     if not same_model and not same_space then
       fail(("models[%q].chain[%d]"):format(name, i),

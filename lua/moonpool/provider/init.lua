@@ -119,4 +119,9 @@ function M.verify_webhook(...)
   return require("moonpool.provider.webhook").verify(...)
 end
 
+--- Whether vectors of two models may be compared: true; or false and why not.
+function M.same_space(a, b)
+  return require("moonpool.provider.families").same_space(a, b)
+end
+
 return M
