@@ -127,6 +127,11 @@ function Earlier:dim()
   return self.list[1].index.dim
 end
 
+--- The dimension in which they came.
+function Earlier:came_as()
+  return self.list[1].index.came_as
+end
+
 local OK, FAILED, LOCAL = 1, 2, 3
 
 --- What to do with an item: "keep" (the same line at the same place), "copy" and where from, or nil:

@@ -63,8 +63,12 @@ end
 
 -- ---- the ways -----------------------------------------------------------------------------------
 
-local function writer(dir, target, lock, o, shard_rows)
+local function writer(dir, target, lock, o, shard_rows, old)
   local options = {}
+  if old then
+    options.dim = old:dim()
+    options.came_as = old:came_as() or not o.truncate_dim and options.dim or nil
+  end
   for name, value in pairs(o) do
     options[name] = value
   end
@@ -110,11 +114,7 @@ local function changed(dir, lock, index, o)
   local dirs = layout.aside(dir)
   table.insert(dirs, 1, dir)
   local old = earlier.open(dirs, { f16 = o.f16, shard_rows = shard_rows, retry_failed = o.retry_failed })
-  local out = writer(dir, dir .. "/.next", lock, o, shard_rows)
-  if old and not out.dim then
-    out.dim = old:dim()
-    out.came_as = index.came_as or not o.truncate_dim and out.dim or nil
-  end
+  local out = writer(dir, dir .. "/.next", lock, o, shard_rows, old)
   return { writer = out, earlier = old, resumed = resume, old_index = index }
 end
 

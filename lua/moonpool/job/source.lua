@@ -17,12 +17,13 @@ local function invalid(message, ...)
   return core.error("invalid", message:format(...))
 end
 
+local text_fault = core.text_fault
+
 -- What is wrong with a text, whatever it came in.
 local function unfit(text, what)
-  if not text:find "%S" then
-    return invalid("%s is blank", what)
-  elseif text:find("\0", 1, true) then
-    return invalid("%s holds a NUL byte", what)
+  local fault = text_fault(text)
+  if fault then
+    return invalid(fault == "blank" and "%s is blank" or "%s holds a NUL byte", what)
   end
 end
 

@@ -74,7 +74,7 @@ end
 
 local function write_index(self, complete, now)
   layout.write_index(self.target, self:index(complete), now)
-  self.index_at = core.now()
+  self.index_at, self.told_dim = core.now(), self.dim
   for _, number in ipairs(self.to_clean) do
     local base = self.work .. "/" .. layout.part_name(number)
     os.remove(base .. ".npy")
@@ -376,6 +376,9 @@ local function publish_whole(self, now)
 end
 
 local function tend_once(self, now)
+  if self.dim ~= self.told_dim then
+    write_index(self, false, now) -- without it the logs of a killed job could not be read
+  end
   if self.dirty then
     commit(self, now)
   end
@@ -580,7 +583,7 @@ local function take_up(self)
   if not index then
     return
   end
-  if (index.dim or 0) > 0 then
+  if (index.dim or 0) > 0 and not self.dim then
     self.dim = index.dim
     self.came_as = index.came_as or not self.truncate_dim and index.dim or nil
   end
@@ -613,7 +616,7 @@ function store.begin(dir, target, lock, opts)
     dir = dir, target = target, work = target .. "/.job", records = target .. "/.job/rows", lock = lock,
     shard_rows = opts.shard_rows or SHARD_ROWS, keep_text = opts.text ~= false, f16 = opts.f16,
     normalize = opts.normalize, truncate_dim = opts.truncate_dim, about = opts.about or {},
-    identity = opts.identity, source = opts.source, published = {}, open = {}, n_open = 0, to_clean = {},
+    identity = opts.identity, source = opts.source, dim = opts.dim, came_as = opts.came_as, published = {}, open = {}, n_open = 0, to_clean = {},
     whole = 0, rows = 0, failed = 0, rows_linked = 0, index_at = core.now(), ledger = core.job_ledger(),
     work_there = core.waitlist(), room = core.waitlist(),
   }, Writer)

@@ -370,9 +370,14 @@ void mp__open_job_files(lua_State *L)
     static const luaL_Reg raw_methods[] = {
         {"read", l_raw_read}, {"sum", l_raw_sum}, {"close", l_raw_close}, {NULL, NULL}};
     static const luaL_Reg lock_methods[] = {{"close", l_unlock}, {NULL, NULL}};
-    static const luaL_Reg functions[] = {
-        {"replace_file", l_replace}, {"sum_file", l_sum}, {"sum", l_sum_text}, {"job_raw", l_raw},
-        {"lock_file", l_lock},       {"link", l_link},    {NULL, NULL}};
+    static const luaL_Reg functions[] = {{"replace_file", l_replace},
+                                         {"sum_file", l_sum},
+                                         {"sum", l_sum_text},
+                                         {"job_raw", l_raw},
+                                         {"lock_file", l_lock},
+                                         {"link", l_link},
+                                         {"text_fault", mp__l_text_fault},
+                                         {NULL, NULL}};
 
     make_class(L, raw_type, raw_methods, l_raw_close);
     make_class(L, lock_type, lock_methods, l_unlock);

@@ -3,12 +3,13 @@
  * and taken up again writes the bytes that an undisturbed one writes.
  */
 #include "binding/job/job.h"
-#include "binding/value/json.h"
-#include "codec/json_write.h"
-#include "codec/utf8.h"
 
 #include <stdio.h>
 #include <string.h>
+
+#include "binding/value/json.h"
+#include "codec/json_write.h"
+#include "codec/utf8.h"
 
 static const char broken[] = "\xEF\xBF\xBD"; /* U+FFFD */
 
@@ -17,19 +18,46 @@ static int put(struct mp__buf *b, const char *s, size_t n)
     return mp__buf_add(b, s, n);
 }
 
-/* ---- records ---- */
+/* ---- reading ---- */
 
-static const char *field(lua_State *L, int item, const char *name, size_t *n)
+static int is(const char *name, size_t n, const char *what)
 {
-    const char *s = NULL;
-
-    *n = 0;
-    lua_getfield(L, item, name);
-    if (lua_type(L, -1) == LUA_TSTRING)
-        s = lua_tolstring(L, -1, n);
-    lua_pop(L, 1); /* the item still holds it */
-    return s;
+    return strlen(what) == n && memcmp(name, what, n) == 0;
 }
+
+static void take(lua_State *L, struct mp__item *item, const char *name, size_t n)
+{
+    struct mp__span *span = is(name, n, "text")   ? &item->text
+                            : is(name, n, "key")  ? &item->key
+                            : is(name, n, "json") ? &item->json
+                                                  : NULL;
+
+    if (span != NULL && lua_type(L, -1) == LUA_TSTRING)
+        span->p = lua_tolstring(L, -1, &span->n);
+    else if (is(name, n, "id") || is(name, n, "parent") || is(name, n, "piece"))
+        item->labels = 1;
+    else if (is(name, n, "problem"))
+        item->problem = lua_toboolean(L, -1);
+}
+
+void mp__item_read(lua_State *L, int idx, struct mp__item *item)
+{
+    size_t n;
+
+    memset(item, 0, sizeof(*item));
+    idx = lua_absindex(L, idx);
+    lua_pushnil(L);
+    while (lua_next(L, idx)) {
+        if (lua_type(L, -2) == LUA_TSTRING) {
+            const char *name = lua_tolstring(L, -2, &n);
+
+            take(L, item, name, n);
+        }
+        lua_pop(L, 1); /* the item still holds it */
+    }
+}
+
+/* ---- records ---- */
 
 static uint64_t number_hash(lua_State *L, uint64_t before)
 {
@@ -46,12 +74,12 @@ static uint64_t number_hash(lua_State *L, uint64_t before)
     return mp__job_hash64(&v, sizeof(v));
 }
 
-static uint64_t mix(lua_State *L, int item, const char *name, uint64_t before)
+static uint64_t mix(lua_State *L, int idx, const char *name, uint64_t before)
 {
     size_t n;
     const char *s;
 
-    if (lua_getfield(L, item, name) == LUA_TNIL) {
+    if (lua_getfield(L, idx, name) == LUA_TNIL) {
         lua_pop(L, 1);
         return before;
     }
@@ -65,17 +93,17 @@ static uint64_t mix(lua_State *L, int item, const char *name, uint64_t before)
     return before;
 }
 
-void mp__item_row(lua_State *L, int item, struct mp__row *row)
+void mp__item_row(lua_State *L, int idx, const struct mp__item *item, struct mp__row *row)
 {
-    size_t n;
-    const char *s = field(L, item, "key", &n);
+    const struct mp__span *span = item->key.p != NULL ? &item->key : &item->text;
 
-    if (s == NULL)
-        s = field(L, item, "text", &n);
-    mp__job_key(s != NULL ? s : "", n, row->key);
-    row->tag = mix(L, item, "id", 0);
-    row->tag = mix(L, item, "parent", row->tag);
-    row->tag = mix(L, item, "piece", row->tag);
+    mp__job_key(span->p != NULL ? span->p : "", span->n, row->key);
+    row->tag = 0;
+    if (!item->labels)
+        return;
+    row->tag = mix(L, idx, "id", 0);
+    row->tag = mix(L, idx, "parent", row->tag);
+    row->tag = mix(L, idx, "piece", row->tag);
 }
 
 /* ---- lines ---- */
@@ -98,7 +126,7 @@ static int add_cleaned(struct mp__buf *b, const char *s, size_t n)
         i += step ? step : 1;
     }
     rc = rc ? rc : put(&clean, s + from, n - from);
-    rc = rc ? rc : mp__json_string(b, clean.p != NULL ? clean.p : "", clean.n, &bad);
+    rc = rc ? rc : mp__json_string(b, clean.p ? clean.p : "", clean.n, &bad);
     mp__buf_free(&clean);
     return rc;
 }
@@ -158,19 +186,36 @@ static int add_error(lua_State *L, int error, struct mp__buf *b)
                         "{\"kind\":\"invalid\",\"message\":\"an error that has no form in JSON\"}");
 }
 
-int mp__item_line(lua_State *L, int item, lua_Integer row, int error, int with_text,
-                  struct mp__buf *b)
+static int add_labels(lua_State *L, int idx, struct mp__buf *b)
 {
-    size_t n;
-    const char *json = error ? NULL : field(L, item, "json", &n);
+    return add_field(L, idx, "id", b) || add_field(L, idx, "parent", b) ||
+           add_field(L, idx, "piece", b);
+}
+
+int mp__item_line(lua_State *L, int idx, const struct mp__item *item, lua_Integer row, int error,
+                  int with_text, struct mp__buf *b)
+{
     int rc;
 
-    if (json != NULL)
-        return put(b, json, n) || mp__buf_addc(b, '\n') ? MP__ENOMEM : 0;
-    rc = mp__buf_adds(b, "{\"error\":") || add_error(L, error, b) || add_field(L, item, "id", b) ||
-         add_field(L, item, "parent", b) || add_field(L, item, "piece", b) ||
-         add_integer(b, ",\"row\":", row);
-    if (!rc && with_text)
-        rc = add_field(L, item, "text", b);
+    if (item->json.p != NULL && error == 0)
+        return put(b, item->json.p, item->json.n) || mp__buf_addc(b, '\n') ? MP__ENOMEM : 0;
+    rc = mp__buf_adds(b, "{\"error\":") || add_error(L, error, b) ||
+         (item->labels && add_labels(L, idx, b)) || add_integer(b, ",\"row\":", row);
+    if (!rc && with_text && item->text.p != NULL)
+        rc = mp__buf_adds(b, ",\"text\":") || add_string(b, item->text.p, item->text.n);
     return rc || mp__buf_adds(b, "}\n") ? MP__ENOMEM : 0;
+}
+
+/* text_fault(text) -> nil, "blank" or "nul": why a text cannot be asked. */
+int mp__l_text_fault(lua_State *L)
+{
+    size_t n, i = 0;
+    const char *s = luaL_checklstring(L, 1, &n);
+
+    while (i < n && (s[i] == ' ' || (s[i] >= '\t' && s[i] <= '\r')))
+        i++;
+    if (i < n && memchr(s, '\0', n) == NULL)
+        return 0;
+    lua_pushstring(L, i == n ? "blank" : "nul");
+    return 1;
 }

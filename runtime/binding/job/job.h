@@ -31,11 +31,25 @@ int mp__pool_run(lua_State *L, struct mp__pool_op *op, int (*work)(struct mp__po
 
 /* ---- items ---- */
 
-void mp__item_row(lua_State *L, int item, struct mp__row *row); /* state byte zero */
+struct mp__span {
+    const char *p; /* NULL: not there */
+    size_t n;
+};
+
+struct mp__item {
+    struct mp__span text, key, json;
+    int labels; /* has an id, a parent or a piece */
+    int problem;
+};
+
+void mp__item_read(lua_State *L, int idx, struct mp__item *item); /* spans are the table's */
+void mp__item_row(lua_State *L, int idx, const struct mp__item *item, struct mp__row *row);
 
 /* The line of an item with its newline; error: index of an error table, 0 for none. 0 or MP__ENOMEM. */
-int mp__item_line(lua_State *L, int item, lua_Integer row, int error, int with_text,
-                  struct mp__buf *out);
+int mp__item_line(lua_State *L, int idx, const struct mp__item *item, lua_Integer row, int error,
+                  int with_text, struct mp__buf *out);
+
+int mp__l_text_fault(lua_State *L);
 
 /* ---- the ledger ---- */
 

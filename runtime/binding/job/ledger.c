@@ -49,6 +49,7 @@ static int l_seen(lua_State *L)
     struct mp__ledger *l = check(L, 1);
     lua_Integer row = luaL_checkinteger(L, 3);
     struct mp__row r;
+    struct mp__item item;
     struct slot *set;
     uint64_t text;
 
@@ -57,7 +58,8 @@ static int l_seen(lua_State *L)
         l->slots = calloc((size_t)WAYS << BITS, sizeof(*l->slots));
     if (l->slots == NULL)
         return luaL_error(L, "out of memory for the texts of a job");
-    mp__item_row(L, 2, &r);
+    mp__item_read(L, 2, &item);
+    mp__item_row(L, 2, &item, &r);
     set = set_of(l, &r, &text);
     for (int i = 0; i < WAYS; i++) {
         if (set[i].row && set[i].text == text) {
@@ -76,13 +78,15 @@ static int l_forget(lua_State *L)
 {
     struct mp__ledger *l = check(L, 1);
     struct mp__row r;
+    struct mp__item item;
     struct slot *set;
     uint64_t text;
 
     luaL_checktype(L, 2, LUA_TTABLE);
     if (l->slots == NULL)
         return 0;
-    mp__item_row(L, 2, &r);
+    mp__item_read(L, 2, &item);
+    mp__item_row(L, 2, &item, &r);
     set = set_of(l, &r, &text);
     for (int i = 0; i < WAYS; i++)
         if (set[i].row && set[i].text == text)

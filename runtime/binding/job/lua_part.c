@@ -183,6 +183,7 @@ static const void *vectors_of(lua_State *L, struct box *b, mp_matrix *m, size_t 
 static void describe(lua_State *L, struct box *b, lua_Integer i, uint32_t n, uint32_t at)
 {
     int errors = lua_istable(L, 8);
+    struct mp__item fields;
 
     b->records = grown(L, b->records, &b->cap_records, n * sizeof(*b->records));
     b->lines.n = 0;
@@ -194,15 +195,15 @@ static void describe(lua_State *L, struct box *b, lua_Integer i, uint32_t n, uin
         lua_geti(L, 2, i + k);
         item = lua_gettop(L);
         luaL_checktype(L, item, LUA_TTABLE);
-        mp__item_row(L, item, &b->records[k]);
-        lua_getfield(L, item, "problem");
-        b->records[k].key[15] = !failed                ? MP__ROW_OK
-                                : lua_toboolean(L, -1) ? MP__ROW_LOCAL
-                                                       : MP__ROW_FAILED;
-        if (mp__item_line(L, item, (lua_Integer)b->part.first + at + k, failed ? item - 1 : 0,
-                          b->with_text, &b->lines) != 0)
+        mp__item_read(L, item, &fields);
+        mp__item_row(L, item, &fields, &b->records[k]);
+        b->records[k].key[15] = !failed          ? MP__ROW_OK
+                                : fields.problem ? MP__ROW_LOCAL
+                                                 : MP__ROW_FAILED;
+        if (mp__item_line(L, item, &fields, (lua_Integer)b->part.first + at + k,
+                          failed ? item - 1 : 0, b->with_text, &b->lines) != 0)
             luaL_error(L, "out of memory for the lines of a batch");
-        lua_pop(L, 3);
+        lua_pop(L, 2);
     }
 }
 

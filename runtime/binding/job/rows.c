@@ -70,6 +70,7 @@ static int l_match(lua_State *L)
     lua_Integer row = luaL_checkinteger(L, 2);
     const struct mp__row *old;
     struct mp__row item;
+    struct mp__item fields;
 
     luaL_checktype(L, 3, LUA_TTABLE);
     old = row < 0 ? NULL : row_at(r, (uint64_t)row);
@@ -78,7 +79,8 @@ static int l_match(lua_State *L)
         lua_pushinteger(L, 0);
         return 2;
     }
-    mp__item_row(L, 3, &item);
+    mp__item_read(L, 3, &fields);
+    mp__item_row(L, 3, &fields, &item);
     lua_pushinteger(L, !same_key(old, &item) ? 0 : old->tag == item.tag ? 1 : 2);
     lua_pushinteger(L, old->key[15]);
     return 2;
@@ -173,6 +175,7 @@ static int l_find(lua_State *L)
 {
     struct rows *r = check(L);
     struct mp__row item;
+    struct mp__item fields;
     int64_t number;
 
     luaL_checktype(L, 2, LUA_TTABLE);
@@ -180,7 +183,8 @@ static int l_find(lua_State *L)
         return luaL_error(L, "too many rows to be found by their content");
     if (r->table == NULL && make_table(r) != 0)
         return luaL_error(L, "cannot read the records of the rows: %s", strerror(errno));
-    mp__item_row(L, 2, &item);
+    mp__item_read(L, 2, &fields);
+    mp__item_row(L, 2, &fields, &item);
     number = find(r, &item);
     if (number < 0)
         return 0;
