@@ -6,6 +6,9 @@ _moonpool() {
     case $command in
     run) options='--help' ;;
     embed) options='--api-key-env --batch-size --dimensions --encoding-format --f16 --field --force --header --hedge --help --id-field --input --json --max-concurrent --model --no-dedupe --no-text --normalize --output --preset --provider --quiet --retries --retry-failed --rpm --shard-rows --strict --timeout --tpm --truncate-dim --url' ;;
+    status) options='--help --json' ;;
+    check) options='--help --json' ;;
+    convert) options='--f16 --force --help --int8 --quiet' ;;
     search) options='--any-space --api-key-env --dimensions --header --help --json --model --preset --provider --retries --timeout --url' ;;
     rerank) options='--api-key-env --batch-size --field --force --header --hedge --help --input --json --max-concurrent --model --output --preset --provider --query --quiet --raw-scores --retries --return-text --rpm --timeout --top-n --tpm --truncate --url' ;;
     classify) options='--api-key-env --batch-size --field --force --header --hedge --help --id-field --input --json --max-concurrent --model --output --preset --provider --quiet --raw-scores --retries --rpm --timeout --top --tpm --truncate --url' ;;
@@ -55,9 +58,9 @@ _moonpool() {
     'simulate --svg') kind=files ;;
     esac
     if ((COMP_CWORD == 1)); then
-        words='run embed search rerank classify post serve gateway mock simulate help --help --version'
+        words='run embed status check convert search rerank classify post serve gateway mock simulate help --help --version'
     elif [[ $command == help ]]; then
-        words='run embed search rerank classify post serve gateway mock simulate licenses completion'
+        words='run embed status check convert search rerank classify post serve gateway mock simulate licenses completion'
     elif [[ -z $words && $cur == -* ]]; then
         words=$options
     fi

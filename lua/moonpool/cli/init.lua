@@ -12,7 +12,7 @@ local cli = {}
 
 --- In the order of the help. One whose module is not part of the build is left out.
 cli.names = {
-  "run", "repl", "embed", "search", "rerank", "classify", "post", "serve", "gateway", "mock",
+  "run", "repl", "embed", "status", "check", "convert", "search", "rerank", "classify", "post", "serve", "gateway", "mock",
   "simulate",
 }
 

@@ -24,6 +24,7 @@ struct task {
     size_t n;
     uint64_t limit, bytes;
     char hex[33];
+    int narrow;
 };
 
 static const char task_type[] = "moonpool.job_task";
@@ -154,7 +155,7 @@ static int sum_work(struct mp__pool_op *op)
 {
     struct task *t = task_of(op);
     int fd = open(t->path, O_RDONLY | O_CLOEXEC), rc = -1, e;
-    struct mp__job_sum *sum = mp__job_sum_new(1);
+    struct mp__job_sum *sum = mp__job_sum_new(!t->narrow);
     char *chunk = malloc(CHUNK);
 
     if (fd >= 0 && sum != NULL && chunk != NULL)
@@ -182,16 +183,19 @@ static int sum_k(lua_State *L, int status, lua_KContext ctx)
     return 2;
 }
 
-/* sum_file(path [, bytes]) -> 32 hexadecimal digits of its first bytes and how many they were; waits. */
+/* sum_file(path [, bytes [, narrow]]) -> 32 hexadecimal digits (16 if narrow) of its first bytes and how
+ * many they were; waits. */
 static int l_sum(lua_State *L)
 {
     const char *path = luaL_checkstring(L, 1);
     lua_Integer limit = luaL_optinteger(L, 2, INT64_MAX);
+    int narrow = lua_toboolean(L, 3);
     struct task *t;
 
     luaL_argcheck(L, limit >= 0, 2, "cannot be negative");
     t = new_task(L, path);
     t->limit = (uint64_t)limit;
+    t->narrow = narrow;
     lua_replace(L, 1);
     lua_settop(L, 1);
     return mp__pool_run(L, &t->op, sum_work, 0, sum_k);
@@ -315,6 +319,24 @@ static int l_unlock(lua_State *L)
     return 0;
 }
 
+/* Whether somebody has it, who is left alone. */
+static int probe(lua_State *L, const char *path)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC), locked;
+
+    locked = fd >= 0 && flock(fd, LOCK_SH | LOCK_NB) != 0 && errno == EWOULDBLOCK;
+    if (fd >= 0)
+        close(fd);
+    lua_pushboolean(L, locked);
+    return 1;
+}
+
+/* is_locked(path) -> boolean */
+static int l_is_locked(lua_State *L)
+{
+    return probe(L, luaL_checkstring(L, 1));
+}
+
 /* lock_file(path) -> lock; or nil, the process that has it, "locked"; or nil and the reason. */
 static int l_lock(lua_State *L)
 {
@@ -376,6 +398,7 @@ void mp__open_job_files(lua_State *L)
                                          {"job_raw", l_raw},
                                          {"lock_file", l_lock},
                                          {"link", l_link},
+                                         {"is_locked", l_is_locked},
                                          {"text_fault", mp__l_text_fault},
                                          {NULL, NULL}};
 
@@ -390,4 +413,5 @@ void mp__open_job(lua_State *L)
     mp__open_job_part(L);
     mp__open_job_ledger(L);
     mp__open_job_files(L);
+    mp__open_job_quantize(L);
 }

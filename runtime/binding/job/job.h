@@ -63,5 +63,6 @@ void mp__open_job_rows(lua_State *L);
 void mp__open_job_part(lua_State *L);
 void mp__open_job_ledger(lua_State *L);
 void mp__open_job_files(lua_State *L);
+void mp__open_job_quantize(lua_State *L);
 
 #endif
