@@ -11,8 +11,8 @@ EXTRA   ?=
 
 VERSION := $(shell sed -n 's/^\#define MP_VERSION_STRING "\(.*\)"/\1/p' runtime/include/moonpool.h)
 
-# Only the binding: the engine and its libraries need no libcrypto of their own.
-CRYPTO_LIBS  := $(shell $(PKG_CONFIG) --libs libcrypto 2>/dev/null)
+# Only the binding: the engine and its libraries need no libcrypto of their own, nor packed files.
+CRYPTO_LIBS  := $(shell $(PKG_CONFIG) --libs libcrypto zlib libzstd 2>/dev/null)
 LUA_CFLAGS   := $(shell $(PKG_CONFIG) --cflags lua5.4 2>/dev/null)
 DEPS_CFLAGS  := $(shell $(PKG_CONFIG) --cflags libcurl libuv libcjson 2>/dev/null)
 DEPS_LIBS    := $(shell $(PKG_CONFIG) --libs libcurl libuv libcjson 2>/dev/null) -lpthread -lm
@@ -67,7 +67,7 @@ $(BUILD)/obj/host/%.o: CFLAGS_EXTRA := $(LUA_CFLAGS) $(LLHTTP_CFLAGS)
 $(BUILD)/obj/http/%.o: CFLAGS_EXTRA := $(LLHTTP_CFLAGS)
 
 libraries:
-	@test -e "$(LUA_STATIC)" && $(PKG_CONFIG) --exists libcurl libuv libcjson libcrypto || \
+	@test -e "$(LUA_STATIC)" && $(PKG_CONFIG) --exists libcurl libuv libcjson libcrypto zlib libzstd || \
 		{ echo "make: libraries are missing; ./scripts/setup installs them" >&2; exit 1; }
 
 $(BUILD)/obj/%.o: runtime/%.c | libraries

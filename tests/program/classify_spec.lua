@@ -308,7 +308,7 @@ describe("options for the endpoint", function()
       end)
       local line = command == "rerank" and '{"query":"q","texts":["a","b","c","d","e"]}\n'
         or '{"inputs":["a"]}\n'
-      local where = command == "embed" and ("-i - -o %s/bound"):format(program.dir) or ""
+      local where = command == "embed" and ("-i - -o %s/bound --no-dedupe"):format(program.dir) or ""
       local _, _, rc = program.run(("%s --url %s --provider tei --max-concurrent 3 %s %s"):format(command,
         server.url, command:find "post" and "" or "--batch-size 2", where), line:rep(40))
       assert.equal(3, rc)

@@ -1,5 +1,6 @@
 -- moonpool.job.files: which files an input names, what form they have, and readers of their records.
 local core = require "moonpool.core"
+local csv = require "moonpool.job.csv"
 
 local files = {}
 
@@ -104,16 +105,19 @@ function files.form(name)
   return suffixes[plain:match "%.([^%./]+)$" or ""]
 end
 
-local readers = {}
+local separators = { csv = ",", tsv = "\t" }
 
 --- A reader of a file in that form; nil and the reason.
 function files.open(path, form)
-  local reader, err = core.open_lines(path)
+  local reader, err = core.open_lines(path, nil, true)
   if not reader then
     return nil, err
   end
-  local wrap = readers[form]
-  return wrap and wrap(reader) or reader
+  if not separators[form] then
+    return reader
+  end
+  local records, why = csv.reader(reader, separators[form])
+  return records, why and ("%s: %s"):format(path, why)
 end
 
 --- The function that reads a record.
@@ -121,5 +125,4 @@ function files.read_of(reader, form)
   return form == "jsonl" and reader.json or reader.read
 end
 
-files.readers = readers
 return files

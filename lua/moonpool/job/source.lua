@@ -190,18 +190,24 @@ function Source:identity(bytes)
     end
     sums[i], total = sum, total + n
   end
-  return { sum = #sums == 1 and sums[1] or core.sum(table.concat(sums)), bytes = total, files = #sums }
+  local sum = #sums == 1 and sums[1] or core.sum(table.concat(sums))
+  self.sum = self.sum or sum
+  return { sum = sum, bytes = total, files = #sums }
 end
 
 --- Whether the files are not as they were when it was opened.
 function Source:changed()
-  return self.bytes ~= nil and self.stamp ~= files.stamp(self.list)
+  if self.bytes == nil or self.stamp == files.stamp(self.list) then
+    return false
+  end
+  return self.sum == nil or self:identity().sum ~= self.sum -- only touched, perhaps
 end
 
 -- ---- iterators ----------------------------------------------------------------------------------
 
 local Iterator = setmetatable({}, { __index = Source })
 Iterator.__index = Iterator
+Iterator.__close = function() end
 
 local function item_of(self, value)
   if type(value) == "string" then

@@ -5,6 +5,7 @@
  * A regular file is read at once, without the loop: the page cache answers in microseconds. Of
  * pipes and terminals is read only what is there; for more the task waits.
  */
+#include "binding/files/decode.h"
 #include "binding/files/files.h"
 
 #include "binding/binding.h"
@@ -37,6 +38,9 @@ struct reader {
     lua_Integer offset; /* bytes of all lines handed out */
     lua_Integer size;   /* of a regular file, else -1 */
     struct mp__fd_slot slot;
+    int joined; /* files put behind one another: each may begin with a mark */
+    struct mp__decode *decode;
+    const char *why; /* what is wrong with the file, where errno does not say */
 };
 
 enum got { GOT_LINE, GOT_MORE, GOT_END, GOT_LONG, GOT_ERROR, GOT_NOTHING_YET };
@@ -79,7 +83,7 @@ static int make_room(struct reader *r)
 
 static enum got fill(struct reader *r)
 {
-    ssize_t n;
+    long n;
 
     if (r->skipping)
         r->start = r->scanned = r->end = 0;
@@ -87,12 +91,8 @@ static enum got fill(struct reader *r)
         errno = ENOMEM;
         return GOT_ERROR;
     }
-    if (r->stream && !mp__fd_ready(r->fd, MP__FD_READ))
-        return GOT_NOTHING_YET;
-    do
-        n = read(r->fd, r->buf + r->end, r->cap - r->end);
-    while (n < 0 && errno == EINTR);
-    if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
+    n = mp__decode_read(r->decode, r->fd, r->stream, r->buf + r->end, r->cap - r->end, &r->why);
+    if (n == -1 && (errno == EAGAIN || errno == EWOULDBLOCK))
         return GOT_NOTHING_YET;
     if (n < 0)
         return GOT_ERROR;
@@ -120,6 +120,11 @@ static enum got hand_out(struct reader *r, size_t to, size_t next, const char **
     *n = to - r->start;
     if (*n > 0 && next > to && (*p)[*n - 1] == '\r')
         --*n;
+    if (r->joined && *n >= 3 &&
+        memcmp(*p, "\xEF\xBB\xBF", 3) == 0) { /* files put behind one another */
+        *p += 3;
+        *n -= 3;
+    }
     r->offset += (lua_Integer)(next - r->start);
     r->start = r->scanned = next;
     r->skipping = 0;
@@ -199,7 +204,7 @@ static int push_failure(lua_State *L, struct reader *r)
     r->skipping = 0;
     lua_getiuservalue(L, 1, 1);
     lua_pushnil(L);
-    lua_pushfstring(L, "%s: %s", lua_tostring(L, -2), strerror(e));
+    lua_pushfstring(L, "%s: %s", lua_tostring(L, -2), r->why != NULL ? r->why : strerror(e));
     lua_pushstring(L, "io");
     return 3;
 }
@@ -269,7 +274,35 @@ static int l_line(lua_State *L)
 
 static int l_offset(lua_State *L)
 {
-    lua_pushinteger(L, ((struct reader *)luaL_checkudata(L, 1, reader_type))->offset);
+    struct reader *r = luaL_checkudata(L, 1, reader_type);
+    int plain = r->decode == NULL || mp__decode_plain(r->decode);
+
+    lua_pushinteger(L, plain ? r->offset : (lua_Integer)mp__decode_taken(r->decode));
+    return 1;
+}
+
+/* r:skip(n) -> how many lines were passed over, less than n at the end and where one cannot be read;
+ * nil for what may have to be waited for. */
+static int l_skip(lua_State *L)
+{
+    struct reader *r = check_reader(L);
+    lua_Integer n = luaL_checkinteger(L, 2), done = 0;
+    const char *p;
+    size_t length;
+
+    if (r->stream)
+        return 0;
+    while (done < n) {
+        enum got got = take_line(r, &p, &length);
+
+        if (got == GOT_MORE)
+            got = fill(r);
+        if (got == GOT_LINE || got == GOT_LONG)
+            done++;
+        else if (got != GOT_MORE)
+            break;
+    }
+    lua_pushinteger(L, done);
     return 1;
 }
 
@@ -293,6 +326,8 @@ static int l_close(lua_State *L)
         close(r->fd);
     r->fd = -1;
     free(r->buf);
+    mp__decode_free(r->decode);
+    r->decode = NULL;
     r->buf = NULL;
     r->cap = r->start = r->scanned = r->end = 0;
     return 0;
@@ -344,19 +379,22 @@ static void look_at(struct reader *r)
     }
 }
 
-/* open_lines(path or handle or "-" [, max_line]) -> reader, or nil and the reason. */
+/* open_lines(path or handle or "-" [, max_line [, joined]]) -> reader, or nil and the reason. */
 static int l_open_lines(lua_State *L)
 {
     lua_Integer max_line = luaL_optinteger(L, 2, MAX_LINE_DEFAULT);
     int is_path = lua_type(L, 1) == LUA_TSTRING;
     const char *path = is_path ? lua_tostring(L, 1) : "input";
+    int joined;
     struct reader *r;
 
     luaL_argcheck(L, max_line >= 1, 2, "a line has at least one byte");
     if (!is_path)
         luaL_checkudata(L, 1, LUA_FILEHANDLE);
+    joined = lua_toboolean(L, 3);
     lua_settop(L, 1);
     r = push_reader(L, max_line);
+    r->joined = joined;
     lua_pushstring(L, is_path && strcmp(path, "-") == 0 ? "standard input" : path);
     lua_setiuservalue(L, 2, 1);
     lua_pushvalue(L, 1); /* a handle must outlive its reader */
@@ -367,6 +405,9 @@ static int l_open_lines(lua_State *L)
         r->fd = STDIN_FILENO;
     else if (open_path(r, path) != 0)
         return mp__push_errno(L, path);
+    r->decode = mp__decode_new();
+    if (r->decode == NULL)
+        return luaL_error(L, "out of memory for a reader");
     look_at(r);
     return 1;
 }
@@ -374,8 +415,8 @@ static int l_open_lines(lua_State *L)
 void mp__open_files(lua_State *L)
 {
     static const luaL_Reg methods[] = {
-        {"read", l_read}, {"json", l_json},   {"line", l_line}, {"offset", l_offset},
-        {"size", l_size}, {"close", l_close}, {NULL, NULL},
+        {"read", l_read}, {"json", l_json}, {"line", l_line},   {"offset", l_offset},
+        {"size", l_size}, {"skip", l_skip}, {"close", l_close}, {NULL, NULL},
     };
 
     luaL_newmetatable(L, reader_type);
