@@ -21,7 +21,8 @@ local function write(name, text)
 end
 
 local function items(input, o)
-  local from <close> = assert(source.open { input = input, field = o and o.field, id_field = o and o.id_field })
+  o = o or {}
+  local from <close> = assert(source.open { input = input, field = o.field, id_field = o.id_field })
   local list = {}
   for item in function() return from:next() end do
     list[#list + 1] = item.problem and { problem = item.problem.message } or { item.text, item.id }
@@ -163,7 +164,8 @@ describe("a source", function()
 
   it("takes lists and iterators of texts and records", function()
     assert.same({ "a", "b" }, texts { "a", "b" })
-    assert.same({ { "x", 7 }, { problem = "no text to embed: a number" } }, items { { text = "x", id = 7 }, 5 })
+    assert.same({ { "x", 7 }, { problem = "no text to embed: a number" } },
+      items { { text = "x", id = 7 }, 5 })
     local n = 0
     assert.same({ "1", "2" }, texts(function()
       n = n + 1

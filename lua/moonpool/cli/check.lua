@@ -34,8 +34,8 @@ function check.run(args)
     end
     local norms = found.health.norm_min and (", norms %.4g to %.4g"):format(found.health.norm_min,
       found.health.norm_max) or ""
-    io.stdout:write(("%s: %d rows, %d failed, %d dimensions%s: %s\n"):format(args.dir, found.rows, found.failed,
-      found.dimensions, norms, #found.problems == 0 and "all is well" or "not well"))
+    io.stdout:write(("%s: %d rows, %d failed, %d dimensions%s: %s\n"):format(args.dir, found.rows,
+      found.failed, found.dimensions, norms, #found.problems == 0 and "all is well" or "not well"))
   end
   return #found.problems == 0 and 0 or 1
 end

@@ -28,8 +28,8 @@ local function figures(dir)
   local waiting = layout.read_index(dir.dir .. "/.next")
   return {
     complete = index.complete and not waiting, rows = index.rows, failed = index.failed,
-    dimensions = index.dim, dtype = index.dtype, parts = #index.parts, model = index.model, url = index.url,
-    created = index.created, requests = run.requests, tokens = run.tokens, seconds = run.seconds,
+    dimensions = index.dim, dtype = index.dtype, parts = #index.parts, model = index.model,
+    url = index.url, created = index.created, requests = run.requests, tokens = run.tokens, seconds = run.seconds,
     cost = run.cost, running = core.is_locked(dir.dir .. "/.job/lock"), replacing = waiting and waiting.rows or nil,
   }
 end
@@ -50,7 +50,8 @@ local function show(path, s)
       s.cost and (", %.4f USD"):format(s.cost) or "")
   end
   if s.replacing then
-    lines[#lines + 1] = ("  a job that will take its place has %s"):format(summary.counted(s.replacing, "rows"))
+    lines[#lines + 1] = ("  a job that will take its place has %s"):format(
+      summary.counted(s.replacing, "rows"))
   end
   io.stdout:write(table.concat(lines, "\n"), "\n")
 end

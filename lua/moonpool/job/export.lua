@@ -12,7 +12,9 @@ export.forms = ".npy, .jsonl, .csv, .fvecs, .fbin"
 --- The form that a name tells.
 function export.form(name)
   local suffix = name:lower():match "%.(%w+)$"
-  return ({ npy = "npy", jsonl = "jsonl", ndjson = "jsonl", csv = "csv", fvecs = "fvecs", fbin = "fbin" })[suffix]
+  return ({
+    npy = "npy", jsonl = "jsonl", ndjson = "jsonl", csv = "csv", fvecs = "fvecs", fbin = "fbin",
+  })[suffix]
 end
 
 local function check(ok, message)
@@ -98,7 +100,8 @@ function writers.csv(dir, path)
     each_block(dir, true, function(m, lines)
       for i, line in ipairs(lines) do
         local good = line.error == json.null
-        local row = { line.row, csv_field(line.id), csv_field(line.text), good and "" or csv_field(line.error.message) }
+        local row = { line.row, csv_field(line.id), csv_field(line.text) }
+        row[4] = good and "" or csv_field(line.error.message)
         local vector = good and m and m[i]:totable() or {}
         for k = 1, dir.index.dim do
           row[#row + 1] = vector[k] and ("%.9g"):format(vector[k]) or ""
