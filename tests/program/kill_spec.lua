@@ -39,7 +39,8 @@ end
 
 local function embed(env, input, out)
   local f = assert(io.popen(("%s '%s' embed --quiet --url %s --batch-size 4 --max-concurrent 1 "
-    .. "--shard-rows 8 -i '%s' -o '%s' 2>'%s/e'; echo $?"):format(env, program.binary, url, input, out, program.dir)))
+    .. "--shard-rows 8 -i '%s' -o '%s' 2>'%s/e'; echo $?"):format(
+    env, program.binary, url, input, out, program.dir)))
   local code = f:read "l"
   f:close()
   return tonumber(code)

@@ -29,8 +29,9 @@ local function figures(dir)
   return {
     complete = index.complete and not waiting, rows = index.rows, failed = index.failed,
     dimensions = index.dim, dtype = index.dtype, parts = #index.parts, model = index.model,
-    url = index.url, created = index.created, requests = run.requests, tokens = run.tokens, seconds = run.seconds,
-    cost = run.cost, running = core.is_locked(dir.dir .. "/.job/lock"), replacing = waiting and waiting.rows or nil,
+    url = index.url, created = index.created, requests = run.requests, tokens = run.tokens,
+    seconds = run.seconds, cost = run.cost, running = core.is_locked(dir.dir .. "/.job/lock"),
+    replacing = waiting and waiting.rows or nil,
   }
 end
 

@@ -617,7 +617,8 @@ function store.begin(dir, target, lock, opts)
     shard_rows = opts.shard_rows or SHARD_ROWS, keep_text = opts.text ~= false, f16 = opts.f16,
     normalize = opts.normalize, truncate_dim = opts.truncate_dim, about = opts.about or {},
     identity = opts.identity, source = opts.source, dim = opts.dim, came_as = opts.came_as,
-    published = {}, open = {}, n_open = 0, to_clean = {}, whole = 0, rows = 0, failed = 0, rows_linked = 0, index_at = core.now(), ledger = core.job_ledger(),
+    published = {}, open = {}, n_open = 0, to_clean = {}, whole = 0, rows = 0, failed = 0,
+    rows_linked = 0, index_at = core.now(), ledger = core.job_ledger(),
     work_there = core.waitlist(), room = core.waitlist(),
   }, Writer)
   take_up(self)
