@@ -125,6 +125,7 @@ struct mpp_part_facts {
     struct mpp_part_info info;
     uint32_t attempts; /* started, the first included, hedges not */
     uint32_t hedges;   /* started */
+    uint32_t throttled; /* of the attempts, those that count for none: see decide.c */
     uint32_t last_endpoint;
     mp__time created;
     mp__time admitted; /* first time */

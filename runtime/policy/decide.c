@@ -3,6 +3,10 @@
 
 #include <string.h>
 
+#define PACE_MOST  100
+#define PACE_FRESH (600 * MP__SECOND) /* since the endpoint's last good reply */
+#define PACE_STEPS 5                 /* of the backoff */
+
 void mpp_view_fill(struct mpp_view *view, const struct mpp_part *part,
                    const struct mpp_endpoint *ep)
 {
@@ -175,6 +179,17 @@ void mpp_retry_held(struct mpp_part *part)
         mpp_park(part, place_to_park(ep), at);
 }
 
+/* Throttling is a matter of pace, which the rate and the limit of concurrency see to, as long as the
+ * endpoint answers somebody: it takes no attempt away from the row. Who will not wait has it so, and a
+ * request that is refused for ever has an end. */
+static int only_pace(const struct mpp_part *part, const struct mpp_endpoint *ep,
+                     const struct mpp_outcome *o, const struct mpp_judgement *j)
+{
+    return j->cls == MPP_THROTTLED && j->retry && o->status != 0 &&
+           !part->call->policy->retry.fail_fast && part->facts.throttled < PACE_MOST &&
+           ep->stats.ok > 0 && ep->client->core->now - ep->latency_at < PACE_FRESH;
+}
+
 void mpp_decide(struct mpp_part *part, struct mpp_endpoint *ep, const struct mpp_outcome *outcome,
                 const struct mpp_judgement *j)
 {
@@ -182,6 +197,7 @@ void mpp_decide(struct mpp_part *part, struct mpp_endpoint *ep, const struct mpp
     struct mpp_core *core = ep->client->core;
     int hooked = part->call->hooks && part->call->hooks->retry;
     enum mpp_verdict verdict;
+    uint32_t steps;
     int used_up;
     double delay;
     mp__time at;
@@ -195,8 +211,13 @@ void mpp_decide(struct mpp_part *part, struct mpp_endpoint *ep, const struct mpp
         part->faults++;
     if (j->cls != MPP_CANCELLED && mpp_split(part, outcome))
         return;
-    delay = j->retry || hooked ? mpp_backoff(policy, j, part->facts.attempts, &core->rng) : 0;
-    used_up = part->facts.attempts >= mpp_most_attempts(part);
+    steps = part->facts.attempts;
+    if (part->facts.throttled > 0 && steps > PACE_STEPS)
+        steps = PACE_STEPS;
+    delay = j->retry || hooked ? mpp_backoff(policy, j, steps, &core->rng) : 0;
+    if (only_pace(part, ep, outcome, j))
+        part->facts.throttled++;
+    used_up = part->facts.attempts - part->facts.throttled >= mpp_most_attempts(part);
     verdict =
         !used_up && j->cls != MPP_CANCELLED ? ask_retry(part, ep, outcome, j, &delay) : MPP_DEFAULT;
     if (used_up || verdict == MPP_NO || j->cls == MPP_CANCELLED ||

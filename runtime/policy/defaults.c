@@ -60,7 +60,7 @@ static void job_defaults(struct mp_policy *policy)
     policy->breaker.window = 10;
     policy->breaker.open = 5;
     policy->breaker.open_max = 60;
-    policy->route.mode = MP_ROUTE_WEIGHTED;
+    policy->route.mode = MP_ROUTE_P2C;
     policy->route.eject = 1;
 }
 

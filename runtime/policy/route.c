@@ -7,7 +7,8 @@
  * weights, so the same tickets give the same choices.
  *
  * load = (in flight + 1) * latency / weight, the time a newcomer would wait for (Finagle's peak
- * EWMA). least takes the smallest, p2c the smaller of two, and the weighted choice leaves out those
+ * EWMA). least takes the smallest, p2c (the default) the smaller of two drawn by weight, of equally
+ * fast ones by in flight / weight alone; and the weighted choice leaves out those
  * with more than four in flight and more than twice the smallest load (bounded loads, after
  * Mirrokni, Thorup, Zadimoghaddam 2016): tickets alone would let a slow endpoint collect the whole
  * of a closed load.
@@ -16,6 +17,8 @@
 #include "base/prng.h"
 
 #include <math.h>
+
+#define ALIKE 1.5 /* times: no difference of latency to choose by */
 
 int mpp_endpoint_sound(const struct mpp_endpoint *ep)
 {
@@ -123,13 +126,29 @@ static double fastest(const struct mpp_client *client)
 }
 
 /* An old latency fades towards the best one: the slow endpoint may have recovered unseen. */
+static double latency_of(const struct mpp_endpoint *ep, double best)
+{
+    double idle = mp__seconds(ep->client->core->now - ep->latency_at);
+
+    return ep->latency > best ? best + (ep->latency - best) * exp(-idle / 10) : best;
+}
+
 static double load(const struct mpp_endpoint *ep, double best)
 {
     double w = weight(ep) > 0 ? weight(ep) : 1e-3;
-    double idle = mp__seconds(ep->client->core->now - ep->latency_at);
-    double latency = ep->latency > best ? best + (ep->latency - best) * exp(-idle / 10) : best;
 
-    return (ep->used + 1) * latency / w;
+    return (ep->used + 1) * latency_of(ep, best) / w;
+}
+
+/* Between equally fast ones the weights are shares of what is in flight, and of what goes when
+ * nothing is: a was drawn by them. */
+static int better(const struct mpp_endpoint *b, const struct mpp_endpoint *a, double best)
+{
+    double la = latency_of(a, best), lb = latency_of(b, best);
+
+    if (la <= ALIKE * lb && lb <= ALIKE * la && weight(a) > 0 && weight(b) > 0)
+        return b->used / weight(b) < a->used / weight(a);
+    return load(b, best) < load(a, best);
 }
 
 /* Unmarks those that have more than their share to do. */
@@ -177,7 +196,7 @@ static uint32_t p2c(const struct mpp_client *client, uint8_t *ok, uint64_t hash)
         return a;
     ok[a] = 0;
     b = by_weight(client, ok, mp__mix64(hash ^ UINT64_C(0xa5a5a5a5a5a5a5a5)));
-    return load(&client->endpoints[b], best) < load(&client->endpoints[a], best) ? b : a;
+    return better(&client->endpoints[b], &client->endpoints[a], best) ? b : a;
 }
 
 /* The call may have a route of its own. */

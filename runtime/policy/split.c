@@ -56,6 +56,7 @@ static void restart(struct mpp_part *part)
 {
     part->facts.attempts = 0;
     part->facts.hedges = 0;
+    part->facts.throttled = 0;
     part->tried = 0;
     part->faults = 0;
     part->decode_faults = 0;
@@ -130,7 +131,7 @@ static void settle_held(struct mpp_part *part)
     struct mpp_lane *lane = part->call->lane;
     const struct mpp_part_info *info = &part->facts.info;
     enum verdict how = (enum verdict)part->refusal;
-    int used_up = part->facts.attempts >= mpp_most_attempts(part);
+    int used_up = part->facts.attempts - part->facts.throttled >= mpp_most_attempts(part);
 
     if (mpp_lane_over(part))
         mpp_part_ready(part, 0);
@@ -332,7 +333,7 @@ static void seek(struct mpp_part *part, enum verdict how)
     struct mpp_lane *lane = part->call->lane;
     uint32_t keep = (part->facts.info.count + 1) / 2;
 
-    if (part->facts.attempts >= mpp_most_attempts(part))
+    if (part->facts.attempts - part->facts.throttled >= mpp_most_attempts(part))
         part->most = HALF_ATTEMPTS;
     mpp_part_leave(part);
     if (lane->seeker && part->tree == lane->tree)

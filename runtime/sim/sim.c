@@ -175,7 +175,7 @@ static void check_start(struct sim_run *run, const struct mpp_action *act)
         mp__sim_violated(run, "more running than the pool has connections");
     if (p->concurrency.mode == MP_CONC_FIXED && run->running[act->endpoint] > p->concurrency.limit)
         mp__sim_violated(run, "more running than the endpoint's limit");
-    if (f->attempts > p->retry.max_attempts && !act->is_hedge)
+    if (f->attempts - f->throttled > p->retry.max_attempts && !act->is_hedge)
         mp__sim_violated(run, "more attempts than allowed");
     if (f->hedges > 1)
         mp__sim_violated(run, "two hedges of one part");

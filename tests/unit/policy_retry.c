@@ -611,10 +611,42 @@ static void cancel_before_a_split_is_told_ends_both_halves(void **state)
     rig_fini(&R);
 }
 
+/* Behind a limiter that names no delay: as long as it answers some, no row is lost. */
+static void throttling_takes_no_attempt_from_a_row(void **state)
+{
+    struct rig_call c;
+    struct mpp_call_cfg cfg;
+    uint32_t i, refused = 0;
+
+    (void)state;
+    rig_init(&R, 1, 200);
+    rig_open(&R);
+    cfg = rig_cfg(&R, &c, 40, 1);
+    cfg.max_concurrent = 20;
+    c.call = mpp_call_new(&cfg, R.now);
+    rig_run(&R);
+    for (i = 0; !c.done && i < RIG_MAX; i++) {
+        while (i >= R.na)
+            rig_wait(&R, 1);
+        if (i % 12 == 0) {
+            rig_ok(&R, i);
+        } else {
+            rig_status(&R, i, 429);
+            refused++;
+        }
+    }
+    assert_int_equal(c.done, 1);
+    assert_int_equal(R.parts_ok, 40);
+    assert_int_equal(R.parts_failed, 0);
+    assert_true(refused > 40 * 6); /* more than six attempts each */
+    rig_fini(&R);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(statuses_are_classified),
+        cmocka_unit_test(throttling_takes_no_attempt_from_a_row),
         cmocka_unit_test(x_should_retry_wins_over_the_table),
         cmocka_unit_test(faults_are_retried_by_kind),
         cmocka_unit_test(backoff_is_full_jitter_below_its_cap),

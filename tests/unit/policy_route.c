@@ -57,6 +57,39 @@ static void equal_weights_reach_all(void **state)
     rig_fini(&R);
 }
 
+/* One answers in 20 ms, one in 200: of sixteen in flight the slow one has one or two. */
+static void the_fast_one_has_most_by_default(void **state)
+{
+    static const double took[] = {0.02, 0.2};
+    struct rig_call c;
+    struct mpp_call_cfg cfg;
+    uint32_t count[2] = {0}, i, left = 1000;
+    mp__time begun;
+
+    (void)state;
+    with_weights((double[]){1, 1}, 2);
+    begun = R.now;
+    cfg = rig_cfg(&R, &c, left, 1);
+    cfg.max_concurrent = 16;
+    c.call = mpp_call_new(&cfg, R.now);
+    rig_run(&R);
+    while (!c.done) {
+        struct rig_attempt *next = NULL;
+
+        for (i = 0; i < R.na; i++)
+            if (R.a[i].live && (next == NULL || R.a[i].at + mp__ns(took[R.a[i].endpoint]) <
+                                                    next->at + mp__ns(took[next->endpoint])))
+                next = &R.a[i];
+        assert_non_null(next);
+        R.now = next->at + mp__ns(took[next->endpoint]);
+        count[next->endpoint]++;
+        rig_ok(&R, (uint32_t)(next - R.a));
+    }
+    assert_true(count[1] < 150);
+    assert_true(R.now - begun < 2 * MP__SECOND);
+    rig_fini(&R);
+}
+
 static void zero_weight_only_when_the_rest_is_unsound(void **state)
 {
     struct rig_call c;
@@ -398,6 +431,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(weights_one_to_three),
+        cmocka_unit_test(the_fast_one_has_most_by_default),
         cmocka_unit_test(equal_weights_reach_all),
         cmocka_unit_test(zero_weight_only_when_the_rest_is_unsound),
         cmocka_unit_test(choices_are_the_tickets),
