@@ -247,11 +247,24 @@ typedef struct mp_engine mp_engine;
 typedef struct mp_pool mp_pool;
 typedef struct mp_client mp_client;
 
+/* A struct of zeros that knows its size. */
+#ifdef __cplusplus
+extern "C++" {
+template <class T> inline T mp_init_of()
+{
+    T zeros = T();
+    zeros.size = sizeof(T);
+    return zeros;
+}
+}
+#define MP_INIT(type) mp_init_of<type>()
+#else
 #define MP_INIT(type)                                                                              \
     (type)                                                                                         \
     {                                                                                              \
         .size = sizeof(type)                                                                       \
     }
+#endif
 
 enum mp_log_level { MP_LOG_TRACE, MP_LOG_DEBUG, MP_LOG_INFO, MP_LOG_WARN, MP_LOG_ERROR };
 

@@ -88,6 +88,25 @@ describe("make install", function()
     assert.equal(version .. "\n", succeeds("'%s/static'", dir))
   end)
 
+  it("gives headers that C++ takes without a warning", function()
+    local header <close> = assert(io.open(prefix .. "/include/moonpool.h"))
+    local text, lines, count = header:read "a", {}, 0
+    for name in text:gmatch "struct (mp_[%w_]+) {%s*size_t size;" do
+      count = count + 1
+      lines[count] = ("    struct %s v%d = MP_INIT(struct %s);\n    if (v%d.size != sizeof(v%d)) return 1;\n")
+        :format(name, count, name, count, count)
+    end
+    assert.is_true(count >= 8, "structs that know their size: " .. count)
+    write(dir .. "/host.cc", "#include <moonpool.h>\n#include <moonpool_uv.h>\n#include <moonpool_lua.h>\n"
+      .. "int main()\n{\n" .. table.concat(lines) .. "    return mp_version()[0] == 0;\n}\n")
+    local pc = ("PKG_CONFIG_PATH='%s/lib/pkgconfig' pkg-config"):format(prefix)
+    for _, std in ipairs { "c++11", "c++17" } do
+      succeeds("cd '%s' && c++ -std=%s -Wall -Wextra -pedantic -Werror %s -o plus host.cc "
+        .. "$(%s --cflags --libs moonpool) $(pkg-config --cflags lua5.4)", dir, std, sanitize, pc)
+      succeeds("LD_LIBRARY_PATH='%s/lib' '%s/plus'", prefix, dir)
+    end
+  end)
+
   it("keeps Lua and everything internal out of the library's symbols", function()
     local symbols = succeeds("nm -D '%s/lib/libmoonpool.so'", prefix)
     assert.falsy(symbols:find "lua")
