@@ -90,33 +90,64 @@ local function share_done(self, state)
   end
 end
 
+-- What there is to tell, in the order of the line: {text, how it is said where room is short, what may
+-- go first where it is shorter still}.
 local function parts(self, state, at)
-  local list = {
-    progress.thousands(state.rows) .. " rows",
-    progress.thousands(math.floor(rate(self, at, state.rows) + 0.5)) .. " rows/s",
-  }
+  local rows = progress.thousands(state.rows)
+  local speed = progress.thousands(math.floor(rate(self, at, state.rows) + 0.5))
+  local list = { { rows .. " rows", rows .. " rows", 1 }, { speed .. " rows/s", speed .. "/s", 5 } }
   local share = share_done(self, state)
   if share then
-    list[#list + 1] = ("%d %%"):format(math.floor(share * 100))
+    local percent = ("%d %%"):format(math.floor(share * 100))
+    list[#list + 1] = { percent, percent, 3 }
     if share > 0.001 and at > self.started then
-      local left = (at - self.started) * (1 - share) / share
-      list[#list + 1] = "ETA " .. progress.duration(left)
+      local left = "ETA " .. progress.duration((at - self.started) * (1 - share) / share)
+      list[#list + 1] = { left, left, 4 }
     end
   end
   if (state.retries or 0) > 0 then
-    list[#list + 1] = progress.thousands(state.retries) .. " retries"
+    local retries = progress.thousands(state.retries)
+    list[#list + 1] = { retries .. " retries", retries .. " retries", 6 }
   end
   if (state.failed or 0) > 0 then
-    list[#list + 1] = progress.thousands(state.failed) .. " failed"
+    local failed = progress.thousands(state.failed) .. " failed"
+    list[#list + 1] = { failed, failed, 2 }
   end
   return list
 end
 
---- The line as text, cut to the terminal's width.
+local function join(list, form, gap)
+  local texts = {}
+  for i, part in ipairs(list) do
+    texts[i] = part[form]
+  end
+  return table.concat(texts, gap)
+end
+
+local function drop_least(list)
+  local least = 1
+  for i, part in ipairs(list) do
+    if part[3] > list[least][3] then
+      least = i
+    end
+  end
+  table.remove(list, least)
+end
+
+--- The line as text: said shorter where the terminal is narrow, then without what matters least.
 function Bar:line(state)
-  local text = table.concat(parts(self, state, self.now()), "   ")
-  local width = self.width or core.terminal_width(2) or 80
-  return text:sub(1, width - 1)
+  local list = parts(self, state, self.now())
+  local room = (self.width or core.terminal_width(2) or 80) - 1
+  local text = join(list, 1, "   ")
+  while #text > room do
+    text = join(list, 2, "  ")
+    if #text > room and #list == 1 then
+      return text:sub(1, room)
+    elseif #text > room then
+      drop_least(list)
+    end
+  end
+  return text
 end
 
 --- Whether update would draw now; to gather what it shows costs more than to ask.

@@ -12,7 +12,9 @@ local textio = {}
 --- The error value of line `number`: {kind=, message=, line=}.
 function textio.line_error(name, number, message, code)
   local kind = code == "json" and "decode" or code == "long" and "too_large" or "invalid"
-  if code ~= "io" then
+  if code == "json" then
+    message = ("%s, %s"):format(name, message) -- it begins with the line
+  elseif code ~= "io" then
     message = ("%s, line %d: %s"):format(name, number, message)
   end
   return core.error(kind, message, { line = number })

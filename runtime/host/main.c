@@ -5,21 +5,37 @@
  * order: tasks, engine, loop, Lua.
  */
 #include "moonpool_lua.h"
+#include "task/task.h"
 
 #include <lauxlib.h>
 #include <lualib.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <strings.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 enum { EXIT_ERROR = 1 };
 
+/* What a service or a file came to is no fault of the program: where in it that was interests only who
+ * looks for faults in it. */
+static int wants_trace(lua_State *L, int err)
+{
+    const char *level = getenv("MOONPOOL_LOG");
+    if (!mp__is_error(L, err))
+        return 1;
+    return level != NULL && (strcasecmp(level, "debug") == 0 || strcasecmp(level, "trace") == 0);
+}
+
 static void report(lua_State *L)
 {
+    int traced = wants_trace(L, -1);
     const char *trace = mp_lua_traceback(L);
     const char *message = luaL_tolstring(L, -2, NULL);
     fflush(stdout);
     fprintf(stderr, "moonpool: %s\n", message);
-    if (trace != NULL)
+    if (trace != NULL && traced)
         fprintf(stderr, "%s\n", trace);
     lua_pop(L, 3);
 }
@@ -75,6 +91,18 @@ static int run(lua_State *L, struct command *c)
     return mp_lua_exit_code(L, is_number ? code : 0);
 }
 
+/* 0: what was printed did not all get out. Who reads a pipe and stops needs no telling. */
+static int flushed(void)
+{
+    struct stat out;
+    int before = ferror(stdout);
+    if (fflush(stdout) == 0 && !before)
+        return 1;
+    if (fstat(STDOUT_FILENO, &out) == 0 && !S_ISFIFO(out.st_mode) && !S_ISSOCK(out.st_mode))
+        fputs("moonpool: standard output could not be written\n", stderr);
+    return 0;
+}
+
 int main(int argc, char **argv)
 {
     struct command c = {argc, argv, 0};
@@ -87,7 +115,5 @@ int main(int argc, char **argv)
     c.code = run(L, &c);
     mp_lua_close(L);
     lua_close(L);
-    if (fflush(stdout) != 0 && c.code == 0)
-        c.code = EXIT_ERROR;
-    return c.code;
+    return flushed() ? c.code : c.code != 0 ? c.code : EXIT_ERROR;
 }

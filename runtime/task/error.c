@@ -67,14 +67,19 @@ static int l_error(lua_State *L)
     return 1;
 }
 
+int mp__is_error(lua_State *L, int idx)
+{
+    if (!lua_getmetatable(L, idx))
+        return 0;
+    luaL_getmetatable(L, ERROR_META);
+    int is = lua_rawequal(L, -1, -2);
+    lua_pop(L, 2);
+    return is;
+}
+
 static int l_is_error(lua_State *L)
 {
-    int is = lua_getmetatable(L, 1);
-    if (is) {
-        luaL_getmetatable(L, ERROR_META);
-        is = lua_rawequal(L, -1, -2);
-    }
-    lua_pushboolean(L, is);
+    lua_pushboolean(L, mp__is_error(L, 1));
     return 1;
 }
 

@@ -132,6 +132,7 @@ void mp__rt_release(struct mp__rt *rt);
 
 /* ---- the error table of the Lua interface: {kind=, message=, ...} with tostring ---- */
 void mp__push_error(lua_State *L, const char *kind, const char *message); /* metatable set */
+int mp__is_error(lua_State *L, int idx);
 
 /* ---- parts of the library: each sets its C functions in the table on the top of the stack ---- */
 void mp__open_task(lua_State *L);

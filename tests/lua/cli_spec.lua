@@ -183,7 +183,25 @@ describe("progress", function()
     clock.t = 101
     assert.equal("10 rows   10 rows/s", bar:line { rows = 10, bytes = 5 })
     bar.width = 10
-    assert.equal("10 rows  ", bar:line { rows = 10 })
+    assert.equal("10 rows", bar:line { rows = 10 })
+  end)
+
+  it("is said shorter on a narrow terminal, never cut", function()
+    local bar, clock = bar_at { enabled = true, color = false, total_bytes = 1000 }
+    local state = { rows = 1234567, bytes = 455, retries = 1200, failed = 31 }
+    for width, line in pairs {
+      [100] = "1,234,567 rows   123,457 rows/s   45 %   ETA 12.0 s   1,200 retries   31 failed",
+      [75] = "1,234,567 rows  123,457/s  45 %  ETA 12.0 s  1,200 retries  31 failed",
+      [60] = "1,234,567 rows  123,457/s  45 %  ETA 12.0 s  31 failed",
+      [50] = "1,234,567 rows  45 %  ETA 12.0 s  31 failed",
+      [40] = "1,234,567 rows  45 %  31 failed",
+      [20] = "1,234,567 rows",
+      [8] = "1,234,5",
+    } do
+      bar.width, bar.samples, bar.first = width, {}, 1
+      clock.t = 110
+      assert.equal(line, bar:line(state))
+    end
   end)
 
   it("colours only when asked, and writes nothing when it is off", function()

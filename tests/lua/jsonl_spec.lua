@@ -208,7 +208,7 @@ describe("jsonl.reader", function()
     end
     assert.same({ a = 1 }, got[1].value)
     assert.equal(3, got[2].line)
-    assert.truthy(got[2].err:find("line 3: line 1, column 1 (byte 1): expected a value", 1, true))
+    assert.truthy(got[2].err:find(path .. ", line 3, column 1 (byte 1): expected a value", 1, true))
     assert.same({ 2 }, got[3].value)
     assert.equal("three", got[4].value)
     assert.equal(moonpool.json.null, got[5].value)

@@ -50,6 +50,35 @@ describe("moonpool", function()
     end
   end)
 
+  it("says both names of an option on one line, and breaks paragraphs only where they are full", function()
+    local help = moonpool "help embed"
+    assert.truthy(help:find("\n   %-i, %-%-input FILE +Input"))
+    assert.truthy(help:find("\n       %-%-url URL +Base URL"))
+    local paragraph = help:match "\n(OUTDIR gets .-)\n\n"
+    local lines = {}
+    for line in paragraph:gmatch "[^\n]+" do
+      lines[#lines + 1] = line
+    end
+    for i = 1, #lines - 1 do
+      assert.is_true(#lines[i] <= 100, lines[i])
+      assert.is_true(#lines[i] + 1 + #lines[i + 1]:match "^%S+" > 100, "broken too early: " .. lines[i])
+    end
+  end)
+
+  it("fails when what it prints does not get out", function()
+    for _, args in ipairs { "help", "--version", "help embed", "run --help" } do
+      local _, err, rc = moonpool(args .. " >/dev/full")
+      assert.equal(1, rc, args)
+      assert.equal("moonpool: standard output could not be written\n", err)
+    end
+    local path = os.tmpname()
+    local f = assert(io.open(path, "w"))
+    f:write "print 'much'\n"
+    f:close()
+    assert.equal(1, select(3, moonpool("run " .. path .. " >/dev/full")))
+    os.remove(path)
+  end)
+
   it("prints the notices of what is compiled in", function()
     local out, _, rc = moonpool "help licenses"
     assert.equal(0, rc)

@@ -93,7 +93,11 @@ end)]]
     assert.matches("culprit", out)
     out, rc = run [[error(moonpool.error("connect", "refused"))]]
     assert.equal(1, rc)
-    assert.matches("moonpool: connect: refused", out)
+    assert.equal("moonpool: connect: refused\n", out) -- a service's error is a sentence
+    assert.equal(out, (run [[local function deep() assert(nil, moonpool.error("connect", "refused")) end deep()]]))
+    out, rc = sh(("MOONPOOL_LOG=debug %s run %s/script.lua"):format(moonpool, dir))
+    assert.equal(1, rc)
+    assert.matches("^moonpool: connect: refused\nstack traceback:.*deep", out)
     out, rc = run "this is no Lua"
     assert.equal(1, rc)
     assert.matches("script.lua:1:", out)

@@ -79,7 +79,7 @@ end
 
 --- The text of `moonpool help NAME`.
 function cli.command_help(command)
-  return command.help and command.help() or cli.parser_of(command):get_help() .. "\n"
+  return command.help and command.help() or parser.help(cli.parser_of(command))
 end
 
 --- The completion script for bash.
@@ -142,8 +142,7 @@ end
 
 local function stopped(stop)
   local out = stop.code == 0 and io.stdout or io.stderr
-  out:write(stop.text)
-  out:flush()
+  out:write(stop.text) -- that it did not get out is seen at the end of the program
   return stop.code
 end
 

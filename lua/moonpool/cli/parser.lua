@@ -4,6 +4,7 @@
 -- <close> variable on the way run.
 local options = require "moonpool.options"
 local argparse = require "moonpool.argparse"
+local core = require "moonpool.core"
 
 local parser = {}
 
@@ -27,14 +28,37 @@ function parser.usage_error(name, message, usage)
   parser.stop(2, text)
 end
 
+-- Lines of one paragraph as one line, so that only the width breaks them; what is indented stays.
+local function paragraphs(text)
+  return text and (text:gsub("([^\n])\n([^%s])", "%1 %2"))
+end
+
+-- "-i, --input FILE", and a name without a short form below the long ones.
+local function one_line(option)
+  local names = table.concat(option._public_aliases, ", ")
+  local value = table.concat(option:_get_argument_list(), " ")
+  return { (names:sub(1, 2) == "--" and "    " or "") .. names .. (value ~= "" and " " .. value or "") }
+end
+
+local WIDEST = 100
+
 --- A parser for `moonpool NAME`.
 function parser.new(name, description, epilog)
-  local p = argparse("moonpool " .. name, description, epilog):add_help(false)
-  p:help_max_width(100):help_description_margin(34)
+  local p = argparse("moonpool " .. name, description, paragraphs(epilog)):add_help(false)
+  p:help_description_margin(34)
   p:flag("-h --help", "Show this help and exit."):action(function()
-    parser.stop(0, p:get_help() .. "\n")
+    parser.stop(0, parser.help(p))
   end)
   return p
+end
+
+--- What `moonpool NAME --help` prints, no wider than the terminal.
+function parser.help(p)
+  p:help_max_width(math.max(60, math.min(WIDEST, core.terminal_width(1) or WIDEST)))
+  for _, option in ipairs(p._options) do
+    option._get_label_lines = one_line
+  end
+  return p:get_help() .. "\n"
 end
 
 --- args: a list. Returns the parsed table, or raises a stop with usage and reason.

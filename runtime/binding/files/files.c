@@ -180,9 +180,20 @@ static int is_blank(const char *p, size_t n)
     return 1;
 }
 
+/* To the decoder each line is line 1; whoever reads the message has the file. */
+static const char *in_file(lua_State *L, const char *err, char *out, size_t cap)
+{
+    static const char first[] = "line 1, ";
+    const struct reader *r = lua_touserdata(L, 1);
+    if (strncmp(err, first, sizeof(first) - 1) != 0)
+        return err;
+    snprintf(out, cap, "line %lld, %s", (long long)r->line, err + sizeof(first) - 1);
+    return out;
+}
+
 static int push_line(lua_State *L, const char *p, size_t n, enum want want)
 {
-    char err[160];
+    char err[160], text[192];
 
     if (want == WANT_LINE) {
         lua_pushlstring(L, p, n);
@@ -192,7 +203,7 @@ static int push_line(lua_State *L, const char *p, size_t n, enum want want)
         return push_bad(L, "the line is blank", "blank");
     if (mp__json_decode(L, p, n, err, sizeof(err)) == 1)
         return 1;
-    return push_bad(L, err, "json");
+    return push_bad(L, in_file(L, err, text, sizeof(text)), "json");
 }
 
 static int push_failure(lua_State *L, struct reader *r)
