@@ -1,5 +1,6 @@
 -- moonpool.cli.embed: texts in, a directory of vectors out.
 local core = require "moonpool.core"
+local difference = require "moonpool.job.difference"
 local endpoint = require "moonpool.cli.endpoint"
 local job = require "moonpool.job"
 local parser = require "moonpool.cli.parser"
@@ -77,7 +78,7 @@ end
 local function report(args, res, stats)
   local s = summary.figures(res.rows, res.failed, res.total_time, stats)
   s.output, s.dimensions, s.parts, s.model = args.output, res.dimensions, res.parts, args.model
-  s.asked, s.tokens, s.requests = res.asked, res.tokens, res.requests
+  s.asked, s.tokens, s.requests, s.plan = res.asked, res.tokens, res.requests, res.plan
   if args.json then
     io.stdout:write(summary.json(s))
   end
@@ -130,6 +131,9 @@ local function job_of(args, conn, on_progress, bar)
     dedupe = not args.no_dedupe, normalize = args.normalize, truncate_dim = args.truncate_dim, f16 = args.f16,
     encoding_format = formats[args.encoding_format],
     text = not args.no_text, shard_rows = args.shard_rows, about = about(args), on_progress = on_progress,
+    on_plan = function(figures)
+      say(args, "the input changed: %s", difference.text(figures))
+    end,
     on_event = function(text)
       if bar then
         bar:clear()

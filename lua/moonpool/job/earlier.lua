@@ -118,7 +118,6 @@ function earlier.open(dirs, o)
   return setmetatable({
     list = list, first = first, retry_failed = o.retry_failed,
     in_place = first ~= nil and first.shard_rows == o.shard_rows,
-    kept = 0, moved = 0, changed = 0, new = 0,
   }, Earlier)
 end
 
@@ -161,8 +160,7 @@ function Earlier:look(item)
       return "copy", old, at
     end
   end
-  return nil, same > 0 and state == FAILED and "failed" or first and row < first.records:size() and "changed"
-    or "new"
+  return nil, same > 0 and state == FAILED and "failed" or "new"
 end
 
 --- The part of that number, where it is there with exactly so many rows.
@@ -173,7 +171,7 @@ end
 
 --- Rows that the job had.
 function Earlier:rows()
-  return self.first and self.first.records:size() or 0
+  return self.first and (self.first.index.complete and self.first.index.rows or self.first.records:size()) or 0
 end
 
 function Earlier:close()

@@ -6,6 +6,7 @@
 -- The same job again goes on where it was stopped; see lua/docs/jobs.md. A sink that is a function
 -- gets the batches in order and keeps what it likes.
 local core = require "moonpool.core"
+local difference = require "moonpool.job.difference"
 local options = require "moonpool.options"
 local plan = require "moonpool.job.plan"
 local run = require "moonpool.job.run"
@@ -33,7 +34,7 @@ local rules = {
   max_concurrent_requests = R.count, field = R.text, id_field = R.text, form = R.text, force = R.boolean,
   strict = R.boolean, retry_failed = R.boolean, dedupe = R.boolean, normalize = R.boolean,
   truncate_dim = R.count, f16 = R.boolean, text = R.boolean, shard_rows = R.count, on_progress = R.func,
-  encoding_format = R.any, on_event = R.func, options = R.table, about = R.table,
+  encoding_format = R.any, on_event = R.func, on_plan = R.func, options = R.table, about = R.table,
 }
 
 local Job = {}
@@ -61,6 +62,10 @@ local function call_options(o)
     call.encoding_format = o.encoding_format
   end
   return call
+end
+
+local function open_source(o)
+  return source.open { input = o.source, field = o.field, id_field = o.id_field, form = o.form }
 end
 
 -- ---- into a function ----------------------------------------------------------------------------
@@ -97,10 +102,16 @@ end
 
 -- ---- into a directory ---------------------------------------------------------------------------
 
+local function plan_of(self, state)
+  local old = self.way.earlier
+  return old and difference.figures(self.old_rows, state.n.kept, state.n.moved, state.n.unmatched) or nil
+end
+
 local function figures(self, state, writer)
   return {
     rows = writer.rows, failed = writer.failed, first_error = writer.first_error,
-    dimensions = writer.dim or 0, parts = #writer:index(true).parts, asked = state.n.asked, plan = state.n,
+    dimensions = writer.dim or 0, parts = #writer:index(true).parts, asked = state.n.asked,
+    duplicates = state.n.duplicates, plan = plan_of(self, state),
     tokens = state.tokens,
     health = writer:health(), output = self.o.sink,
   }
@@ -140,6 +151,23 @@ local function changed_input()
     .. "(the same command again takes up what changed)")
 end
 
+-- Says what the changed input means, where it can be read twice.
+local function compare(self, input, way)
+  local o = self.o
+  self.old_rows = way.earlier:rows()
+  if not input.bytes or way.old_index.mode == "force" then
+    return
+  end
+  local same_parts = way.old_index.shard_rows == way.writer.shard_rows and not o.retry_failed
+  way.appended = same_parts and way.old_index.complete and difference.appended(input, way.old_index.source)
+  if not o.on_plan then
+    return
+  end
+  local again <close> = assert(open_source(o))
+  o.on_plan(way.appended and difference.growth(again, self.old_rows)
+    or difference.plan(again, way.earlier))
+end
+
 local function into_directory(self, input)
   local o = self.o
   local way, err = plan.begin(o.sink, {
@@ -153,10 +181,14 @@ local function into_directory(self, input)
     return already(way.finished, o.sink)
   end
   self.way = way
+  if way.earlier then
+    compare(self, input, way)
+  end
   local state
   local ok, why = xpcall(function()
     run.go {
       client = o.client, source = input, writer = way.writer, earlier = way.earlier, resumed = way.resumed,
+      appended = way.appended,
       call = call_options(o),
       dedupe = o.dedupe ~= false, on_event = o.on_event, on_batch = o.on_batch,
       started = function(s) state, self.state = s, s end,
@@ -184,9 +216,7 @@ end
 --- Runs to the end: a table of figures; or nil and why the sink cannot be used. Raises what stops it.
 function Job:run()
   local o = self.o
-  local input, err = source.open {
-    input = o.source, field = o.field, id_field = o.id_field, form = o.form,
-  }
+  local input, err = open_source(o)
   if not input then
     return nil, core.error("file", err)
   end

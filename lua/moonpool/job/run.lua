@@ -160,8 +160,8 @@ local function from_earlier(self, item)
     self.n[at == item.row and "kept" or "moved"] = self.n[at == item.row and "kept" or "moved"] + 1
     return true
   end
-  if old then
-    self.n[old] = self.n[old] + 1
+  if old == "new" then
+    self.n.unmatched = self.n.unmatched + 1
   end
   return false
 end
@@ -223,6 +223,21 @@ local function ask(self, item)
   end
   self.n.asked = self.n.asked + 1
   return item
+end
+
+-- Of an input that only grew the whole parts are taken over without being looked at.
+local function take_over(self)
+  local shard, number = self.writer.shard_rows, 0
+  local part = self.earlier:part(0, shard)
+  while part do
+    if not self.writer.published[number] then
+      self.writer:link_part(number, part, self.earlier.first.dir)
+    end
+    number = number + 1
+    part = self.earlier:part(number, shard)
+  end
+  self.n.kept = number * shard
+  self.row = self.source:skip(number * shard)
 end
 
 -- Rows of which nothing need be known are passed over without being looked at.
@@ -389,7 +404,7 @@ function run.go(o)
     resumed = o.resumed,
     again = {}, waiting = {}, n_waiting = 0, copies = {}, copied_raw = {}, kept = 0, tokens = 0,
     gate = core.waitlist(), probe_rows = o.call.batch_size or 128, skips = o.skips ~= false,
-    n = { asked = 0, kept = 0, moved = 0, changed = 0, new = 0, failed = 0, duplicates = 0, cached = 0 },
+    n = { asked = 0, kept = 0, moved = 0, unmatched = 0, duplicates = 0, cached = 0 },
   }, Run)
   self.probing = self.probe_rows
   local call = { text = text_of, ordered = false }
@@ -398,6 +413,9 @@ function run.go(o)
   end
   if o.started then
     o.started(self)
+  end
+  if o.appended then
+    take_over(self)
   end
   local scope <close> = core.open_scope()
   o.writer:begin(scope)
