@@ -183,9 +183,15 @@ void mp__signal_release(struct mp__rt *rt)
 /* For good, in the binary. */
 void mp__signal_host(struct mp__rt *rt)
 {
+    struct sigaction now;
+
     rt->sched->hosted = 1;
     listen_with(rt->sched, SIGINT, NULL);
     listen_with(rt->sched, SIGTERM, NULL);
+    /* a job under nohup goes on */
+    if (sigaction(SIGHUP, NULL, &now) == 0 && now.sa_handler != SIG_IGN)
+        listen_with(rt->sched, SIGHUP, NULL);
+    signal(SIGXFSZ, SIG_IGN); /* a write fails with EFBIG instead */
 }
 
 void mp__signal_forget(struct mp__rt *rt)
@@ -205,8 +211,11 @@ static int l_interrupt_over(lua_State *L)
 
 static int l_interrupted(lua_State *L)
 {
-    lua_pushboolean(L, mp__interrupted(mp__rt(L)));
-    return 1;
+    const struct mp__rt *rt = mp__rt(L);
+
+    lua_pushboolean(L, mp__interrupted(rt));
+    lua_pushinteger(L, rt->sched->signalled);
+    return 2;
 }
 
 /* exit(code): ends the program from any depth; no pcall can hold it. */

@@ -57,6 +57,8 @@ function embed.configure(p)
   p:flag("-q --quiet", "No progress and no summary.")
 end
 
+local GRACE = 5 -- s for what is under way when a signal comes
+
 local function fail(message)
   parser.stop(1, "moonpool embed: " .. message .. "\n")
 end
@@ -99,7 +101,12 @@ local function stopped(args, one, err)
   if core.is_error(err) and err.kind == "cancelled" then
     say(args, "stopped; %s holds the first %s, marked as unfinished; the same command goes on", args.output,
       summary.counted(one.rows or 0, "rows"))
-    error(err, 0)
+    local interrupted, signal = core.interrupted()
+    if not interrupted then
+      error(err, 0)
+    end
+    core.interrupt_over()
+    return 128 + signal
   elseif core.is_error(err) then
     fail(tostring((err.kind == "file" or err.nothing) and err.message or err))
   end
@@ -128,7 +135,7 @@ local function job_of(args, conn, on_progress, bar)
     source = args.input, sink = args.output, client = conn, model = args.model, dimensions = args.dimensions,
     batch_size = args.batch_size, max_concurrent_requests = args.max_concurrent, field = args.field,
     id_field = args.id_field, force = args.force, strict = args.strict, retry_failed = args.retry_failed,
-    dedupe = not args.no_dedupe, normalize = args.normalize, truncate_dim = args.truncate_dim, f16 = args.f16,
+    grace = core.in_task() and GRACE or nil, dedupe = not args.no_dedupe, normalize = args.normalize, truncate_dim = args.truncate_dim, f16 = args.f16,
     encoding_format = formats[args.encoding_format],
     text = not args.no_text, shard_rows = args.shard_rows, about = about(args), on_progress = on_progress,
     on_plan = function(figures)
@@ -196,7 +203,7 @@ function embed.run(args, client)
     bar:clear()
   end
   if not ok then
-    stopped(args, one, res)
+    return stopped(args, one, res)
   elseif not res then
     fail(err.message .. (err.kind == "job" and err.message:find " holds "
       and " (choose another directory, or --force to begin anew)" or ""))

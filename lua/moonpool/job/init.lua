@@ -34,7 +34,7 @@ local rules = {
   max_concurrent_requests = R.count, field = R.text, id_field = R.text, form = R.text, force = R.boolean,
   strict = R.boolean, retry_failed = R.boolean, dedupe = R.boolean, normalize = R.boolean,
   truncate_dim = R.count, f16 = R.boolean, text = R.boolean, shard_rows = R.count, on_progress = R.func,
-  encoding_format = R.any, on_event = R.func, on_plan = R.func, options = R.table, about = R.table,
+  encoding_format = R.any, on_event = R.func, on_plan = R.func, grace = R.positive, options = R.table, about = R.table,
 }
 
 local Job = {}
@@ -131,9 +131,12 @@ local function leave_nothing(way)
   end
 end
 
+local ENOSPC = 28
+
 local function stop(self, way, err)
   local writer = way.writer
-  local ok, why = pcall(writer.finish, writer, false)
+  local full = type(err) == "table" and err.errno == ENOSPC
+  local ok, why = pcall(writer.finish, writer, false, full)
   self.rows = writer.rows
   if type(err) == "table" and err.nothing then
     leave_nothing(way)
@@ -191,6 +194,7 @@ local function into_directory(self, input)
       appended = way.appended,
       call = call_options(o),
       dedupe = o.dedupe ~= false, on_event = o.on_event, on_batch = o.on_batch,
+      grace = o.grace,
       started = function(s) state, self.state = s, s end,
       on_progress = o.on_progress and function() o.on_progress(self) end,
     }

@@ -10,6 +10,8 @@ local run = {}
 local Run = {}
 Run.__index = Run
 
+local with_grace
+
 local COPIES = 128 -- rows copied at once
 local DUPLICATES = 100000 -- rows that may wait for another's answer
 local PATIENCE = 600 -- s without an endpoint before the job stops
@@ -222,6 +224,7 @@ local function ask(self, item)
     flush_copies(self)
   end
   self.n.asked = self.n.asked + 1
+  self.in_flight = self.in_flight + 1
   return item
 end
 
@@ -277,11 +280,15 @@ end
 
 -- The next item to ask; it may wait.
 local function next_item(self)
+  while self.stopping do
+    self.never:wait() -- what is under way ends; then this is cancelled
+  end
   if self.probing then
     pass_gate(self)
   end
   if #self.again > 0 then
     wait_for_endpoint(self)
+    self.in_flight = self.in_flight + 1
     return table.remove(self.again)
   end
   while not self.ended do
@@ -340,6 +347,10 @@ local function resolve_all(self, batch)
 end
 
 local function take(self, batch)
+  self.in_flight = self.in_flight - #batch.items
+  if self.stopping and self.in_flight <= 0 then
+    self.gate:wake()
+  end
   local whole = whole_failure(batch)
   if whole and self.succeeded == 0 and unreachable(whole) then
     stop_for(whole, "nothing succeeded")
@@ -395,6 +406,51 @@ local function one_pass(self, client, call)
   end
 end
 
+-- ---- Ctrl+C -------------------------------------------------------------------------------------
+
+-- Nothing new is begun; what is under way has the grace to come back.
+local function wind_down(self)
+  self.stopping = true
+  if self.on_event then
+    self.on_event "stopping; what is under way may still come back (Ctrl+C again: at once)"
+  end
+  local deadline = core.now() + self.grace
+  self.scope:spawn(function()
+    core.sleep(self.grace)
+    self.gate:wake()
+  end)
+  while self.in_flight > 0 and core.now() < deadline do
+    self.gate:wait()
+  end
+  self.work:cancel()
+end
+
+local function wait_for_signal(self)
+  local ok, err = pcall(self.never.wait, self.never)
+  if not ok and core.interrupted() then
+    self.scope:spawn(wind_down, self)
+  end
+  error(err, 0)
+end
+
+-- Runs work; the first signal cancels only a task that waits for it.
+function with_grace(self, scope, work)
+  local trap <close> = core.open_scope()
+  core.set_interrupt(trap, true)
+  trap:spawn(wait_for_signal, self)
+  self.scope = scope
+  self.work = scope:spawn(function()
+    return xpcall(work, core.traceback)
+  end)
+  local ok, good, err = pcall(core.await, self.work)
+  trap:cancel()
+  if self.stopping then
+    error(core.error("cancelled", "interrupted"), 0)
+  elseif not ok or not good then
+    error(ok and err or good, 0)
+  end
+end
+
 --- Runs the job to its end: o = {client=, source=, writer=, earlier=, call = options of the calls,
 --- dedupe=, on_progress=, on_event=}. The writer is left for the caller to finish; raises what stops it.
 function run.go(o)
@@ -403,7 +459,7 @@ function run.go(o)
     on_progress = o.on_progress, on_event = o.on_event, on_batch = o.on_batch, row = 0, succeeded = 0,
     resumed = o.resumed,
     again = {}, waiting = {}, n_waiting = 0, copies = {}, copied_raw = {}, kept = 0, tokens = 0,
-    gate = core.waitlist(), probe_rows = o.call.batch_size or 128, skips = o.skips ~= false,
+    gate = core.waitlist(), never = core.waitlist(), in_flight = 0, grace = o.grace, probe_rows = o.call.batch_size or 128, skips = o.skips ~= false,
     n = { asked = 0, kept = 0, moved = 0, unmatched = 0, duplicates = 0, cached = 0 },
   }, Run)
   self.probing = self.probe_rows
@@ -419,9 +475,16 @@ function run.go(o)
   end
   local scope <close> = core.open_scope()
   o.writer:begin(scope)
-  repeat
-    one_pass(self, o.client, call)
-  until self.ended and #self.again == 0
+  local function work()
+    repeat
+      one_pass(self, o.client, call)
+    until self.ended and #self.again == 0
+  end
+  if o.grace then
+    with_grace(self, scope, work)
+  else
+    work()
+  end
   o.writer:stop_tending()
   o.writer:ended(self.row)
   return self

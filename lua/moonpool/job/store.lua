@@ -19,6 +19,7 @@ local COMMIT_EVERY = 0.2 -- s
 local INDEX_EVERY = 1
 local COMMIT_BYTES = 4 << 20 -- of lines in memory
 local OPEN_FILES = 32 -- parts with open descriptors
+local RESERVE = 64 << 10 -- bytes
 local CROWD = 6 -- whole parts that wait to be published
 
 local Writer = {}
@@ -500,6 +501,7 @@ local function finish_whole(self)
     error(core.error("file", ("%s: %d rows of %d have no result"):format(self.dir, self.total - self.rows,
       self.total)), 0)
   end
+  os.remove(self.work .. "/reserve")
   write_index(self, true, not core.in_task())
   self.finished = true
   close_parts(self)
@@ -508,25 +510,47 @@ local function finish_whole(self)
   end
 end
 
-local function finish_unfinished(self)
+-- Parts of which nothing was committed give their room to those before them.
+local function make_room(self)
+  local numbers = self:open_numbers()
+  for i = #numbers, 2, -1 do
+    local base = base_of(self, numbers[i])
+    if not core.stat(base .. ".log") then
+      close_part(self, numbers[i])
+      os.remove(base .. ".npy")
+    end
+  end
+end
+
+-- Each step for itself: where there is no room for one there may be for the next.
+local function finish_unfinished(self, full)
   self.finished = true
-  local ok, err = pcall(function()
-    tend_once(self, true)
-    leave_readable(self)
-  end)
-  count(self)
-  local wrote, why = pcall(write_index, self, false, true)
+  os.remove(self.work .. "/reserve")
+  if full then
+    make_room(self)
+  end
+  local failure
+  local function try(fn, ...)
+    local ok, err = pcall(fn, ...)
+    failure = failure or not ok and { err } or nil
+  end
+  for _, number in ipairs(self:open_numbers()) do
+    try(function() check(self.open[number]:commit(true)) end)
+  end
+  try(publish_whole, self, true)
+  try(give_vectors, self)
+  try(leave_readable, self)
+  try(count, self)
+  try(write_index, self, false, true)
   close_parts(self)
-  if not wrote then
-    error(why, 0)
-  elseif not ok then
-    error(err, 0)
+  if failure then
+    error(failure[1], 0)
   end
 end
 
 --- Ends the directory. complete = false, for a job that was cut short, leaves the rows up to the first
---- missing one readable, marked as unfinished; the others are kept for the next run.
-function Writer:finish(complete)
+--- missing one readable, marked as unfinished; the others are kept for the next run. full: the disk is.
+function Writer:finish(complete, full)
   if self.finished then
     return
   end
@@ -535,7 +559,7 @@ function Writer:finish(complete)
   if complete then
     finish_whole(self)
   else
-    finish_unfinished(self)
+    finish_unfinished(self, full)
   end
 end
 
@@ -576,6 +600,15 @@ function Writer:health()
 end
 
 -- ---- beginning ----------------------------------------------------------------------------------
+
+-- Room for the index when there is none left.
+local function reserve(self)
+  local out = io.open(self.work .. "/reserve", "wb")
+  if out then
+    out:write(("\0"):rep(RESERVE))
+    out:close()
+  end
+end
 
 -- Parts that are in the index count; of what an unfinished run left in .job, what its logs prove.
 local function take_up(self)
@@ -623,6 +656,7 @@ function store.begin(dir, target, lock, opts)
   }, Writer)
   take_up(self)
   write_index(self, false, not core.in_task())
+  reserve(self)
   return self
 end
 
