@@ -19,7 +19,7 @@ local rules = {
   max_connections = rule.count,
   header_timeout = rule.positive, body_timeout = rule.positive,
   idle_timeout = rule.positive, write_timeout = rule.positive, total_body_timeout = rule.positive,
-  reuse_port = rule.boolean,
+  reuse_port = rule.boolean, front = rule.any,
 }
 
 local server = {}

@@ -10,6 +10,7 @@
 #include <time.h>
 
 #define EXPECT_FROM (1024 * 1024) /* curl adds Expect to larger bodies */
+#define FEW_VECTORS 4
 
 static int encode_row(struct mp__call *call, uint64_t row, struct mp__buf *b)
 {
@@ -315,7 +316,9 @@ int mp__attempt_build(struct mp__attempt *a, const struct mpp_part_facts *facts,
     if (rc != 0)
         return rc;
     a->xfer.method = a->call->method;
-    a->xfer.big_reply = a->call->has_vectors || (a->call->flags & MP_BIG_REPLY) != 0;
+    /* A buffer is made for each transfer: a few vectors do not pay for a large one. */
+    a->xfer.big_reply =
+        (a->call->has_vectors && a->part->count > FEW_VECTORS) || (a->call->flags & MP_BIG_REPLY) != 0;
     set_headers(a);
     if (hooks != NULL && hooks->before != NULL)
         hooks->before(hooks->core.arg, a);

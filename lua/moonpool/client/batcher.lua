@@ -106,6 +106,7 @@ function M.plan(self, name, opts, sample, level)
     found.handle = handle_for(b, setmetatable({ model = o.model or b.state.options.model }, { __index = o }))
   end
   if b.state.dynamic_key then return found end -- its headers change from call to call
+  found.lasting = true
   if b.nplans >= MAX_PLANS then b.plans, b.nplans = {}, 0 end
   b.plans[name], b.nplans = found, b.nplans + 1
   return found

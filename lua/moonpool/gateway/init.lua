@@ -137,7 +137,7 @@ local function work(self, setup, ctx, req, route, rest)
   end
   local job, err = fronts.read(route.reader, req)
   if not job then return nil, err end
-  ctx.model = job.model
+  ctx.model, ctx.failed = job.model, req:failed()
   return jobs.operations[job.op](setup, ctx, job)
 end
 
@@ -300,15 +300,31 @@ local function set_up(config, before)
   return setup
 end
 
+-- The short way in C knows no callers and writes no log.
+local function is_plain(config)
+  return not (config.keys or config.caller or config.log or config.cors or config.otel)
+end
+
+local function use_front(self, setup)
+  setup.front = is_plain(setup.config) and self.front or nil
+  setup.learned = {}
+end
+
 --- Takes another configuration; requests under way end with the one they began with. nil, why when it
 --- is no good: then all stays as it is.
 function gateway:reload(config)
   local ok, why = pcall(function()
     local setup = set_up(check_config(config), self.setup)
     local old = self.setup
+    use_front(self, setup)
     self.setup = setup
-    old.retired = true
-    if old.open == 0 then old:close() end
+    self.measures:absorb(self.front)
+    local generation = core.front_clear(self.front, setup.timeout)
+    old.retired, old.open = true, old.open + 1
+    self.scope:spawn(function()
+      core.front_quiet(self.front, generation)
+      release(old)
+    end)
   end)
   if self.log then self.log:reopen() end
   if not ok then return nil, why end
@@ -318,6 +334,7 @@ end
 function gateway:close()
   if self.closed then return end
   self.closed = true
+  require "moonpool.metrics".sources[self] = nil
   if self.log then self.log:close() end
   self.setup:close()
 end
@@ -333,7 +350,7 @@ local server_options = {
 function gateway:options(listen)
   local config = self.setup.config
   local o = {
-    listen = listen or config.listen, max_body = MAX_BODY,
+    listen = listen or config.listen, max_body = MAX_BODY, front = self.front,
     handler = function(req) return self:handle(req) end,
   }
   for _, name in ipairs(server_options) do
@@ -347,9 +364,15 @@ function M.new(config)
   local checked = check_config(config)
   local self = setmetatable({
     setup = set_up(checked), measures = measures.new(), on_error = serve.log_error,
+    scope = core.open_scope(),
   }, gateway)
+  self.front = core.front_new {
+    timeout = self.setup.timeout, prefix = "mp-" .. core.random_hex(6) .. "-f",
+    duration = measures.seconds, overhead = measures.overheads, batch = measures.sizes,
+  }
+  use_front(self, self.setup)
   if checked.log then
-    local opened, why = log.open(checked.log, core.open_scope())
+    local opened, why = log.open(checked.log, self.scope)
     if not opened then
       self.setup:close()
       error("gateway: log: " .. tostring(why), 0)
@@ -361,6 +384,7 @@ function M.new(config)
 end
 
 function gateway:collect(add)
+  self.measures:absorb(self.front)
   self.measures:collect(add)
   for _, up in pairs(self.setup.upstreams) do up:collect(add) end
 end

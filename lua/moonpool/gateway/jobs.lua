@@ -94,6 +94,17 @@ end
 
 -- ---- embed ------------------------------------------------------------------------------------
 
+-- The next plain requests for this model need no Lua: see binding/server/front.c.
+local function teach(setup, route, job, out, ctx)
+  local name = job.model or ""
+  if setup.learned[name] or #route.steps > 1 or job.style ~= "openai" or job.ids or job.dimensions
+    or job.user or job.extra or not out.plan or not out.plan.lasting then
+    return
+  end
+  setup.learned[name] = true
+  core.front_learn(setup.front, name, out.plan.handle, out.plan.core, ctx.upstream)
+end
+
 local function embed(setup, ctx, job)
   local n = #job.rows
   if n > setup.max_inputs then
@@ -111,10 +122,15 @@ local function embed(setup, ctx, job)
   local out
   out, err = along(setup, ctx, route, job.model, function(up, model, left)
     ctx.price = route.price or up.price or 0
-    return up:embed(job, model, { timeout = left, key = ctx.flow, priority = ctx.key and ctx.key.priority })
+    return up:embed(job, model, {
+      timeout = left, key = ctx.flow, priority = ctx.key and ctx.key.priority, failed = ctx.failed,
+    })
   end)
   if not out then
     return nil, err
+  end
+  if setup.front then
+    teach(setup, route, job, out, ctx)
   end
   if out.count ~= n then -- the engine counts too; a short reply must never leave here
     return nil, failure("decode", ("%d rows were asked for, %d came"):format(n, out.count))

@@ -1,4 +1,5 @@
 -- moonpool.gateway.measures: what the gateway counts of its requests.
+local core = require "moonpool.core"
 local metrics = require "moonpool.metrics"
 
 local M = {}
@@ -9,12 +10,14 @@ local seconds = { 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.
 local overheads = { 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 1 }
 local sizes = { 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048 }
 
+M.seconds, M.overheads, M.sizes = seconds, overheads, sizes
+
 local measures = {}
 measures.__index = measures
 
 function M.new()
   return setmetatable({
-    requests = {}, n = 0, durations = {}, overhead = metrics.histogram(overheads),
+    known = {}, requests = {}, n = 0, durations = {}, overhead = metrics.histogram(overheads),
     batch = metrics.histogram(sizes), tokens = {}, rows = 0, hits = 0,
   }, measures)
 end
@@ -45,10 +48,36 @@ local function series(self, label, model, status, key)
   return found
 end
 
+-- Counts of the short way into a histogram with the same bounds.
+local function pour(histogram, counts)
+  for i, n in ipairs(counts) do
+    histogram.counts[i] = histogram.counts[i] + n
+    histogram.n = histogram.n + n
+  end
+  histogram.sum = histogram.sum + counts.sum
+end
+
+--- Takes over what the short way in C has counted since the last time.
+function measures:absorb(front)
+  local got = core.front_counts(front)
+  local label = "/v1/embeddings"
+  for model, n in pairs(got.models) do
+    local one = series(self, label, self.known[model] and model or "*", 200, "")
+    one.value = one.value + n
+  end
+  self.durations[label] = self.durations[label] or metrics.histogram(seconds)
+  pour(self.durations[label], got.duration)
+  pour(self.overhead, got.overhead)
+  pour(self.batch, got.batch)
+  self.rows = self.rows + got.rows
+  if got.tokens > 0 then self.tokens[""] = (self.tokens[""] or 0) + got.tokens end
+end
+
 --- A request is over.
 function measures:add(ctx, status, took)
   local route = ctx.route
-  local model = route and (route.name ~= "*" and route.name or "*") or ""
+  local model = route and route.name or ""
+  if route then self.known[model] = true end
   local key = ctx.key and ctx.key.name or ""
   local one = series(self, ctx.label, model, status, key)
   one.value = one.value + 1

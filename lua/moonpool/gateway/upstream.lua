@@ -135,6 +135,7 @@ function upstream:embed(job, model, o)
   if not desc then
     return refused(("the service behind has no embed call (%s)"):format(self.provider.name))
   end
+  if o.failed then return nil, batcher.error_of(self.batcher, o.failed) end
   local rows, err = rows_of(self, desc, job)
   if not rows then return nil, err end
   local call = embed_options(desc, job, model)
@@ -148,7 +149,7 @@ function upstream:embed(job, model, o)
   return finish({
     matrix = matrix, first = first, count = #rows, model = said, batch = batch,
     prompt_tokens = prompt >= 0 and prompt or nil, total_tokens = total >= 0 and total or nil,
-    attempts = attempts, upstream_time = time,
+    attempts = attempts, upstream_time = time, plan = plan,
   }, desc, job)
 end
 

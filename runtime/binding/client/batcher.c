@@ -17,30 +17,18 @@
 #define WAITER_TYPE  "moonpool.core.waiter"
 #define FEW          16 /* rows that need no memory of their own while they are read */
 
-struct gatherer {
-    mp_batcher *batcher; /* NULL: closed */
-    struct mp__rt *rt;
-    int refs;
-};
-
-struct plan {
-    struct mp_request request;
-    struct mp_vectors vectors;
-    struct mp_timeouts timeouts;
-};
-
 /* One submission: counted, a reference is its waiter's (a userdata on the stack of who waits, for a
  * coroutine may be closed where it stands), one the engine's. */
 struct submission {
     struct mp__wait wait; /* first: the wait's cancel finds it by this */
     struct mp__watch watch;
-    struct gatherer *gatherer;
+    struct mp__gatherer *gatherer;
     struct mp_result *result;
     uint64_t ticket;
     int refs, done;
 };
 
-static void gatherer_unref(struct gatherer *g)
+void mp__gatherer_unref(struct mp__gatherer *g)
 {
     if (--g->refs == 0)
         free(g);
@@ -52,7 +40,7 @@ static void submission_unref(struct submission *s)
         return;
     mp__token_unwatch(&s->watch);
     mp_result_free(s->result);
-    gatherer_unref(s->gatherer);
+    mp__gatherer_unref(s->gatherer);
     free(s);
 }
 
@@ -73,9 +61,8 @@ static void on_done(void *arg, const struct mp_result *result)
 static void cancel(struct submission *s)
 {
     mp__token_unwatch(&s->watch);
-    struct gatherer *g = s->gatherer;
-    if (!s->done && g->batcher != NULL && g->rt->engine != NULL)
-        mp_batcher_cancel(g->batcher, s->ticket);
+    if (!s->done)
+        mp__gather_cancel(s->gatherer, s->ticket);
 }
 
 static void on_cancel(struct mp__wait *w)
@@ -108,7 +95,7 @@ static int l_batcher_plan(lua_State *L)
     struct mp__client_box *box = luaL_checkudata(L, 1, MP__CLIENT_TYPE);
     luaL_checktype(L, 2, LUA_TTABLE);
     lua_settop(L, 2);
-    struct plan *p = lua_newuserdatauv(L, sizeof(*p), 3); /* at 3 */
+    struct mp__plan *p = lua_newuserdatauv(L, sizeof(*p), 3); /* at 3 */
     memset(p, 0, sizeof(*p));
     luaL_setmetatable(L, PLAN_TYPE);
     lua_newtable(L); /* the anchor, at 4 */
@@ -129,23 +116,52 @@ static int l_batcher_plan(lua_State *L)
 
 static int l_batcher_gc(lua_State *L)
 {
-    struct gatherer **box = luaL_checkudata(L, 1, BATCHER_TYPE);
-    struct gatherer *g = *box;
+    struct mp__gatherer **box = luaL_checkudata(L, 1, BATCHER_TYPE);
+    struct mp__gatherer *g = *box;
     *box = NULL;
     if (g == NULL)
         return 0;
     if (g->batcher != NULL && g->rt->engine != NULL)
         mp_batcher_close(g->batcher);
     g->batcher = NULL;
-    gatherer_unref(g);
+    mp__gatherer_unref(g);
     return 0;
 }
 
-static struct gatherer *check_batcher(lua_State *L)
+struct mp__gatherer *mp__check_gatherer(lua_State *L, int idx)
 {
-    struct gatherer **box = luaL_checkudata(L, 1, BATCHER_TYPE);
-    luaL_argcheck(L, *box != NULL, 1, "the batcher is closed");
+    struct mp__gatherer **box = luaL_checkudata(L, idx, BATCHER_TYPE);
+    luaL_argcheck(L, *box != NULL, idx, "the batcher is closed");
     return *box;
+}
+
+const struct mp__plan *mp__check_plan(lua_State *L, int idx)
+{
+    return luaL_checkudata(L, idx, PLAN_TYPE);
+}
+
+int mp__gather(struct mp__gatherer *g, const struct mp__plan *p, const struct mp_str *rows,
+               size_t n, const struct mp_gather *how, double total, mp_done_fn *done, void *arg,
+               uint64_t *ticket)
+{
+    struct mp_request q = p->request;
+    struct mp_timeouts timeouts = p->timeouts;
+    if (g->batcher == NULL || g->rt->engine == NULL)
+        return MP_ECLOSED;
+    timeouts.total = total;
+    q.timeouts = &timeouts;
+    q.vectors = &p->vectors;
+    q.rows = rows;
+    q.nrows = n;
+    q.done = done;
+    q.arg = arg;
+    return mp_batcher_submit(g->batcher, &q, how, ticket);
+}
+
+void mp__gather_cancel(struct mp__gatherer *g, uint64_t ticket)
+{
+    if (g->batcher != NULL && g->rt->engine != NULL)
+        mp_batcher_cancel(g->batcher, ticket);
 }
 
 /* batcher_new(client, {slots=, size=, tokens=, chars=, bytes=, max_wait=, max_waiting=, cache_bytes=,
@@ -166,12 +182,12 @@ static int l_batcher_new(lua_State *L)
     int flight = mp__opt_bool(L, 2, "single_flight", -1);
     c.single_flight = flight < 0 ? MP_FLIGHT_CACHE : flight ? MP_FLIGHT_ON : MP_FLIGHT_OFF;
     luaL_argcheck(L, client->client != NULL, 1, "the client is closed");
-    struct gatherer **box = lua_newuserdatauv(L, sizeof(*box), 1);
+    struct mp__gatherer **box = lua_newuserdatauv(L, sizeof(*box), 1);
     *box = NULL;
     luaL_setmetatable(L, BATCHER_TYPE);
     lua_pushvalue(L, 1);
     lua_setiuservalue(L, -2, 1);
-    struct gatherer *g = calloc(1, sizeof(*g));
+    struct mp__gatherer *g = calloc(1, sizeof(*g));
     if (g == NULL)
         return luaL_error(L, "out of memory");
     g->rt = client->rt;
@@ -190,7 +206,7 @@ static void put_count(lua_State *L, const char *name, uint64_t v)
 
 static int l_batcher_stats(lua_State *L)
 {
-    struct gatherer *g = check_batcher(L);
+    struct mp__gatherer *g = mp__check_gatherer(L, 1);
     struct mp_batcher_stats st = MP_INIT(struct mp_batcher_stats);
     if (g->batcher != NULL && g->rt->engine != NULL)
         mp_batcher_stats(g->batcher, &st);
@@ -229,6 +245,13 @@ static const struct mp_str *read_texts(lua_State *L, int list, struct mp_str *fe
     return rows;
 }
 
+void mp__push_result(lua_State *L, struct mp_result *r)
+{
+    struct mp__result_box *box = lua_newuserdatauv(L, sizeof(*box), 0);
+    box->result = r;
+    luaL_setmetatable(L, MP__RESULT_TYPE);
+}
+
 static struct mp_str opt_text(lua_State *L, int idx)
 {
     struct mp_str s = {"", 0};
@@ -245,10 +268,8 @@ static int push_outcome(lua_State *L, int status, lua_KContext ctx)
     (void)status;
     if (lua_toboolean(L, 10) || r == NULL || r->rows_ok < r->rows || r->matrix == NULL) {
         lua_pushnil(L);
-        struct mp__result_box *box = lua_newuserdatauv(L, sizeof(*box), 0);
-        box->result = r;
+        mp__push_result(L, r);
         s->result = NULL;
-        luaL_setmetatable(L, MP__RESULT_TYPE);
         return 2;
     }
     uint32_t attempts = 0;
@@ -274,7 +295,7 @@ static int push_outcome(lua_State *L, int status, lua_KContext ctx)
 }
 
 /* Pushes its box. */
-static struct submission **submission_new(lua_State *L, struct gatherer *g)
+static struct submission **submission_new(lua_State *L, struct mp__gatherer *g)
 {
     struct submission **box = lua_newuserdatauv(L, sizeof(*box), 1);
     *box = NULL;
@@ -297,7 +318,9 @@ static int not_taken(lua_State *L, int rc)
         return luaL_error(L, "%s", mp_last_error());
     lua_pushnil(L);
     mp__push_error(L, rc == MP_ECLOSED ? "closed" : "rate_limited",
-                   rc == MP_ENOMEM ? "out of memory" : mp_last_error());
+                   rc == MP_ENOMEM    ? "out of memory"
+                   : rc == MP_ECLOSED ? "the batcher is closed"
+                                      : mp_last_error());
     return 2;
 }
 
@@ -306,8 +329,8 @@ static int not_taken(lua_State *L, int rc)
  * submitted. max_wait and total: nil for the plan's. */
 static int l_batcher_embed(lua_State *L)
 {
-    struct gatherer *g = check_batcher(L);
-    const struct plan *p = luaL_checkudata(L, 2, PLAN_TYPE);
+    struct mp__gatherer *g = mp__check_gatherer(L, 1);
+    const struct mp__plan *p = mp__check_plan(L, 2);
     luaL_checktype(L, 3, LUA_TTABLE);
     lua_settop(L, 10);
     struct mp_gather how = MP_INIT(struct mp_gather);
@@ -323,26 +346,17 @@ static int l_batcher_embed(lua_State *L)
         return 2;
     }
     mp__wait_check(L);
-    if (g->batcher == NULL || g->rt->engine == NULL)
-        return luaL_error(L, "the batcher is closed");
     struct mp_str few[FEW];
-    struct mp_request q = p->request;
-    struct mp_timeouts timeouts = p->timeouts;
-    q.nrows = lua_rawlen(L, 3);
-    q.rows = read_texts(L, 3, few, q.nrows);
+    size_t n = lua_rawlen(L, 3);
+    const struct mp_str *rows = read_texts(L, 3, few, n);
     double left = mp__task_deadline(L);
     if (left >= 0 && (total <= 0 || left < total))
         total = left > 0.001 ? left : 0.001;
-    timeouts.total = total;
-    q.timeouts = &timeouts;
-    q.vectors = &p->vectors;
     struct submission **box = submission_new(L, g);
     struct submission *s = *box;
     lua_pushvalue(L, 9);
     lua_setiuservalue(L, -2, 1); /* the token, while it may be watched */
-    q.done = on_done;
-    q.arg = s;
-    int rc = mp_batcher_submit(g->batcher, &q, &how, &s->ticket);
+    int rc = mp__gather(g, p, rows, n, &how, total, on_done, s, &s->ticket);
     if (rc != 0) {
         s->done = 1;
         return not_taken(L, rc);

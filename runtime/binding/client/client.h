@@ -59,6 +59,31 @@ void mp__open_stream(lua_State *L);
  * what holds the headers. */
 void mp__read_spec(lua_State *L, int spec, int anchor, struct mp_request *q, struct mp_vectors *v,
                    struct mp_timeouts *t);
+void mp__push_result(lua_State *L, struct mp_result *r); /* takes it over */
+
+/* ---- batchers: batcher.c ---- */
+
+/* Counted: submissions that nobody waits for any more may outlive the userdata. */
+struct mp__gatherer {
+    mp_batcher *batcher; /* NULL: closed */
+    struct mp__rt *rt;
+    int refs;
+};
+
+struct mp__plan { /* a spec without rows, as the engine takes it */
+    struct mp_request request;
+    struct mp_vectors vectors;
+    struct mp_timeouts timeouts;
+};
+
+struct mp__gatherer *mp__check_gatherer(lua_State *L, int idx); /* borrowed */
+void mp__gatherer_unref(struct mp__gatherer *g);
+const struct mp__plan *mp__check_plan(lua_State *L, int idx);
+/* An enum mp_err; total in seconds. */
+int mp__gather(struct mp__gatherer *g, const struct mp__plan *p, const struct mp_str *rows, size_t n,
+               const struct mp_gather *how, double total, mp_done_fn *done, void *arg,
+               uint64_t *ticket);
+void mp__gather_cancel(struct mp__gatherer *g, uint64_t ticket);
 void mp__open_batcher(lua_State *L);
 
 void mp__open_policy(lua_State *L);

@@ -106,7 +106,8 @@ static void embed_text(lua_State *L, const struct job *j, lua_Integer i)
         luaL_error(L, "texts[%d] must be a string", (int)i);
     mp__hash_embed(text, n, j->dim, j->v);
     if (j->dims < j->dim && mp__normalize(j->v, j->dims) == 0)
-        mp__hash_embed(text, n, j->dims, j->v); /* a short text may have nothing in so few of them */
+        mp__hash_embed(text, n, j->dims,
+                       j->v); /* a short text may have nothing in so few of them */
     lua_pop(L, 1);
 }
 

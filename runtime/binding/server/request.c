@@ -6,6 +6,7 @@
  * only what was read before is left.
  */
 #include "binding/server/server.h"
+#include "binding/client/client.h"
 #include "binding/value/json.h"
 
 #include <string.h>
@@ -32,7 +33,8 @@ void mp__request_again(struct mp__req *r, struct mp__http_request *http)
     http->on_gone = on_gone;
 }
 
-int mp__push_request(lua_State *L, int server, struct mp__http_request *http)
+int mp__push_request(lua_State *L, int server, struct mp__http_request *http,
+                     struct mp_result *failed)
 {
     struct mp__req *r = lua_newuserdatauv(L, sizeof(*r), REQ_UVS);
     memset(r, 0, sizeof(*r));
@@ -41,6 +43,7 @@ int mp__push_request(lua_State *L, int server, struct mp__http_request *http)
     lua_pushvalue(L, server);
     lua_setiuservalue(L, -2, REQ_UV_SERVER);
     r->srv = mp__check_server(L, server);
+    r->failed = failed;
     mp__request_again(r, http);
     return 1;
 }
@@ -65,6 +68,8 @@ static int l_request_gc(lua_State *L)
 {
     struct mp__req *r = luaL_checkudata(L, 1, MP__REQUEST);
     struct mp__http_request *http = r->http;
+    mp_result_free(r->failed);
+    r->failed = NULL;
     if (http == NULL)
         return 0;
     mp__request_over(r);
@@ -204,6 +209,17 @@ static int l_request_header(lua_State *L)
     return 1;
 }
 
+/* req:failed(): the result of the short way where it failed, once; else nil. */
+static int l_request_failed(lua_State *L)
+{
+    struct mp__req *r = luaL_checkudata(L, 1, MP__REQUEST);
+    if (r->failed == NULL)
+        return 0;
+    mp__push_result(L, r->failed);
+    r->failed = NULL;
+    return 1;
+}
+
 /* req:gone(): whether the client left before the reply. */
 static int l_request_gone(lua_State *L)
 {
@@ -235,6 +251,7 @@ void mp__open_request(lua_State *L)
         {"json", l_request_json},
         {"header", l_request_header},
         {"gone", l_request_gone},
+        {"failed", l_request_failed},
         {NULL, NULL},
     };
     luaL_newmetatable(L, MP__REQUEST);

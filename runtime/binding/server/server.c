@@ -14,7 +14,7 @@
 static int queue_grow(struct mp__srv *s)
 {
     size_t cap = s->cap ? s->cap * 2 : 64;
-    struct mp__http_request **queue = malloc(cap * sizeof(*queue));
+    struct mp__waiting_request *queue = malloc(cap * sizeof(*queue));
     if (queue == NULL)
         return -1;
     for (size_t i = 0; i < s->queued; i++)
@@ -26,40 +26,49 @@ static int queue_grow(struct mp__srv *s)
     return 0;
 }
 
-static struct mp__http_request *queue_take(struct mp__srv *s)
+/* The oldest; its http is NULL when there is none. */
+static struct mp__waiting_request queue_take(struct mp__srv *s)
 {
     while (s->queued > 0) {
-        struct mp__http_request *req = s->queue[s->head];
+        struct mp__waiting_request req = s->queue[s->head];
         s->head = (s->head + 1) % s->cap;
         s->queued--;
-        if (req != NULL)
+        if (req.http != NULL)
             return req;
+        mp_result_free(req.failed);
     }
-    return NULL;
+    return (struct mp__waiting_request){NULL, NULL};
 }
 
 static void gone_while_queued(struct mp__http_request *req)
 {
     struct mp__srv *s = req->data;
     for (size_t i = 0; i < s->queued; i++) {
-        if (s->queue[(s->head + i) % s->cap] == req)
-            s->queue[(s->head + i) % s->cap] = NULL;
+        if (s->queue[(s->head + i) % s->cap].http == req)
+            s->queue[(s->head + i) % s->cap].http = NULL;
     }
     mp__http_abort(req);
 }
 
-static void on_request(struct mp__http_request *req, void *arg)
+void mp__srv_queue(struct mp__srv *s, struct mp__http_request *req, struct mp_result *failed)
 {
-    struct mp__srv *s = arg;
-    if (s->queued == s->cap && queue_grow(s) != 0) {
+    if (s->closing || (s->queued == s->cap && queue_grow(s) != 0)) {
+        mp_result_free(failed);
         mp__http_abort(req);
         return;
     }
     req->data = s;
     req->on_gone = gone_while_queued;
-    s->queue[(s->head + s->queued) % s->cap] = req;
+    s->queue[(s->head + s->queued) % s->cap] = (struct mp__waiting_request){req, failed};
     s->queued++;
     mp__waitlist_wake_last(&s->idle);
+}
+
+static void on_request(struct mp__http_request *req, void *arg)
+{
+    struct mp__srv *s = arg;
+    if (s->front == NULL || !mp__front_take(s, req))
+        mp__srv_queue(s, req, NULL);
 }
 
 static void on_quiet(void *arg)
@@ -73,6 +82,8 @@ static void maybe_free(struct mp__srv *s)
 {
     if (!s->closed || !s->collected)
         return;
+    for (size_t i = 0; i < s->queued; i++)
+        mp_result_free(s->queue[(s->head + i) % s->cap].failed);
     free(s->queue);
     mp__buf_free(&s->out);
     free(s);
@@ -196,15 +207,20 @@ static int l_server_open(lua_State *L)
     read_config(L, &config);
     lua_getfield(L, 1, "listen");
     const char *address = luaL_checkstring(L, -1);
-    struct mp__srv **box = lua_newuserdatauv(L, sizeof(*box), 0);
+    lua_getfield(L, 1, "front");
+    struct front *front = mp__test_front(L, -1);
+    struct mp__srv **box = lua_newuserdatauv(L, sizeof(*box), 1);
     *box = NULL;
     luaL_setmetatable(L, MP__SERVER);
+    lua_pushvalue(L, -2);
+    lua_setiuservalue(L, -2, 1);
 
     struct mp__srv *s = calloc(1, sizeof(*s));
     if (s == NULL)
         return luaL_error(L, "not enough memory");
     *box = s;
     s->rt = mp__rt(L);
+    s->front = front;
     mp__waitlist_init(&s->idle);
     mp__waitlist_init(&s->quiet);
     mp__list_init(&s->taken);
@@ -312,13 +328,13 @@ static int next_now(lua_State *L, struct mp__srv *s)
 {
     if (s->closing)
         return 0;
-    struct mp__http_request *http = queue_take(s);
-    if (http == NULL) {
+    struct mp__waiting_request next = queue_take(s);
+    if (next.http == NULL) {
         s->streak = 0;
         return mp__waitlist_wait(L, &s->idle, (lua_KContext)s, next_k);
     }
     s->streak++;
-    mp__push_request(L, 1, http);
+    mp__push_request(L, 1, next.http, next.failed);
     lua_pushinteger(L, s->idle.n);
     return 2;
 }
@@ -354,4 +370,5 @@ void mp__open_server(lua_State *L)
     mp__open_reply(L);
     mp__open_mock(L);
     mp__open_hangup(L);
+    mp__open_front(L);
 }

@@ -18,13 +18,16 @@
 struct mp__srv {
     struct mp__rt *rt;
     struct mp__http_server *http; /* NULL once closing */
-    struct mp__http_request *
-        *queue; /* ring of those that no worker has yet; NULL: left meanwhile */
+    struct mp__waiting_request {
+        struct mp__http_request *http; /* NULL: left meanwhile */
+        struct mp_result *failed;      /* what the short way had for it; NULL: it did not take it */
+    } * queue;                         /* ring of those that no worker has yet */
     size_t head, queued, cap;
     struct mp__waitlist idle;  /* workers that wait */
     struct mp__waitlist quiet; /* who waits for the last reply of a stopped server */
     struct mp__link taken;     /* mp__req.link of requests that workers hold */
     unsigned streak;           /* requests taken since a worker last waited */
+    struct front *front;       /* the short way, kept by the userdata; NULL: none */
     int closing, closed, collected;
     struct mp__buf out;         /* the body of a reply of vectors */
     struct mp__http_stats last; /* of a server that is no more */
@@ -36,6 +39,7 @@ struct mp__req {
     struct mp__link link;      /* in srv->taken */
     struct mp__task *task;     /* NULL: taken outside any task */
     struct mp__waitlist drain; /* who waits for the client to read */
+    struct mp_result *failed;  /* what the short way had; the request's to free */
     int gone, started;
 };
 
@@ -43,9 +47,17 @@ enum { REQ_UV_SERVER = 1, REQ_UV_FIELDS, REQ_UVS = REQ_UV_FIELDS };
 
 /* server.c */
 struct mp__srv *mp__check_server(lua_State *L, int idx);
+/* Hands the request to the next worker; takes over `failed`, which may be NULL. */
+void mp__srv_queue(struct mp__srv *s, struct mp__http_request *http, struct mp_result *failed);
+
+/* front.c */
+int mp__front_take(struct mp__srv *s, struct mp__http_request *http); /* 0: not its kind */
+struct front *mp__test_front(lua_State *L, int idx);
+void mp__open_front(lua_State *L);
 
 /* request.c */
-int mp__push_request(lua_State *L, int server, struct mp__http_request *http);
+int mp__push_request(lua_State *L, int server, struct mp__http_request *http,
+                     struct mp_result *failed);           /* takes failed over */
 struct mp__req *mp__check_request(lua_State *L, int idx); /* raises when it is over */
 void mp__request_over(struct mp__req *r);                 /* before the call that ends http */
 void mp__request_again(struct mp__req *r, struct mp__http_request *http); /* it did not end it */
