@@ -185,7 +185,7 @@ describe("gateway: the short way", function()
     local g = gateway.start { upstreams = { a = { base_url = up.url } }, models = { m = { upstream = "a" } } }
     for i = 1, 5 do assert.equal(200, (ask(g, { tostring(i), "2" }))) end
     local _, text = g.ask("GET", "/metrics")
-    local function says(line) assert.truthy(text:find(line, 1, true), line) end
+    local function says(line) assert.truthy(text:find(line, 1, true), line .. "\n" .. text) end
     says 'moonpool_gateway_requests_total{key="",model="m",path="/v1/embeddings",status="200"} 5'
     says "moonpool_gateway_rows_total 10"
     says 'moonpool_gateway_duration_seconds_count{path="/v1/embeddings"} 5'

@@ -57,15 +57,23 @@ local routes = {
   ["/api/tags"] = { method = "GET", style = "ollama", page = "tags" },
   ["/api/version"] = { method = "GET", style = "ollama", page = "version", open = true },
 }
-for path, route in pairs(routes) do route.label = route.label or path end
+local model_page = { method = "GET", style = "openai", page = "model" }
 
-local model_page = { method = "GET", style = "openai", page = "model", label = "/v1/models/{model}" }
-
+-- The route of a path, the path as measures know it, and what else stands in it.
 local function route_of(path)
   local route = routes[path]
-  if route then return route end
-  if #path > 1 and path:sub(-1) == "/" then return routes[path:sub(1, -2)] end
-  if path:sub(1, 11) == "/v1/models/" then return model_page, path:sub(12) end
+  if route then
+    return route, path
+  end
+  local bare = path:match "^(/.+)/$"
+  if bare and routes[bare] then
+    return routes[bare], bare
+  end
+  local model = path:match "^/v1/models/(.+)$"
+  if model then
+    return model_page, "/v1/models/{model}", model
+  end
+  return nil, "other"
 end
 
 -- ---- a request --------------------------------------------------------------------------------
@@ -218,13 +226,13 @@ end
 --- The handler for moonpool.serve.
 function gateway:handle(req)
   local setup = self.setup
-  local route, rest = route_of(req.path)
+  local route, label, rest = route_of(req.path)
   local started = now()
   if req.method == "OPTIONS" and setup.config.cors then return preflight(setup, req) end
   local timeout = timeout_of(setup, req)
   local ctx = {
     started = started, deadline = started + timeout, stream_timeout = setup.config.timeout and timeout,
-    id = request_id(req), attempts = 0, label = route and route.label or "other",
+    id = request_id(req), attempts = 0, label = label,
     peer = self.log and req.peer or nil,
   }
   setup.open = setup.open + 1
