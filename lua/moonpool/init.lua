@@ -21,6 +21,7 @@ local parts = {
   policy = { "moonpool.policy" },
   provider = { "moonpool.provider" },
   matrix = { "moonpool.matrix" },
+  ragged = { "moonpool.ragged" },
   json = { "moonpool.json" },
   jsonl = { "moonpool.jsonl" },
   job = { "moonpool.job", "new" },

@@ -11,6 +11,7 @@ void mp__open_job(lua_State *L);
 void mp__open_hooks(lua_State *L);
 void mp__open_json(lua_State *L);
 void mp__open_matrix(lua_State *L);
+void mp__open_ragged(lua_State *L);
 void mp__open_server(lua_State *L);
 void mp__open_sim(lua_State *L);
 void mp__open_system(lua_State *L);

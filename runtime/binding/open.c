@@ -119,6 +119,7 @@ MP_API int luaopen_moonpool_core(lua_State *L)
     mp__open_system(L);
     mp__open_json(L);
     mp__open_matrix(L);
+    mp__open_ragged(L);
     mp__open_files(L);
     mp__open_server(L);
     mp__open_client(L);

@@ -7,6 +7,7 @@ require "moonpool.client.each"
 require "moonpool.client.fingerprint"
 require "moonpool.client.post"
 require "moonpool.client.ranking"
+require "moonpool.client.several"
 require "moonpool.client.stream"
 
 return {

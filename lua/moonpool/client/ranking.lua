@@ -259,13 +259,7 @@ local function result_meta(name)
     if math.type(field) == "integer" then
       return rawget(res, "results")[field]
     end
-    local make = lazy[field]
-    if not make then
-      return nil
-    end
-    local value = make(res)
-    rawset(res, field, value)
-    return value
+    return M.lazy(res, field)
   end
   function meta.__len(res) return #res.results end
   return meta
@@ -350,6 +344,8 @@ local function collect(state, spec, take)
   }
 end
 
+M.collect = collect
+
 local function describe(self, name, level)
   local state = client.state(self, level + 1)
   local desc = state.provider[name]
@@ -364,6 +360,25 @@ local function with_model(state, o)
     return o
   end
   return setmetatable({ model = state.options.model }, { __index = o })
+end
+
+M.describe, M.with_model = describe, with_model
+
+--- A field of a result that is made when it is asked for.
+function M.lazy(res, name)
+  local make = lazy[name]
+  if not make then
+    return nil
+  end
+  local value = make(res)
+  rawset(res, name, value)
+  return value
+end
+
+--- The document of a reply, for its usage: what stands besides its rows.
+function M.usage_of(body)
+  local usage = body:match '"usage"%s*:%s*(%b{})'
+  return { usage = usage and json.decode(usage) }
 end
 
 -- ---- rerank ---------------------------------------------------------------------------------------------

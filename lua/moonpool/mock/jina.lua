@@ -3,6 +3,7 @@
 local core = require "moonpool.core"
 local input = require "moonpool.mock.input"
 local voyage = require "moonpool.mock.voyage"
+local strict = require "moonpool.mock.strict"
 
 local M = { error = voyage.error, fault = voyage.fault, bad_body = voyage.bad_body }
 
@@ -102,7 +103,22 @@ local function rerank(_, body)
   }
 end
 
+-- A vector for each word.
+local function multi(mock, body)
+  local texts, err = strict.texts(body.input, "input", 2048)
+  if not texts or type(body.model) ~= "string" then
+    return nil, 400, M.error(400, err or "model is required")
+  end
+  return strict.job(texts, function(order)
+    return '{"model":' .. input.quote(body.model) .. ',"object":"list","data":['
+      .. strict.words(mock, texts, order, function(i)
+        return ('{"object":"embeddings","index":%d,"embeddings":'):format(i - 1), "}"
+      end) .. '],"usage":{"total_tokens":7}}'
+  end)
+end
+
 M.routes = {
+  ["/v1/multi-vector"] = { POST = multi },
   ["/v1/embeddings"] = { POST = embed },
   ["/v1/rerank"] = { POST = rerank },
 }

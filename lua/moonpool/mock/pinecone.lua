@@ -54,17 +54,8 @@ local function check(body, x)
   end
 end
 
--- The words of a text, each with the number of its bytes' sum and how often it is there.
 local function sparse(text)
-  local counts, indices, values = {}, {}, {}
-  for word in text:lower():gmatch "%w+" do
-    local index = 0
-    for i = 1, #word do index = (index * 31 + word:byte(i)) % 4294967291 end
-    counts[index] = (counts[index] or 0) + 1
-  end
-  for index in pairs(counts) do indices[#indices + 1] = index end
-  table.sort(indices)
-  for i, index in ipairs(indices) do values[i] = counts[index] + 0.5 end
+  local indices, values = strict.weights(text)
   return core.json_encode {
     sparse_indices = core.json_array(indices), sparse_values = core.json_array(values),
   }

@@ -123,4 +123,43 @@ function M.labels(text)
   return list
 end
 
+--- The words of a text as a sparse vector: indices, ascending, and how often each is there and a half.
+function M.weights(text)
+  local counts, indices, values = {}, {}, {}
+  for word in text:lower():gmatch "%w+" do
+    local index = 0
+    for i = 1, #word do
+      index = (index * 31 + word:byte(i)) % 4294967291
+    end
+    counts[index] = (counts[index] or 0) + 1
+  end
+  for index in pairs(counts) do
+    indices[#indices + 1] = index
+  end
+  table.sort(indices)
+  for i, index in ipairs(indices) do
+    values[i] = counts[index] + 0.5
+  end
+  return indices, values
+end
+
+--- A vector for each word of each text, as JSON: a list of lists of lists, or each text's list between
+--- what wrap(i) returns.
+function M.words(mock, texts, order, wrap)
+  local out = {}
+  for k = 1, order and #order or #texts do
+    local i = order and order[k] or k
+    local list = {}
+    for word in texts[i]:gmatch "%S+" do
+      list[#list + 1] = word
+    end
+    local before, after = "", ""
+    if wrap then
+      before, after = wrap(i)
+    end
+    out[k] = before .. "[" .. core.mock_vectors(list, mock.dim, mock.dim, "float", false) .. "]" .. after
+  end
+  return table.concat(out, ",")
+end
+
 return M

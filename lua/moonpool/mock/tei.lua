@@ -2,6 +2,7 @@
 
 local core = require "moonpool.core"
 local input = require "moonpool.mock.input"
+local strict = require "moonpool.mock.strict"
 
 local M = {}
 
@@ -131,6 +132,37 @@ local function embed(mock, body)
   job.dims = input.is_null(dims) and mock.dim or dims
   job.reply = bare(job)
   return job
+end
+
+-- ---- /embed_all, /embed_sparse ------------------------------------------------------------------
+
+local function several(write)
+  return function(mock, body)
+    local texts, tokens, largest = read_texts(mock, body, "inputs")
+    if not texts then
+      return nil, tokens, largest
+    end
+    local ok, status, reply = check_length(mock, body, largest)
+    if not ok then
+      return nil, status, reply
+    end
+    return strict.job(texts, function(order)
+      return "[" .. write(mock, texts, order) .. "]"
+    end)
+  end
+end
+
+local function pairs_of(_, texts, order)
+  local out = {}
+  for k = 1, order and #order or #texts do
+    local indices, values = strict.weights(texts[order and order[k] or k])
+    local row = {}
+    for i, index in ipairs(indices) do
+      row[i] = { index = index, value = values[i] }
+    end
+    out[k] = core.json_encode(core.json_array(row))
+  end
+  return table.concat(out, ",")
 end
 
 -- ---- /rerank ----------------------------------------------------------------------------------
@@ -328,6 +360,8 @@ end
 
 M.routes = {
   ["/embed"] = { POST = embed },
+  ["/embed_all"] = { POST = several(strict.words) },
+  ["/embed_sparse"] = { POST = several(pairs_of) },
   ["/rerank"] = { POST = rerank },
   ["/predict"] = { POST = predict },
   ["/info"] = { GET = info },

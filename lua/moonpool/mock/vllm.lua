@@ -51,6 +51,18 @@ local function classify(_, body)
   end)
 end
 
+local function pooling(mock, body)
+  local texts, err = strict.texts(type(body.input) == "string" and { body.input } or body.input, "input")
+  if not texts then
+    return refuse(err)
+  end
+  return strict.job(texts, function(order)
+    return '{"object":"list","data":[' .. strict.words(mock, texts, order, function(i)
+      return ('{"object":"pooling","index":%d,"data":'):format(i - 1), "}"
+    end) .. '],"usage":{"prompt_tokens":3,"total_tokens":3}}'
+  end)
+end
+
 local rerank = relatives.rerank(refuse)
 
 M.routes = {
@@ -60,6 +72,7 @@ M.routes = {
       "endianness", "truncate_prompt_tokens", "add_special_tokens", "normalize"),
   } },
   ["/v1/rerank"] = { POST = rerank }, ["/rerank"] = { POST = rerank }, ["/classify"] = { POST = classify },
+  ["/pooling"] = { POST = pooling },
 }
 
 return M

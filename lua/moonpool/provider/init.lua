@@ -33,6 +33,8 @@
 --   variant = function(model, client options) -> another description, where models differ in all;
 --   elsewhere = function(client options) -> the base URL of rerank, where it lives at another address
 --   learn = function(request, options) -> what must be known of a model, once: options.learnt of prepare
+--   embed_all, embed_sparse likewise: a reply's {list, index}, vectors = the path of an item's vectors;
+--             of sparse ones form = "pairs" or "arrays", places, numbers: their names
 --   JSON fields may be dotted: "parameters.dimension".
 --   discover = function(request) -> limits that the server tells; {} if it tells none, nil if it is
 --             not there
@@ -65,7 +67,8 @@ local wrap_kinds = { before = R.string, after = R.string, fields = R.table, item
 
 local rules = {
   name = R.string, base_url = R.string, key_env = R.table, auth = R.either(R.off, R.table),
-  embed = R.table, rerank = R.table, classify = R.table, methods = R.table, discover = R.func,
+  embed = R.table, rerank = R.table, classify = R.table, embed_all = R.table, embed_sparse = R.table,
+  methods = R.table, discover = R.func,
   headers = R.table, request_id_header = R.string, options = R.table, base_env = R.string,
   deadline_headers = R.boolean, key_check = R.func, error = R.func, defaults = R.table,
   base = R.func, setup = R.func, own_paths = R.func, bare = R.boolean, sign = R.func,
@@ -76,7 +79,7 @@ local function check(p, level)
   if type(p.name) ~= "string" then
     error("provider: name: string expected", level + 1)
   end
-  for _, call in ipairs { "embed", "rerank", "classify" } do
+  for _, call in ipairs { "embed", "rerank", "classify", "embed_all", "embed_sparse" } do
     if p[call] then
       options.check("provider." .. call, p[call], kinds, level + 1)
       if p[call].wrap then

@@ -44,6 +44,15 @@ return {
     limits = limits,
     split = function(_, o) return not late(o) end,
   },
+  embed_all = { -- ColBERT: a vector a token
+    path = "/v1/multi-vector",
+    rows = "input",
+    fields = { model = "model", dimensions = "dimensions", input_type = "input_type" },
+    options = { input_type = { "document", "query" } },
+    fixed = { embedding_type = "float" },
+    reply = { list = "data", index = "index", vectors = "embeddings" },
+    limits = { inputs = 2048 },
+  },
   rerank = {
     path = "/v1/rerank",
     query = "query",

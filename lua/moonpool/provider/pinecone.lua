@@ -20,6 +20,16 @@ return {
     reply = { list = "data", vector = "values" },
     limits = { inputs = 96 },
   },
+  embed_sparse = {
+    path = "/embed",
+    rows = "inputs",
+    wrap = { before = '"text":' },
+    fields = { model = "model", input_type = "parameters.input_type", truncate = "parameters.truncate" },
+    options = { input_type = { "query", "passage" }, truncate = truncate },
+    fixed = { ["parameters.input_type"] = "passage" },
+    reply = { list = "data", form = "arrays", places = "sparse_indices", numbers = "sparse_values" },
+    limits = { inputs = 96 },
+  },
   rerank = {
     path = "/rerank",
     rows = "documents",

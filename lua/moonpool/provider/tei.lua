@@ -31,6 +31,13 @@ local function error_of(err, doc)
   end
 end
 
+local texts = {
+  truncate = "truncate", truncation_direction = "truncation_direction", prompt_name = "prompt_name",
+}
+local text_options = {
+  truncate = "boolean", truncation_direction = { "Left", "Right" }, prompt_name = "string",
+}
+
 local tei = {
   name = "tei",
   base_url = "http://127.0.0.1:8080",
@@ -46,6 +53,14 @@ local tei = {
       prompt_name = "string" },
     reply = { list = "" },
     limits = limits,
+  },
+  embed_all = {
+    path = "/embed_all", rows = "inputs", fields = texts, options = text_options, reply = { list = "" },
+    limits = limits,
+  },
+  embed_sparse = {
+    path = "/embed_sparse", rows = "inputs", fields = texts, options = text_options,
+    reply = { list = "", form = "pairs", places = "index", numbers = "value" }, limits = limits,
   },
   rerank = limited(openai.rerank),
   classify = limited(openai.classify),

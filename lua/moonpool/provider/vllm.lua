@@ -42,6 +42,16 @@ return {
     reply = { list = "data", vector = "embedding", index = "index", layout = "packed", header = "metadata" },
     limits = limits,
   },
+  embed_all = { -- what the model's pooler gives, a vector a token
+    path = beside "/pooling",
+    rows = "input",
+    fields = { model = "model", dimensions = "dimensions",
+      truncate_prompt_tokens = "truncate_prompt_tokens" },
+    options = { truncate_prompt_tokens = "any" },
+    fixed = { encoding_format = "float" },
+    reply = { list = "data", index = "index", vectors = "data" },
+    limits = { inputs = 2048 },
+  },
   rerank = {
     path = "/v1/rerank",
     query = "query",
