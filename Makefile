@@ -58,8 +58,10 @@ EMBED_OBJ  := $(BUILD)/obj/embedded.o
 
 .PHONY: all opm run test check lint fmt asan tsan bench install clean unit libraries FORCE
 .SECONDARY:
+# The header for LuaJIT, which has no preprocessor.
+CDEF := $(BUILD)/lua/resty/moonpool/cdef.lua
 all: $(BUILD)/moonpool $(BUILD)/libmoonpool.so $(BUILD)/libmoonpool.a $(BUILD)/moonpool.so \
-	$(BUILD)/moonpool.pc
+	$(BUILD)/moonpool.pc $(CDEF)
 
 $(BUILD)/obj/task/%.o: CFLAGS_EXTRA := $(LUA_CFLAGS)
 $(BUILD)/obj/binding/%.o: CFLAGS_EXTRA := $(LUA_CFLAGS) $(LLHTTP_CFLAGS)
@@ -104,6 +106,10 @@ $(BUILD)/moonpool: $(host_OBJ) $(SCRIPT_OBJ) $(ENGINE_OBJ) $(EMBED_OBJ)
 $(BUILD)/moonpool.so: $(SCRIPT_OBJ) $(ENGINE_OBJ) $(EMBED_OBJ)
 	$(CC) $(CFLAGS_ALL) -shared -o $@ $^ $(LLHTTP_LIBS) $(DEPS_LIBS) $(CRYPTO_LIBS) $(HARDEN_L) \
 		-Wl,-z,nodelete $(LDFLAGS)
+
+$(CDEF): runtime/include/moonpool.h scripts/cdef
+	@mkdir -p $(@D)
+	./scripts/cdef $< > $@.tmp && mv $@.tmp $@
 
 SOVERSION := 0
 $(BUILD)/libmoonpool.so: $(ENGINE_OBJ)
@@ -190,16 +196,16 @@ install: all $(BUILD)/moonpool.pc
 	install -m 644 runtime/include/*.h $(DESTDIR)$(PREFIX)/include/
 	install -d $(DESTDIR)$(PREFIX)/share/lua/5.1/resty/moonpool
 	install -m 644 lua/resty/moonpool.lua $(DESTDIR)$(PREFIX)/share/lua/5.1/resty/
-	install -m 644 lua/resty/moonpool/*.lua $(DESTDIR)$(PREFIX)/share/lua/5.1/resty/moonpool/
+	install -m 644 lua/resty/moonpool/*.lua $(CDEF) $(DESTDIR)$(PREFIX)/share/lua/5.1/resty/moonpool/
 	install -m 644 scripts/moonpool.1 $(DESTDIR)$(PREFIX)/share/man/man1/
 	install -m 644 scripts/moonpool.bash \
 		$(DESTDIR)$(PREFIX)/share/bash-completion/completions/moonpool
 
 # What OpenResty's package manager takes, for `opm build` in that directory.
-opm:
+opm: $(CDEF)
 	install -d $(BUILD)/opm/lib/resty/moonpool
-	install -m 644 lua/resty/dist.ini README.md $(BUILD)/opm/
+	install -m 644 lua/resty/dist.ini lua/resty/*.rockspec README.md $(BUILD)/opm/
 	install -m 644 lua/resty/moonpool.lua $(BUILD)/opm/lib/resty/
-	install -m 644 lua/resty/moonpool/*.lua $(BUILD)/opm/lib/resty/moonpool/
+	install -m 644 lua/resty/moonpool/*.lua $(CDEF) $(BUILD)/opm/lib/resty/moonpool/
 
 -include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)

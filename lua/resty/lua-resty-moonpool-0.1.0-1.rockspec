@@ -1,4 +1,4 @@
--- The Lua side only: libmoonpool.so.0 comes from `make install`.
+-- The Lua side only: libmoonpool.so.0 comes from `make install`. `luarocks make` in build/opm, after `make opm`.
 package = "lua-resty-moonpool"
 version = "0.1.0-1"
 source = { url = "file://." }
@@ -9,5 +9,9 @@ description = {
 dependencies = { "lua == 5.1" }
 build = {
   type = "builtin",
-  modules = { ["resty.moonpool"] = "moonpool.lua", ["resty.moonpool.abi"] = "moonpool/abi.lua" },
+  modules = {
+    ["resty.moonpool"] = "lib/resty/moonpool.lua",
+    ["resty.moonpool.abi"] = "lib/resty/moonpool/abi.lua",
+    ["resty.moonpool.cdef"] = "lib/resty/moonpool/cdef.lua",
+  },
 }

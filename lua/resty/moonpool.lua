@@ -178,6 +178,9 @@ local function config_of(options)
   for name, value in pairs(options) do
     if not own_options[name] then t[name] = value end
   end
+  -- All workers keep one rate and one pause an endpoint; false: each its own.
+  if t.shared == nil then t.shared = ("/dev/shm/moonpool-%d.rates"):format(tonumber(ffi.C.geteuid())) end
+  if t.shared == false then t.shared = nil end
   return encode(t)
 end
 
@@ -330,11 +333,9 @@ end
 --- The whole reply as JSON text: format "float" or "base64", style "openai", "tei", "cohere" or "ollama".
 function result_methods:json(format, style)
   local r = self.result
-  local rows = C_new("size_t[?]", self.rows)
-  for i = 0, self.rows - 1 do rows[i] = r.first_row + i end
   local reply = C_new "struct mp_reply"
   reply.size = ffi.sizeof(reply)
-  reply.matrix, reply.rows, reply.nrows = r.matrix, rows, self.rows
+  reply.matrix, reply.first, reply.nrows = r.matrix, r.first_row, self.rows
   reply.style = styles[style or "openai"] or error("style: openai, tei, cohere or ollama expected", 2)
   reply.format = formats[format or "float"] or error("format: float or base64 expected", 2)
   local model = self.model
@@ -351,12 +352,21 @@ end
 local result_mt = { __index = result_methods }
 
 local function error_of(result, x)
-  local kind = x and x.kind ~= 0 and x.kind or result.kind
+  local kind = x and x.kind ~= 0 and x.kind or tonumber(result.kind)
   return failure(kind_name(kind), x and C_str(lib.mp_exchange_message(x)) or kind_name(kind), x)
+end
+
+-- A row without a vector in a reply that was good for others.
+local function fault_error(fault)
+  return failure("decode", fault.message ~= nil and C_str(fault.message) or "the vector is wrong")
 end
 
 local function collect_errors(result)
   local errors = {}
+  for k = 0, tonumber(result.nfaults) - 1 do
+    local fault = result.faults[k]
+    errors[k + 1] = { index = tonumber(fault.row) + 1, error = fault_error(fault) }
+  end
   for k = 0, tonumber(result.nexchanges) - 1 do
     local x = result.exchanges[k]
     if x.kind ~= 0 then
@@ -366,11 +376,13 @@ local function collect_errors(result)
       end
     end
   end
+  table.sort(errors, function(a, b) return a.index < b.index end)
   return errors
 end
 
 local function result_of(result, model)
   if result.rows_ok == 0 then
+    if result.nfaults > 0 then return nil, fault_error(result.faults[0]) end
     return nil, error_of(result, result.nexchanges > 0 and result.exchanges[0] or nil)
   end
   local cols = tonumber(result.dimensions)

@@ -345,12 +345,42 @@ static void client_free(struct mp_client *c)
     free(c);
 }
 
+/* What the endpoint is to other processes: its rate's key, or its URL and whose key it is asked with. */
+static struct mpp_shared *shared_of(struct mp_client *c, const struct mp__endpoint *ep,
+                                    struct mp__shared_map *map)
+{
+    struct mp__buf b;
+    struct mpp_shared *shared = NULL;
+    const struct mp__header_set *h = ep->headers;
+    const char *key = c->rate_key != NULL ? c->rate_key : c->policy.rate.key;
+    mp__buf_init(&b, 0);
+    int rc = mp__buf_adds(&b, key != NULL ? key : ep->url.base);
+    for (size_t i = 0; key == NULL && rc == 0 && i < h->n; i++)
+        if (h->v[i].value != NULL && strcasecmp(h->v[i].name, "user-agent") != 0)
+            rc = mp__buf_addc(&b, '\n') | mp__buf_adds(&b, h->v[i].name) |
+                 mp__buf_adds(&b, h->v[i].value);
+    if (rc == 0)
+        shared = mp__shared_slot(map, b.p, b.n, mp__now());
+    if (shared == NULL)
+        mp__log(c->engine, MP_LOG_WARN, "no place is left to share the rates of %s", ep->url.base);
+    mp__buf_free(&b);
+    return shared;
+}
+
 static int start_in_core(struct mp_client *c, const struct mp_client_config *cfg)
 {
     struct mpp_client_cfg k = {0};
     struct mpp_endpoint_cfg *eps = calloc(c->nendpoints, sizeof(*eps));
     if (eps == NULL)
         return MP_ENOMEM;
+    struct mp__shared_map *map = NULL;
+    if (cfg->shared != NULL) {
+        map = mp__shared_open(c->engine, cfg->shared);
+        if (map == NULL) {
+            free(eps);
+            return MP_ESYS;
+        }
+    }
     double weights = 0;
     for (uint32_t i = 0; i < c->nendpoints; i++)
         weights += cfg->endpoints[i].weight;
@@ -363,6 +393,7 @@ static int start_in_core(struct mp_client *c, const struct mp_client_config *cfg
         eps[i].health_timeout = in->health_timeout > 0 ? in->health_timeout : 6;
         eps[i].health_retries = 2;
         eps[i].timeout_is_no_vote = 1;
+        eps[i].shared = map != NULL ? shared_of(c, &c->endpoints[i], map) : NULL;
         eps[i].rate_key = c->rate_key;
     }
     k.pool = c->pool->slots;

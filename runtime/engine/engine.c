@@ -351,6 +351,7 @@ static void engine_free(struct mp_engine *e)
     }
     mpp_free(e->core);
     mp__gather_fini(e);
+    mp__shared_fini(e);
     free(e->slots);
     free(e);
     if (cb != NULL)

@@ -10,7 +10,8 @@
      MP_SERVICE_PATH)
 
 static const size_t strings[] = {offsetof(struct mp_request, method),
-                                 offsetof(struct mp_request, path)};
+                                 offsetof(struct mp_request, path),
+                                 offsetof(struct mp_request, model)};
 
 static const size_t spans[] = {
     offsetof(struct mp_request, prefix),     offsetof(struct mp_request, suffix),

@@ -254,6 +254,8 @@ static void give_view(struct mp__submission *to, const struct mp__submission *fr
     for (size_t i = 0; i < r->nexchanges; i++)
         mp__submission_add_exchange(to, &r->exchanges[i], r->exchanges[i].first,
                                     r->exchanges[i].count);
+    for (size_t i = 0; i < r->nfaults; i++)
+        mp__result_fault(to->result, r->faults[i].row, r->faults[i].message);
     to->result->prompt_tokens = r->prompt_tokens >= 0 ? 0 : -1; /* the leader has paid */
     to->result->total_tokens = r->total_tokens >= 0 ? 0 : -1;
     to->left = 0;

@@ -245,12 +245,18 @@ static void give_matrix(const struct mp__share *sh, const struct mp_result *from
 static void remember(const struct mp__request *r, const struct mp_result *from)
 {
     mp_batcher *b = r->batcher;
+    size_t fault = 0;
     for (size_t i = 0; b->cache.max > 0 && from->matrix != NULL && i < from->nexchanges; i++) {
         const struct mp_exchange *x = &from->exchanges[i];
         const float *v = mp_matrix_data(from->matrix) + x->first * from->dimensions;
-        for (uint64_t k = 0; x->kind == MP_KIND_NONE && k < x->count; k++)
+        for (uint64_t k = 0; x->kind == MP_KIND_NONE && k < x->count; k++) {
+            while (fault < from->nfaults && from->faults[fault].row < x->first + k)
+                fault++;
+            if (fault < from->nfaults && from->faults[fault].row == x->first + k)
+                continue;
             mp__cache_put(b, r->group, &r->rows[x->first + k], v + k * from->dimensions,
                           from->dimensions);
+        }
     }
 }
 
@@ -293,13 +299,20 @@ static void give_exchanges(const struct mp__share *sh, const struct mp_result *f
     }
 }
 
+/* The caller's row that `row` of the request is. */
+static uint64_t row_of(const struct mp__share *sh, uint64_t row)
+{
+    uint64_t i = row - sh->at + sh->first;
+    return sh->s->map != NULL ? sh->s->map[i] : i;
+}
+
 /* Rows that the reply had no vector for; in the matrix they are NaN already. */
 static void give_faults(const struct mp__share *sh, const struct mp_result *from)
 {
     for (size_t i = 0; i < from->nfaults && !wrong_dimension(sh, from); i++) {
         const struct mp_row_error *f = &from->faults[i];
         if (f->row >= sh->at && f->row < sh->at + sh->count)
-            mp__result_fault(sh->s->result, f->row - sh->at + sh->first, f->message);
+            mp__result_fault(sh->s->result, row_of(sh, f->row), f->message);
     }
 }
 

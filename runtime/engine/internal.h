@@ -140,6 +140,17 @@ void mp__hint_fault(struct mp_client *c, const struct mp__xfer *x);
 void mp__hint_pool(struct mp_client *c);
 const char *mp__hint_now(const struct mp_client *c); /* NULL: nothing to say */
 
+struct mp__shared_map {
+    struct mp__shared_map *next;
+    void *slots;
+    char path[];
+};
+
+struct mp__shared_map *mp__shared_open(struct mp_engine *e, const char *path); /* NULL: why */
+void mp__shared_fini(struct mp_engine *e);
+/* The place for what these bytes name; NULL: all places are taken. */
+struct mpp_shared *mp__shared_slot(struct mp__shared_map *m, const char *what, size_t n,
+                                   mp__time now);
 void mp__client_unref(struct mp_client *c);
 void mp__pool_unref(struct mp_pool *p);
 /* The endpoint's target with the addresses that are known now. */
@@ -348,6 +359,7 @@ struct mp_engine {
     uint32_t npolled;    /* calls in it: nothing will happen to them on the loop */
     uint32_t calls_open; /* submitted, not yet delivered or polled */
     uint32_t attempts_open;
+    struct mp__shared_map *shared_maps;
     struct mp__link batchers;
     struct mp__slab submissions;
     struct mp__link submissions_done; /* to deliver by callback */

@@ -229,6 +229,12 @@ static int read_name(struct options *o, const cJSON *v)
     return o->bridge.name != NULL ? 0 : mp__fail(MP_EINVAL, "name: a text expected");
 }
 
+static int read_shared(struct options *o, const cJSON *v)
+{
+    o->client.shared = cJSON_GetStringValue(v);
+    return o->client.shared != NULL ? 0 : mp__fail(MP_EINVAL, "shared: a path expected");
+}
+
 static int read_note(struct options *o, const cJSON *v)
 {
     o->bridge.note = cJSON_GetStringValue(v);
@@ -253,6 +259,7 @@ static const struct {
     {"max_open", read_max_open},
     {"name", read_name},
     {"note", read_note},
+    {"shared", read_shared},
 };
 
 static int read_member(struct options *o, const cJSON *v)

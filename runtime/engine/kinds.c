@@ -57,16 +57,13 @@ size_t mp_struct_size(const char *name)
         const char *name;
         size_t size;
     } sizes[] = {
-        SIZE(mp_str),           SIZE(mp_header),
-        SIZE(mp_vectors),       SIZE(mp_exchange),
-        SIZE(mp_result),        SIZE(mp_timeouts),
-        SIZE(mp_request),       SIZE(mp_completion),
-        SIZE(mp_gather),        SIZE(mp_reply),
-        SIZE(mp_stats),         SIZE(mp_client_stats),
-        SIZE(mp_policy),        SIZE(mp_config),
-        SIZE(mp_client_config), SIZE(mp_endpoint_config),
-        SIZE(mp_pool_config),   SIZE(mp_batcher_stats),
-        SIZE(mp_bridge_stats),  SIZE(mp_batcher_config),
+        SIZE(mp_str),           SIZE(mp_row_error),       SIZE(mp_header),
+        SIZE(mp_vectors),       SIZE(mp_exchange),        SIZE(mp_result),
+        SIZE(mp_timeouts),      SIZE(mp_request),         SIZE(mp_completion),
+        SIZE(mp_gather),        SIZE(mp_reply),           SIZE(mp_stats),
+        SIZE(mp_client_stats),  SIZE(mp_policy),          SIZE(mp_config),
+        SIZE(mp_client_config), SIZE(mp_endpoint_config), SIZE(mp_pool_config),
+        SIZE(mp_batcher_stats), SIZE(mp_bridge_stats),    SIZE(mp_batcher_config),
         SIZE(mp_bridge_config),
     };
     for (size_t i = 0; name != NULL && i < sizeof(sizes) / sizeof(*sizes); i++)

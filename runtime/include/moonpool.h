@@ -117,11 +117,12 @@ enum mp_reply_format {
 struct mp_reply {
     size_t size;
     mp_matrix *matrix;
-    const size_t *rows; /* 0-based, in the order of the reply; NULL: nrows of them from `first` on */
+    const size_t
+        *rows; /* 0-based, in the order of the reply; NULL: nrows of them from `first` on */
     size_t first;
-    size_t nrows;       /* 0 without `rows`: all from `first` on */
-    uint32_t style;     /* enum mp_reply_style */
-    uint32_t format;    /* enum mp_reply_format */
+    size_t nrows;    /* 0 without `rows`: all from `first` on */
+    uint32_t style;  /* enum mp_reply_style */
+    uint32_t format; /* enum mp_reply_format */
     const char *model, *id;
     int64_t prompt_tokens, total_tokens; /* < 0: not known */
     double total_time;                   /* s, for styles that say it */
@@ -353,6 +354,9 @@ struct mp_client_config {
     uint8_t deadline_headers;       /* send Request-Timeout-Ms and Request-Deadline-Ms */
     const char *rate_key;
     const void *hooks; /* for the binding: struct mp__hooks of engine/hooks.h, by reference */
+    const char
+        *shared; /* a file (say in /dev/shm, mode 0600): processes that name it keep one rate and
+                           one pause an endpoint; made if it is not there. NULL: none */
 };
 
 /* MP_EINVAL: mp_last_error() names the field. */
@@ -558,8 +562,8 @@ struct mp_batcher_config {
                                      while a slot is free nothing waits; else a request goes out when
                                      full or when its oldest row has waited so long */
     uint32_t max_waiting;         /* rows waiting; beyond: MP_EAGAIN. Default 65,536 */
-    uint32_t single_flight;       /* enum mp_single_flight: equal texts asked for at the same time */
-    uint64_t cache_bytes;         /* vectors kept by content, oldest use goes first. 0: none */
+    uint32_t single_flight; /* enum mp_single_flight: equal texts asked for at the same time */
+    uint64_t cache_bytes;   /* vectors kept by content, oldest use goes first. 0: none */
 };
 
 /* How a submission stands among the others; all zero is fine. */

@@ -84,6 +84,8 @@ static int endpoint_init(struct mpp_client *client, uint32_t i, const struct mpp
     ep->health.timer.kind = MPP_T_HEALTH;
     ep->health.healthy = 1;
     ep->rate = rate_for(client, cfg->rate_key != NULL ? cfg->rate_key : p->rate.key);
+    if (ep->rate != NULL && cfg->shared != NULL)
+        ep->rate->shared = cfg->shared;
     return ep->rate != NULL ? 0 : -1;
 }
 
@@ -105,8 +107,11 @@ struct mpp_endpoint *mpp_endpoint_of(const struct mpp_client *client, uint32_t i
 
 void mpp_endpoint_pause(struct mpp_endpoint *ep, mp__time until)
 {
-    if (until > ep->not_before)
-        ep->not_before = until;
+    if (until <= ep->not_before)
+        return;
+    ep->not_before = until;
+    if (ep->cfg.shared != NULL)
+        mp__gcra_raise(&ep->cfg.shared->not_before, until);
 }
 
 /* ---- clients --------------------------------------------------------------------------------- */

@@ -21,6 +21,7 @@
 #ifndef MP_POLICY_CORE_H
 #define MP_POLICY_CORE_H
 
+#include "base/gcra.h"
 #include "base/time.h"
 #include "moonpool.h"
 #include "policy/hints.h"
@@ -185,6 +186,13 @@ void mpp_free(struct mpp_core *core); /* everything must have ended */
 struct mpp_pool *mpp_pool_new(struct mpp_core *core, uint32_t max_running);
 void mpp_pool_unref(struct mpp_pool *pool); /* clients hold references */
 
+/* What processes share about one endpoint; may lie in memory mapped by all of them. */
+struct mpp_shared {
+    mp__gcra requests, tokens; /* taken by everybody, at the declared rates */
+    mp__gcra not_before;       /* the server's pause */
+    mp__gcra used;             /* when somebody last did */
+};
+
 struct mpp_endpoint_cfg {
     double weight;              /* >= 0; default 1 */
     uint8_t idempotent;         /* hedging allowed */
@@ -194,6 +202,7 @@ struct mpp_endpoint_cfg {
     uint32_t health_retries;    /* 2, 0.2 s apart */
     uint8_t timeout_is_no_vote; /* default 1 */
     const char *rate_key;       /* credential + model; NULL: own bucket */
+    struct mpp_shared *shared;  /* must outlive the client; NULL: this process only */
 };
 
 struct mpp_client_cfg {

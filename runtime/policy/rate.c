@@ -156,6 +156,43 @@ static int has(struct mpp_bucket *b, double need, mp__time now, mp__time *wake)
     return 0;
 }
 
+/* ---- with other processes ---------------------------------------------------------------------- */
+
+static mp__time cost_of(const struct mpp_bucket *b, double amount)
+{
+    return (mp__time)(amount / (b->limit > 0 ? b->rate : 1) * 1e9);
+}
+
+static mp__time shared_at(const struct mpp_bucket *b, mp__gcra *g, double amount, mp__time now)
+{
+    if (b->limit <= 0 || b->rate <= 0)
+        return now;
+    return mp__gcra_at(g, cost_of(b, amount), cost_of(b, b->burst), now);
+}
+
+/* What others have taken moves the time when this one may. */
+static mp__time allowed_by_all(struct mpp_rate *r, double tokens, mp__time now)
+{
+    mp__time a, b;
+
+    if (r->shared == NULL)
+        return now;
+    a = shared_at(&r->requests, &r->shared->requests, 1, now);
+    b = shared_at(&r->tokens, &r->shared->tokens, tokens, now);
+    return a > b ? a : b;
+}
+
+static void take_of_all(struct mpp_rate *r, double requests, double tokens, mp__time now)
+{
+    if (r->shared == NULL)
+        return;
+    if (r->requests.limit > 0 && requests != 0)
+        mp__gcra_take(&r->shared->requests, cost_of(&r->requests, requests), now);
+    if (r->tokens.limit > 0 && tokens != 0)
+        mp__gcra_take(&r->shared->tokens, cost_of(&r->tokens, tokens), now);
+    mp__gcra_raise(&r->shared->used, now);
+}
+
 int mpp_rate_allows(struct mpp_rate *r, const void *who, double tokens, mp__time now,
                     mp__time *wake)
 {
@@ -174,8 +211,11 @@ int mpp_rate_allows(struct mpp_rate *r, const void *who, double tokens, mp__time
     }
     ok = has(&r->requests, 1, now, &a);
     ok &= has(&r->tokens, tokens, now, &b);
-    if (ok)
-        return 1;
+    if (ok) {
+        later = allowed_by_all(r, tokens, now);
+        if (later <= now)
+            return 1;
+    }
     if (a != MP__NEVER)
         later = a;
     if (b != MP__NEVER && b > later)
@@ -193,6 +233,7 @@ void mpp_rate_reserve(struct mpp_rate *r, const void *who, double tokens, mp__ti
     r->count++;
     r->in_flight_requests++;
     r->in_flight_tokens += tokens;
+    take_of_all(r, 1, tokens, now);
     if (r->requests.rate > 0)
         r->requests.level -= 1;
     if (r->tokens.rate > 0)
@@ -226,6 +267,7 @@ void mpp_rate_return(struct mpp_rate *r, double tokens, mp__time now)
     settle(r, tokens);
     if (r->count > 0)
         r->count--;
+    take_of_all(r, -1, -tokens, now);
     give(&r->requests, 1, now);
     give(&r->tokens, tokens, now);
 }
@@ -260,8 +302,10 @@ void mpp_rate_done(struct mpp_rate *r, double tokens, const struct mpp_outcome *
                    mp__time now)
 {
     settle(r, tokens);
-    if (o->tokens >= 0)
+    if (o->tokens >= 0) {
         give(&r->tokens, tokens - (double)o->tokens, now);
+        take_of_all(r, 0, (double)o->tokens - tokens, now);
+    }
     heed(&r->requests, r->share, o->hints.limit_requests, o->hints.remaining_requests,
          o->hints.reset_requests, r->in_flight_requests, o->status == 429, now);
     heed(&r->tokens, r->share, o->hints.limit_tokens, o->hints.remaining_tokens,

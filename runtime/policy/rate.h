@@ -28,6 +28,7 @@ struct mpp_rate {
     struct mp__link link; /* core's list of buckets with a key */
     char *key;
     uint32_t refs;
+    struct mpp_shared *shared; /* the same limits, counted by all processes */
     double share;
     struct mpp_bucket requests, tokens;
     void *holder; /* a part: has the exclusive right to reserve; NULL: nobody */

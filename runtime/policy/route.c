@@ -46,6 +46,11 @@ int mpp_endpoint_open(struct mpp_endpoint *ep, const struct mpp_part *part, doub
 {
     mp__time now = ep->client->core->now;
 
+    if (ep->cfg.shared != NULL) { /* a pause that another process was told */
+        mp__time until = atomic_load_explicit(&ep->cfg.shared->not_before, memory_order_relaxed);
+        if (until > ep->not_before && until - now < MP__GCRA_SANE)
+            ep->not_before = until;
+    }
     if (ep->not_before > now) {
         if (ep->not_before < *wake)
             *wake = ep->not_before;

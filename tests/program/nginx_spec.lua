@@ -29,6 +29,8 @@ local function start_upstream(options)
   local function answer(req)
     local body = req:json()
     upstream.batches[#upstream.batches + 1] = #body.input
+    upstream.first = upstream.first or moonpool.now()
+    if moonpool.now() - upstream.first <= 1 then upstream.early = (upstream.early or 0) + 1 end
     local data = {}
     for i, text in ipairs(body.input) do
       if text:find "poison" then return { status = 400, json = { error = { message = "poison" } } } end
@@ -136,7 +138,7 @@ local function start_nginx(url, change)
   replace("http://127.0.0.1:8089", url)
   replace("listen 127.0.0.1:8090", "listen 127.0.0.1:" .. port)
   replace("daemon on;", "daemon off; env MOONPOOL_LIBRARY;")
-  replace("http {", ("http {\n    lua_package_path '%s/?.lua;;';"):format(lua_dir))
+  replace("http {", ("http {\n    lua_package_path '%s/lua/?.lua;%s/?.lua;;';"):format(build, lua_dir))
   replace("        location = /stats {", more_locations .. "        location = /stats {")
   if change then text = change(text) end
   local conf = programs.write(dir .. "/nginx.conf", text)
@@ -309,6 +311,16 @@ describe_it("resty.moonpool in stock nginx", function()
     upstream.hang = false
     assert.same({}, load_of(client, 1, 20))
     rig.until_true("nothing is left open", function() return get(client, "/stats"):find "bridge.open 0\n" end)
+  end)
+
+  it("keeps one rate for all workers", function()
+    local nginx = start_nginx(start_upstream(), function(text)
+      return (text:gsub("hedge = [^\n]+\n", "rate = { rpm = 1200, share = 1 }, retry = false,\n")
+        :gsub("max_batch = 128", "max_batch = 1"))
+    end)
+    assert.same({}, load_of(client_of(nginx), 1, 70))
+    -- 20 at once and 20 a second; two workers that did not know of each other would have sent all.
+    assert.is_true(upstream.early <= 48, upstream.early .. " in the first second")
   end)
 
   it("works with lua_code_cache off", function()
