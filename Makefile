@@ -58,10 +58,11 @@ EMBED_OBJ  := $(BUILD)/obj/embedded.o
 
 .PHONY: all opm run test check lint fmt asan tsan bench install clean unit libraries FORCE
 .SECONDARY:
+SHELLS := bash zsh fish
 # The header for LuaJIT, which has no preprocessor.
 CDEF := $(BUILD)/lua/resty/moonpool/cdef.lua
 all: $(BUILD)/moonpool $(BUILD)/libmoonpool.so $(BUILD)/libmoonpool.a $(BUILD)/moonpool.so \
-	$(BUILD)/moonpool.pc $(CDEF)
+	$(BUILD)/moonpool.pc $(CDEF) $(SHELLS:%=$(BUILD)/completion.%)
 
 $(BUILD)/obj/task/%.o: CFLAGS_EXTRA := $(LUA_CFLAGS)
 $(BUILD)/obj/binding/%.o: CFLAGS_EXTRA := $(LUA_CFLAGS) $(LLHTTP_CFLAGS)
@@ -116,6 +117,10 @@ $(BUILD)/libmoonpool.so: $(ENGINE_OBJ)
 	$(CC) $(CFLAGS_ALL) -shared -Wl,-soname,libmoonpool.so.$(SOVERSION) -o $@ $^ $(DEPS_LIBS) \
 		$(HARDEN_L) -Wl,-z,defs $(LDFLAGS)
 	ln -sf libmoonpool.so $(BUILD)/libmoonpool.so.$(SOVERSION)
+
+# The binary knows its own options.
+$(BUILD)/completion.%: $(BUILD)/moonpool
+	$(BUILD)/moonpool help completion $* > $@.tmp && mv $@.tmp $@
 
 # Always written anew: PREFIX may differ between `make` and `make install`.
 $(BUILD)/moonpool.pc: FORCE
@@ -185,7 +190,9 @@ LUA_CDIR ?= $(PREFIX)/lib/lua/5.4
 install: all $(BUILD)/moonpool.pc
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/pkgconfig \
 		$(DESTDIR)$(PREFIX)/include $(DESTDIR)$(LUA_CDIR) $(DESTDIR)$(PREFIX)/share/man/man1 \
-		$(DESTDIR)$(PREFIX)/share/bash-completion/completions
+		$(DESTDIR)$(PREFIX)/share/bash-completion/completions \
+		$(DESTDIR)$(PREFIX)/share/zsh/site-functions \
+		$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
 	install -m 755 $(BUILD)/moonpool $(DESTDIR)$(PREFIX)/bin/moonpool
 	install -m 644 $(BUILD)/libmoonpool.a $(DESTDIR)$(PREFIX)/lib/
 	install -m 755 $(BUILD)/libmoonpool.so $(DESTDIR)$(PREFIX)/lib/libmoonpool.so.$(VERSION)
@@ -198,8 +205,11 @@ install: all $(BUILD)/moonpool.pc
 	install -m 644 lua/resty/moonpool.lua $(DESTDIR)$(PREFIX)/share/lua/5.1/resty/
 	install -m 644 lua/resty/moonpool/*.lua $(CDEF) $(DESTDIR)$(PREFIX)/share/lua/5.1/resty/moonpool/
 	install -m 644 scripts/moonpool.1 $(DESTDIR)$(PREFIX)/share/man/man1/
-	install -m 644 scripts/moonpool.bash \
+	install -m 644 $(BUILD)/completion.bash \
 		$(DESTDIR)$(PREFIX)/share/bash-completion/completions/moonpool
+	install -m 644 $(BUILD)/completion.zsh $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_moonpool
+	install -m 644 $(BUILD)/completion.fish \
+		$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/moonpool.fish
 
 # What OpenResty's package manager takes, for `opm build` in that directory.
 opm: $(CDEF)

@@ -142,49 +142,120 @@ describe("the help", function()
   end)
 end)
 
-describe("bash completion", function()
-  local function complete(words, index)
-    local out, err, rc = sh([[bash -c 'source scripts/moonpool.bash
-COMP_WORDS=(%s); COMP_CWORD=%d; _moonpool 2>/dev/null
-printf "%%s\n" "${COMPREPLY[@]}"']], words, index)
-    assert.equal(0, rc, err)
+-- The scripts are made by the program from its own options, so they are tested as shells use them.
+describe("completion", function()
+  local dir
+
+  setup(function()
+    dir = os.tmpname()
+    os.remove(dir)
+    assert(os.execute("mkdir " .. dir))
+    for _, shell in ipairs { "bash", "zsh", "fish" } do
+      local text, err, rc = moonpool("help completion " .. shell)
+      assert.equal(0, rc, err)
+      local f <close> = assert(io.open(dir .. "/" .. shell, "w"))
+      f:write(text)
+    end
+    for _, name in ipairs { "job.lua", "other.lua", "notes.txt" } do
+      io.open(dir .. "/" .. name, "w"):close()
+    end
+  end)
+  teardown(function()
+    os.execute("rm -rf " .. dir)
+  end)
+
+  local function set_of(out)
     local set = {}
-    for word in out:gmatch "%S+" do
-      set[word] = true
+    for line in out:gmatch "[^\n]+" do
+      set[line:match "^[^\t]*"] = true
     end
     return set
   end
 
-  it("is the one that the program prints (moonpool help completion > scripts/moonpool.bash)", function()
-    local f <close> = assert(io.open "scripts/moonpool.bash")
-    assert.equal(moonpool "help completion", f:read "a")
+  -- Words as bash hands them over; the last of them stands under the cursor.
+  local function bash(words, index)
+    local out, err, rc = sh([[bash -c 'source %s/bash; cd %s
+COMP_WORDS=(%s); COMP_CWORD=%d; _moonpool 2>/dev/null
+printf "%%s\n" "${COMPREPLY[@]}"']], dir, dir, words, index)
+    assert.equal(0, rc, err)
+    return set_of(out)
+  end
+
+  local function fish(line)
+    local out, err, rc = sh([[cd %s && XDG_CONFIG_HOME=%s XDG_DATA_HOME=%s fish --no-config -c \
+      'source %s/fish; complete -C "%s"']], dir, dir, dir, dir, line)
+    assert.equal(0, rc, err)
+    return set_of(out)
+  end
+
+  -- What zsh's own functions are asked for when the cursor stands behind these words.
+  local function zsh(words)
+    local out, err, rc = sh([[zsh -f -c '
+_arguments() { print -rl -- "$@" }; _describe() { print -rl -- "$commands[@]" }
+words=(%s) CURRENT=$#words; source %s/zsh']], words, dir)
+    assert.equal(0, rc, err)
+    return out
+  end
+
+  it("is bash's when no shell is named, and refuses others", function()
+    assert.equal(moonpool "help completion bash", (moonpool "help completion"))
+    local _, err, rc = moonpool "help completion ksh"
+    assert.equal(2, rc)
+    assert.matches("only for bash, zsh, fish", err)
   end)
 
   it("knows the commands and what follows them", function()
-    local commands = complete("moonpool ''", 1)
+    local in_bash, in_fish, in_zsh = bash("moonpool ''", 1), fish "moonpool ", zsh 'moonpool ""'
     for _, name in ipairs(all_commands()) do
-      assert.is_true(commands[name], name)
+      assert.is_true(in_bash[name], name)
+      assert.is_true(in_fish[name], name)
+      assert.truthy(("\n" .. in_zsh):find("\n" .. name .. ":"), name)
     end
-    assert.same({ search = true }, complete("moonpool sea", 1))
-    assert.is_true(complete("moonpool help ''", 2).licenses)
+    assert.same({ search = true }, bash("moonpool sea", 1))
+    assert.is_true(bash("moonpool help ''", 2).licenses)
+    assert.is_true(fish("moonpool help lic").licenses)
+    assert.is_true(bash("moonpool help completion z", 3).zsh)
   end)
 
   it("knows every option of every command", function()
     for _, name in ipairs(all_commands()) do
-      local found = complete("moonpool " .. name .. " --", 2)
+      local in_bash = bash("moonpool " .. name .. " --", 2)
+      local in_fish = name ~= "help" and fish("moonpool " .. name .. " --")
+      local in_zsh = name ~= "help" and zsh("moonpool " .. name .. " --")
       for _, option in ipairs(name ~= "help" and options_of(name) or {}) do
-        assert.is_true(found[option], name .. " " .. option)
+        assert.is_true(in_bash[option], name .. " " .. option)
+        assert.is_true(in_fish[option], name .. " " .. option)
+        assert.truthy(in_zsh:find(option:gsub("%-", "%%-") .. "[=%[,]"), name .. " " .. option)
       end
     end
-    assert.same({ ["--shard-rows"] = true }, complete("moonpool embed --sh", 2))
+    assert.same({ ["--shard-rows"] = true }, bash("moonpool embed --sh", 2))
   end)
 
-  it("knows the words that an option takes", function()
-    assert.same({ tei = true }, complete("moonpool embed --provider t", 3))
-    assert.same({ POST = true, PUT = true, PATCH = true }, complete("moonpool post -i f --method P", 5))
-    assert.is_true(complete("moonpool embed --api-key-env PAT", 3).PATH)
-    assert.same({}, complete("moonpool embed --timeout ''", 3))
-    assert.is_true(complete("moonpool embed --input Make", 3).Makefile)
+  it("knows the words that an option takes, also behind =", function()
+    assert.same({ tei = true }, bash("moonpool embed --provider t", 3))
+    assert.same({ tei = true }, bash("moonpool embed --provider = t", 4))
+    assert.is_true(bash("moonpool embed --provider =", 3).tei)
+    assert.same({ ["--provider=tei"] = true }, bash("moonpool embed --provider=t", 2))
+    assert.same({ ["--provider=tei"] = true }, fish "moonpool embed --provider=t")
+    assert.same({ POST = true, PUT = true, PATCH = true }, bash("moonpool post -i f --method P", 5))
+    assert.same({ POST = true, PUT = true, PATCH = true }, fish "moonpool post -i f --method P")
+    assert.matches("%-%-method=%[.-%]:value:%(GET POST PUT ", zsh 'moonpool post ""')
+    assert.is_true(bash("moonpool embed --api-key-env PAT", 3).PATH)
+    assert.is_true(fish("moonpool embed --api-key-env PAT").PATH)
+    assert.same({}, bash("moonpool embed --timeout ''", 3))
+    assert.same({ ["notes.txt"] = true }, bash("moonpool embed --input no", 3))
+  end)
+
+  it("offers Lua files to run, and for a call only the services that have it", function()
+    assert.same({ ["job.lua"] = true, ["other.lua"] = true }, bash("moonpool run ''", 2))
+    assert.same({ ["job.lua"] = true, ["other.lua"] = true }, bash("moonpool serve ''", 2))
+    assert.is_true(fish("moonpool run ")["job.lua"])
+    assert.is_nil(fish("moonpool run n")["notes.txt"])
+    assert.truthy(zsh('moonpool run ""'):find('_files -g "*.lua(-.)"', 1, true))
+    assert.is_nil(bash("moonpool embed --provider b", 3).bayt)
+    assert.is_true(bash("moonpool post --provider b", 3).bayt)
+    assert.falsy(moonpool "help embed":find "%f[%a]bayt%f[%A]")
+    assert.truthy(moonpool "help post":find "%f[%a]bayt%f[%A]")
   end)
 end)
 

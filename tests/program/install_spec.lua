@@ -126,6 +126,8 @@ describe("make install", function()
     for _, file in ipairs {
       "bin/moonpool", "lib/libmoonpool.a", "lib/libmoonpool.so", "lib/libmoonpool.so." .. version,
       "lib/lua/5.4/moonpool.so", "include/moonpool.h", "include/moonpool_uv.h",
+      "share/bash-completion/completions/moonpool", "share/zsh/site-functions/_moonpool",
+      "share/fish/vendor_completions.d/moonpool.fish",
     } do
       assert.is_true(exists(stage .. "/opt/mp/" .. file), file)
     end

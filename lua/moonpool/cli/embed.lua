@@ -36,7 +36,7 @@ function embed.configure(p)
     .. "- is standard input."):argname "FILE":count(1)
   p:option("-o --output", "Directory to make, or - for JSON lines on standard output.")
     :argname "OUTDIR":count(1)
-  endpoint.configure(p)
+  endpoint.configure(p, { call = "embed" })
   p:option("--dimensions", "Dimensions to ask the model for."):argname "N":convert(parser.count)
   p:option("--encoding-format", "How vectors are asked for: base64 (default where it exists), float or none.")
     :argname "FORMAT":choices { "base64", "float", "none" }

@@ -55,28 +55,34 @@ end
 
 local presets = { "job", "gateway", "interactive", "none" }
 
--- The names of all, in lines that stay short.
-local function dialects()
-  local lines, line = {}, "Dialect (default openai):"
+-- The names of the services that have the call; reading what each can do takes their modules, so it is
+-- asked for only by the help and the completion.
+local function dialects(call)
+  local names = {}
   for _, name in ipairs(provider.names) do
-    if #line + #name > 62 then
-      lines[#lines + 1] = line
-      line = ""
+    if not call or provider.get(name)[call] then
+      names[#names + 1] = name
     end
-    line = line .. (line == "" and "" or " ") .. name
   end
-  lines[#lines + 1] = line .. "."
-  return table.concat(lines, "\n")
+  return names
 end
 
---- Options for where to send and with which key; without = { model = false } for calls that name none.
-function endpoint.configure(p, without)
+local function describe(call)
+  return function(option)
+    option._offered, option._brief = dialects(call), "Dialect (default openai)."
+    option:description("Dialect (default openai): " .. table.concat(option._offered, " ") .. ".")
+  end
+end
+
+--- Options for where to send and with which key. how: call = what the service must offer, model = false
+--- for calls that name none.
+function endpoint.configure(p, how)
+  how = how or {}
   p:option("--url", "Base URL of the endpoint, with or without /v1."):argname "URL"
-  if not without or without.model ~= false then
+  if how.model ~= false then
     p:option("--model", "Name of the model."):argname "NAME"
   end
-  p:option("--provider", dialects())
-    :argname "NAME":choices(provider.names)
+  parser.late(p:option("--provider"):argname "NAME":choices(provider.names), describe(how.call))
   p:option("--api-key-env", "Environment variable that holds the API key."):argname "VARIABLE"
   p:option("--header", "Header of every request, 'Name: value', 'Name: env:VARIABLE' or 'Name: file:PATH'; "
     .. "may be repeated.")

@@ -52,7 +52,7 @@ end
 function cli.help()
   local lines = {
     "Usage: moonpool COMMAND [OPTION...]",
-    "       moonpool --version | help [COMMAND] | help licenses | help completion",
+    "       moonpool --version | help [COMMAND] | help licenses | help completion [SHELL]",
     "",
     "Embeds, reranks and posts in bulk against model servers, scripted in Lua.",
     "",
@@ -82,13 +82,21 @@ function cli.command_help(command)
   return command.help and command.help() or parser.help(cli.parser_of(command))
 end
 
---- The completion script for bash.
-function cli.completion()
+--- The completion script for a shell.
+function cli.completion(shell)
+  local completion = require "moonpool.cli.completion"
   local list = {}
   for i, command in ipairs(commands()) do
-    list[i] = { name = command.name, parser = cli.parser_of(command) }
+    local p = cli.parser_of(command)
+    list[i] = { name = command.name, summary = command.summary, parser = p and parser.complete(p) }
   end
-  return require "moonpool.cli.completion".bash(list)
+  for _, known in ipairs(completion.shells) do
+    if known == shell then
+      return completion[shell](completion.model(list))
+    end
+  end
+  parser.stop(2, ("moonpool: no completion for '%s', only for %s\n"):format(shell,
+    table.concat(completion.shells, ", ")))
 end
 
 local function unknown(name)
@@ -108,7 +116,7 @@ local function help(argv)
   elseif topic == "licenses" then
     parser.stop(0, core.embedded "NOTICE" or "no notices in this build\n")
   elseif topic == "completion" then
-    parser.stop(0, cli.completion())
+    parser.stop(0, cli.completion(argv[2] or "bash"))
   end
   local command = cli.command(topic) or unknown(topic)
   parser.stop(0, cli.command_help(command))

@@ -52,10 +52,25 @@ function parser.new(name, description, epilog)
   return p
 end
 
+--- What an option says of itself, found out only when somebody asks: how(option) sets it.
+function parser.late(option, how)
+  option._late = how
+end
+
+--- The parser with all that its options say.
+function parser.complete(p)
+  for _, option in ipairs(p._options) do
+    if option._late then
+      option:_late()
+    end
+  end
+  return p
+end
+
 --- What `moonpool NAME --help` prints, no wider than the terminal.
 function parser.help(p)
   p:help_max_width(math.max(60, math.min(WIDEST, core.terminal_width(1) or WIDEST)))
-  for _, option in ipairs(p._options) do
+  for _, option in ipairs(parser.complete(p)._options) do
     option._get_label_lines = one_line
   end
   return p:get_help() .. "\n"

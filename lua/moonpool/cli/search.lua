@@ -23,7 +23,7 @@ function search.configure(p)
   p:argument("dir", "Directory that moonpool embed made."):argname "OUTDIR"
   p:argument("query", "Text to look for.")
   p:option("-k", "Rows to show (default 10)."):argname "N":convert(parser.count)
-  endpoint.configure(p)
+  endpoint.configure(p, { call = "embed" })
   p:option("--dimensions", "Dimensions to ask the model for."):argname "N":convert(parser.count)
   p:flag("--any-space", "Search with a model of another vector space than the job's all the same.")
   p:flag("--json", "Print the rows as JSON lines.")
