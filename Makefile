@@ -11,11 +11,11 @@ EXTRA   ?=
 
 VERSION := $(shell sed -n 's/^\#define MP_VERSION_STRING "\(.*\)"/\1/p' runtime/include/moonpool.h)
 
-# Only the binding: the engine and its libraries need no libcrypto of their own, nor packed files.
-CRYPTO_LIBS  := $(shell $(PKG_CONFIG) --libs libcrypto zlib libzstd 2>/dev/null)
+# Only the binding: the engine and its libraries need no libcrypto of their own.
+CRYPTO_LIBS  := $(shell $(PKG_CONFIG) --libs libcrypto 2>/dev/null)
 LUA_CFLAGS   := $(shell $(PKG_CONFIG) --cflags lua5.4 2>/dev/null)
-DEPS_CFLAGS  := $(shell $(PKG_CONFIG) --cflags libcurl libuv libcjson 2>/dev/null)
-DEPS_LIBS    := $(shell $(PKG_CONFIG) --libs libcurl libuv libcjson 2>/dev/null) -lpthread -lm
+DEPS_CFLAGS  := $(shell $(PKG_CONFIG) --cflags libcurl libuv libcjson zlib libzstd 2>/dev/null)
+DEPS_LIBS    := $(shell $(PKG_CONFIG) --libs libcurl libuv libcjson zlib libzstd 2>/dev/null) -lpthread -lm
 # The static Lua goes whole into the binary, which exports it to C modules: they may call what
 # we do not.
 LUA_STATIC   := $(shell $(PKG_CONFIG) --variable=libdir lua5.4 2>/dev/null)/liblua5.4.a
@@ -127,7 +127,7 @@ $(BUILD)/moonpool.pc: FORCE
 	@mkdir -p $(@D)
 	@printf '%s\n' 'prefix=$(PREFIX)' 'libdir=$${prefix}/lib' 'includedir=$${prefix}/include' '' \
 	  'Name: moonpool' 'Description: the embedding runtime, C engine' 'Version: $(VERSION)' \
-	  'Requires.private: libcurl libuv libcjson' 'Libs: -L$${libdir} -lmoonpool' \
+	  'Requires.private: libcurl libuv libcjson zlib libzstd' 'Libs: -L$${libdir} -lmoonpool' \
 	  'Libs.private: -lpthread -lm' 'Cflags: -I$${includedir}' > $@
 
 # ---- tests ---------------------------------------------------------------------------------------

@@ -19,7 +19,8 @@
 #include <strings.h>
 #include <time.h>
 
-#define KEEP ((size_t)64 * 1024) /* larger buffers are not kept between attempts */
+#define KEEP      ((size_t)64 * 1024) /* larger buffers are not kept between attempts */
+#define MAX_HEADS 16                  /* of one reply: interim ones (1xx), and its own */
 
 static void settle(struct mp__attempt *a);
 static void on_end(struct mp__xfer *x);
@@ -89,6 +90,8 @@ static int on_status_line(struct mp__attempt *a, const char *line, size_t n)
     const char *space = memchr(line, ' ', n);
     a->status =
         space != NULL && (size_t)(line + n - space) > 3 ? (int)strtol(space + 1, NULL, 10) : 0;
+    if (++a->heads > MAX_HEADS)
+        return stop(a, MP_KIND_TOO_LARGE, "the reply does not get beyond interim ones (1xx)");
     a->head.n = 0; /* a new block after 100 Continue */
     a->nheaders = 0;
     mpp_hints_init(&a->hints);

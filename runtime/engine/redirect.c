@@ -55,7 +55,7 @@ static int take_url(struct mp__attempt *a, const char *to)
 int mp__attempt_again(struct mp__attempt *a)
 {
     a->head.n = a->reply.n = 0;
-    a->nheaders = 0;
+    a->nheaders = a->heads = 0;
     a->sent_at = mp__now();
     mpp_hints_init(&a->hints);
     if (mp__transport_start(a->pool->transport, &a->xfer) != 0)

@@ -84,7 +84,7 @@ describe("make install", function()
     succeeds("cd '%s' && cc %s -o shared host.c $(%s --cflags --libs moonpool)", dir, sanitize, pc)
     assert.equal(version .. "\n", succeeds("LD_LIBRARY_PATH='%s/lib' '%s/shared'", prefix, dir))
     succeeds("cd '%s' && cc %s -o static host.c $(%s --cflags moonpool) '%s/lib/libmoonpool.a' "
-      .. "$(pkg-config --libs libcurl libuv libcjson) -lpthread -lm", dir, sanitize, pc, prefix)
+      .. "$(pkg-config --libs libcurl libuv libcjson zlib libzstd) -lpthread -lm", dir, sanitize, pc, prefix)
     assert.equal(version .. "\n", succeeds("'%s/static'", dir))
   end)
 

@@ -105,7 +105,8 @@ describe("the examples of", function()
     local source = write("example.c", with_url(block.text))
     local here = assert(io.popen "pwd"):read "l"
     succeeds(("cc -std=c11 -Wall -Wextra -Werror %s -I'%s/runtime/include' -o example %s '%s/libmoonpool.a' "
-      .. "$(pkg-config --libs libcurl libuv libcjson) -lpthread -lm"):format(sanitize, here, source, build))
+      .. "$(pkg-config --libs libcurl libuv libcjson zlib libzstd) -lpthread -lm"):format(
+        sanitize, here, source, build))
     succeeds "./example"
   end
 

@@ -34,7 +34,7 @@ static size_t on_write(char *p, size_t size, size_t n, void *hp)
     }
     x->replied = 1;
     x->last_io = uv_now(x->lane->t->loop);
-    if (x->on_body(x, p, n) != 0) {
+    if (mp__reply_bytes(hp, p, n) != 0) {
         x->aborted = 1;
         return n == 0 ? 1 : 0;
     }
@@ -47,7 +47,7 @@ static size_t on_header(char *p, size_t size, size_t n, void *hp)
     (void)size;
     x->replied = 1;
     x->last_io = uv_now(x->lane->t->loop);
-    if (x->on_header(x, p, n) != 0) {
+    if (mp__reply_line(hp, p, n) != 0 || x->on_header(x, p, n) != 0) {
         x->aborted = 1;
         return n == 0 ? 1 : 0;
     }
@@ -102,6 +102,7 @@ static int on_seek(void *hp, curl_off_t offset, int origin)
 void mp__easy_free(struct mp__handle *h)
 {
     curl_easy_cleanup(h->easy);
+    mp__coding_free(h->coding);
     curl_slist_free_all(h->resolve);
     free(h);
 }
@@ -189,8 +190,10 @@ static void set_target(struct mp__handle *h, struct mp__lane *lane, const struct
     set_tls(e, target);
     if (target->unix_path != NULL)
         curl_easy_setopt(e, CURLOPT_UNIX_SOCKET_PATH, target->unix_path);
+    h->decodes = *target->accept_encoding != '\0' && mp__coding_offers(target->accept_encoding);
     if (*target->accept_encoding != '\0')
         curl_easy_setopt(e, CURLOPT_ACCEPT_ENCODING, target->accept_encoding);
+    curl_easy_setopt(e, CURLOPT_HTTP_CONTENT_DECODING, h->decodes ? 0L : 1L);
     if (target->connect_timeout > 0) /* ours fires first and knows why */
         curl_easy_setopt(e, CURLOPT_CONNECTTIMEOUT_MS,
                          (long)(target->connect_timeout * 1000) + 5000L);
@@ -269,6 +272,7 @@ void mp__easy_request(struct mp__handle *h, struct mp__xfer *x)
 {
     CURL *e = h->easy;
     int has_body = x->body != NULL;
+    mp__reply_begin(h);
     long buffer = x->big_reply ? BIG_BUFFER : SMALL_BUFFER;
 
     if (strcmp(h->url, x->url) != 0) {

@@ -3,6 +3,7 @@
 #ifndef MP_ENGINE_TRANSPORT_INTERNAL_H
 #define MP_ENGINE_TRANSPORT_INTERNAL_H
 
+#include "engine/transport/coding.h"
 #include "engine/transport/transport.h"
 #include "base/list.h"
 
@@ -44,6 +45,16 @@ struct mp__lane {
     unsigned touched : 1; /* curl acted: messages may wait */
 };
 
+/* What is to be known of a reply's head, interim ones aside. */
+struct mp__head {
+    uint8_t coding;    /* enum mp__coding_name */
+    unsigned over : 1; /* the empty line behind the last one has come */
+    unsigned interim : 1;
+    unsigned coded : 1; /* its coding is being undone */
+    unsigned sized : 1; /* a Content-Length was there */
+    uint64_t size;
+};
+
 struct mp__handle {
     CURL *easy;
     struct mp__handle *next;
@@ -56,7 +67,11 @@ struct mp__handle {
     long buffer;
     unsigned fresh : 1, spread : 1;
     unsigned h2c : 1;
-    char error[CURL_ERROR_SIZE];
+    unsigned decodes : 1;        /* codings are undone here and not by curl */
+    struct mp__head head;        /* of the reply */
+    struct mp__coding *coding;   /* NULL: none was met yet */
+    char error[CURL_ERROR_SIZE]; /* curl's */
+    char fault[CURL_ERROR_SIZE]; /* ours: what is wrong with the reply */
 };
 
 struct mp__transport {
@@ -91,6 +106,12 @@ void mp__h2c_start(struct mp__lane *lane, struct mp__handle *h, struct mp__xfer 
 int mp__h2c_astray(struct mp__xfer *x);
 int mp__h2c_again(struct mp__transport *t, struct mp__xfer *x);
 void mp__easy_request(struct mp__handle *h, struct mp__xfer *x);
+
+/* reply.c: a line of the head, bytes of the body: 0 to go on; what a good end leaves to be said. */
+void mp__reply_begin(struct mp__handle *h);
+int mp__reply_line(struct mp__handle *h, const char *line, size_t n);
+int mp__reply_bytes(struct mp__handle *h, const char *p, size_t n);
+void mp__reply_end(struct mp__handle *h, CURLcode code);
 
 int mp__socket_cb(CURL *easy, curl_socket_t fd, int what, void *lane, void *sockp);
 curl_socket_t mp__socket_open(void *handle, curlsocktype purpose, struct curl_sockaddr *addr);

@@ -117,7 +117,8 @@ int mp__transport_start(struct mp__transport *t, struct mp__xfer *x)
     x->handle = h;
     x->lane = lane;
     x->connected = x->sent = x->replied = x->aborted = x->new_conn = 0;
-    x->never_sent = x->refused = x->reset = 0;
+    x->never_sent = x->refused = x->reset = x->hopeless = 0;
+    x->fault = MP_KIND_NONE;
     x->hold = x->paused = x->astray = 0;
     x->strayed = 0;
     x->body_off = 0;
@@ -242,11 +243,12 @@ static void describe_end(struct mp__transport *t, struct mp__xfer *x, CURLcode c
         t->n.opened += (uint64_t)opened;
     else if (x->connected)
         t->n.reused++;
-    x->kind = kind_of(code, x);
+    mp__reply_end(x->handle, code);
+    x->kind = x->fault != MP_KIND_NONE ? (enum mp_kind)x->fault : kind_of(code, x);
     x->never_sent = !x->connected;
     x->os_errno = 0;
     x->detail = "";
-    if (code == CURLE_OK)
+    if (code == CURLE_OK && x->kind == MP_KIND_NONE)
         return;
     curl_easy_getinfo(e, CURLINFO_OS_ERRNO, &os_errno);
     curl_easy_getinfo(e, CURLINFO_HTTP_CONNECTCODE, &proxy_status);
@@ -256,7 +258,9 @@ static void describe_end(struct mp__transport *t, struct mp__xfer *x, CURLcode c
         os_errno = t->open_errno;
     t->open_errno = 0;
     x->os_errno = (int)os_errno;
-    x->detail = x->handle->error[0] != '\0' ? x->handle->error : curl_easy_strerror(code);
+    x->detail = x->handle->fault[0] != '\0'   ? x->handle->fault
+                : x->handle->error[0] != '\0' ? x->handle->error
+                                              : curl_easy_strerror(code);
     x->refused = os_errno == ECONNREFUSED && !x->connected;
     if (!x->connected && proxy_status >= 300) { /* the proxy's answer is the verdict */
         x->kind = MP_KIND_HTTP;

@@ -66,6 +66,7 @@ struct mp__xfer {
     unsigned paused : 1;            /* curl has been told */
     unsigned leads : 1, astray : 1; /* see transport_h2c.c */
     uint8_t strayed;
+    uint8_t fault; /* enum mp_kind: what we found wrong with the reply ourselves */
     size_t body_off;
     uint64_t last_io; /* ms, uv_now of the last byte either way */
     struct mp__handle *handle;
@@ -76,7 +77,8 @@ struct mp__xfer {
     int os_errno;
     unsigned never_sent : 1;
     unsigned refused : 1, reset : 1;
-    const char *detail; /* in words; valid during the callback */
+    unsigned hopeless : 1; /* trying again changes nothing */
+    const char *detail;    /* in words; valid during the callback */
 };
 
 struct mp__transport_counters {
