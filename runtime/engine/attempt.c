@@ -560,6 +560,11 @@ static void settle(struct mp__attempt *a)
     mp__hdr_free(a->row_chain);
     a->row_chain = NULL;
     mp__buf_trim(&a->body, KEEP);
+    if (a->kind == MP_KIND_HTTP || a->kind == MP_KIND_TLS || a->xfer.never_sent) {
+        a->client->fault.kind = a->kind;
+        a->client->fault.status = a->status;
+        memcpy(a->client->fault.words, a->message, sizeof(a->message));
+    }
     mpp_judge(&a->call->policy->retry, &o, 0, &verdict);
     a->retryable = verdict.retry;
     /* A good reply stays the part's last word even if its rival ends in the same turn. */

@@ -214,6 +214,7 @@ static int start_in_core(struct mp__call *call, const struct mp_request *q)
     cfg.idempotent = (q->flags & MP_IDEMPOTENT) != 0;
     cfg.pinned_endpoint = -1;
     cfg.hooks = call->hooks != NULL ? &call->hooks->core : NULL;
+    cfg.rows_alike = call->mode == MP_BODY_JOIN;
     cfg.size_key =
         call->mode == MP_BODY_JOIN ? mp__limit_key(call->client, call->path, q->model) : 0;
     cfg.user = call;
@@ -743,7 +744,11 @@ void mp__call_part_done(struct mp__part *part, const struct mpp_action *act)
     }
     fill_exchange(&x, part, &done, a);
     int own = a != NULL && (a->kind == done.kind || done.kind == MP_KIND_NONE);
+    int barred = a == NULL && done.kind == call->client->fault.kind; /* see policy/door.c */
+    if (barred)
+        x.status = (int16_t)call->client->fault.status;
     const char *message = done.kind == MP_KIND_NONE ? ""
+                          : barred                  ? call->client->fault.words
                           : own && a->message[0]    ? a->message
                                                     : kind_message(done.kind);
     mp__result_add(call, &x, a != NULL ? a->head.p : "", message, a != NULL ? a->request_id : "",
@@ -755,6 +760,10 @@ void mp__call_part_done(struct mp__part *part, const struct mpp_action *act)
 void mp__call_done(struct mp__call *call, enum mp_kind kind)
 {
     struct mp_engine *e = call->engine;
+    if (call->client->fault.kind == kind && kind != MP_KIND_NONE) {
+        call->result->words = strdup(call->client->fault.words);
+        call->result->status = call->client->fault.status;
+    }
     mp__result_seal(call, kind, mp__now());
     call->finished = 1;
     call->core = NULL;

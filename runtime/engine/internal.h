@@ -107,6 +107,11 @@ struct mp_client {
     } n;
     struct mp__label *labels; /* of the keys of mpp_call_cfg.size_key, see limits.c */
     uint32_t nlabels;
+    struct { /* the last fault that no row can cause, while nothing was ever answered */
+        enum mp_kind kind;
+        int status;
+        char words[320];
+    } fault;
     struct mp__hists pool_waits; /* from admission to the first attempt */
     const char *hint;            /* static; said by mp__hint_now */
     mp__time hint_until;

@@ -225,5 +225,6 @@ void mp_result_free(struct mp_result *r)
     free(r->faults);
     mp_matrix_unref(r->matrix);
     free((char *)r->model);
+    free((char *)r->words);
     free(r);
 }

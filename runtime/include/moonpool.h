@@ -454,6 +454,10 @@ struct mp_result {
                            shared by everybody in the same request */
     struct mp_row_error *faults; /* sorted by row; their exchanges are fine */
     size_t nfaults;
+    /* kind is another: nothing was ever answered, and a fault that no row can cause (a wrong key, no
+     * server) made going on useless. Its words and status; NULL: none */
+    const char *words;
+    int status;
 };
 
 typedef void mp_done_fn(void *arg, const struct mp_result *result);

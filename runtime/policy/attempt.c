@@ -165,7 +165,6 @@ static void won(struct mpp_part *part, uint64_t id, int is_hedge, mp__time hedge
     struct mpp_attempt *other = part->run[0];
 
     part->winner = id;
-    part->call->succeeded = 1;
     mpp_split_taken(part);
     if (is_hedge)
         part->endpoint->stats.hedges_won++;

@@ -30,6 +30,7 @@ struct mpp_call *mpp_call_new(const struct mpp_call_cfg *cfg, mp__time now)
     call->max_concurrent = cfg->max_concurrent ? cfg->max_concurrent : MPP_CALL_PARTS;
     call->pool_timeout = mp__ns(cfg->pool_timeout);
     call->idempotent = cfg->idempotent;
+    call->rows_alike = cfg->rows_alike;
     call->pinned = cfg->pinned_endpoint < (int32_t)client->n ? cfg->pinned_endpoint : -1;
     call->stuck_to = -1;
     call->more = 1;

@@ -80,7 +80,8 @@ enum mpp_action_type {
                       by mpp_part_give, or mpp_part_none */
     MPP_LIMIT,      /* a limit of request sizes has become known: `limit` */
     MPP_CALL_DONE,  /* every part of `call` ended; kind tells whether it was cut short
-                      (TOTAL_TIMEOUT, CANCELLED, CLOSED) ; the call is freed by the next mpp_next */
+                      (TOTAL_TIMEOUT, CANCELLED, CLOSED; another: a fault that no row can cause,
+                      before anything was answered, see door.c); the call is freed by the next mpp_next */
     MPP_PROBE       /* send a health check to endpoint `endpoint` of `client` */
 };
 
@@ -228,6 +229,7 @@ struct mpp_call_cfg {
     uint8_t idempotent;
     int32_t pinned_endpoint;       /* -1: route freely */
     const struct mpp_hooks *hooks; /* NULL: the client's. Else must outlive the call */
+    uint8_t rows_alike; /* they go to one path as one kind of body: a 404 is none's own */
     uint64_t size_key; /* calls of a client with the same one meet the same limits of size */
     void *user;
 };

@@ -5,7 +5,7 @@
 
 #define PACE_MOST  100
 #define PACE_FRESH (600 * MP__SECOND) /* since the endpoint's last good reply */
-#define PACE_STEPS 5                 /* of the backoff */
+#define PACE_STEPS 5                  /* of the backoff */
 
 void mpp_view_fill(struct mpp_view *view, const struct mpp_part *part,
                    const struct mpp_endpoint *ep)
@@ -209,6 +209,13 @@ void mpp_decide(struct mpp_part *part, struct mpp_endpoint *ep, const struct mpp
         part->decode_faults++;
     if (j->cls == MPP_TRANSIENT)
         part->faults++;
+    if (j->cls != MPP_CANCELLED && mpp_door_shut(part, ep, outcome)) {
+        struct mpp_call *call = part->call;
+
+        give_up(part, ep, outcome, outcome->kind);
+        mpp_door_end(call, outcome->kind);
+        return;
+    }
     if (j->cls != MPP_CANCELLED && mpp_split(part, outcome))
         return;
     steps = part->facts.attempts;

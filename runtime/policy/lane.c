@@ -128,6 +128,8 @@ int mpp_lane_open(struct mpp_part *part, mp__time *wake)
     struct mpp_lane *lane = part->call->lane;
     mp__time now = lane->client->core->now, at;
 
+    if (!mpp_door_open(part))
+        return 0;
     switch (risk_of(part)) {
     case PLAIN:
         return 1;

@@ -98,6 +98,8 @@ void mpp_observe(struct mpp_attempt *a, const struct mpp_outcome *o, const struc
     else if (o->never_sent && ep->knocked == 0)
         ep->knocked = now;
     if (j->cls == MPP_OK)
+        mpp_door_answered(ep->client);
+    if (j->cls == MPP_OK)
         ep->stats.ok++;
     else if (j->cls != MPP_CANCELLED)
         ep->stats.failed++;

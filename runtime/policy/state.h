@@ -66,6 +66,8 @@ struct mpp_endpoint {
     mp__time not_before;
     mp__time throttled_at; /* last time; with throttled_once */
     uint8_t throttled_once;
+    uint32_t door_faults; /* see door.c */
+    uint8_t door_steps;
     uint8_t reached;  /* has ever answered or accepted a connection */
     mp__time knocked; /* first failure while never reached; 0 none */
     struct mpp_budget budget, hedge;
@@ -132,6 +134,9 @@ struct mpp_client {
     struct mp__link lanes;
     struct mp__timer wake;
     uint32_t nlanes;
+    uint8_t answered;     /* has ever had a good reply, see door.c */
+    uint32_t door_faults; /* before */
+    mp__time door_since;
     uint32_t admitted;
     uint32_t ncalls, nattempts;
     uint64_t ticket;
@@ -163,7 +168,8 @@ struct mpp_call {
     uint8_t more;             /* there may be more parts */
     uint8_t dry;              /* but not before mpp_call_ready */
     uint8_t ended, told;
-    uint8_t succeeded, idempotent;
+    uint8_t idempotent;
+    uint8_t rows_alike;
     uint8_t kind;
 };
 
@@ -303,6 +309,12 @@ void mpp_park_earned(struct mpp_endpoint *ep);
 void mpp_park_success(struct mpp_endpoint *ep);
 int mpp_park_hopeless(struct mpp_endpoint *ep); /* nobody has ever answered, for 10 s by now */
 void mpp_park_trickle(struct mpp_endpoint *ep);
+
+/* ---- door.c ---- */
+int mpp_door_shut(struct mpp_part *part, struct mpp_endpoint *ep, const struct mpp_outcome *o);
+void mpp_door_end(struct mpp_call *call, enum mp_kind kind);
+int mpp_door_open(const struct mpp_part *part);
+void mpp_door_answered(struct mpp_client *client);
 
 /* ---- lane.c ---- */
 struct mpp_lane *mpp_lane_take(struct mpp_client *client, uint64_t key); /* NULL: no memory */

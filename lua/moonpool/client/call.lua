@@ -358,6 +358,18 @@ local cut_short = {
   closed = "the client was closed",
 }
 
+--- The error of a call that was cut short, or nil. err.hopeless: nothing was ever answered, and the
+--- fault is none that a row could cause, so the rest was not sent.
+function M.cut(info)
+  if not info.kind then return nil end
+  local err = M.error(info.kind, cut_short[info.kind] or info.words or info.kind)
+  if not cut_short[info.kind] then
+    err.hopeless, err.status = true, info.status
+    err.message = err.message .. "; nothing has been answered yet, so no more was sent"
+  end
+  return err
+end
+
 -- Rows of a good reply that have no vector; the first of their errors.
 local function faults(client, r, k, list)
   local found = core.result_faults(r, k)
@@ -373,7 +385,7 @@ end
 function M.errors(client, r, info)
   local list, first = {}, nil
   local row = 1
-  local shared = info.kind and M.error(info.kind, cut_short[info.kind] or info.kind)
+  local shared = M.cut(info)
   local function rest(to)
     for i = row, to do list[#list + 1] = { index = i, error = shared } end
     if shared and to >= row then
@@ -401,7 +413,7 @@ end
 
 --- What a call without a single good row returns: nil and the error, with all of them in it.
 function M.failure(info, errors, first, partial)
-  local err = info.kind and M.error(info.kind, cut_short[info.kind] or info.kind) or first
+  local err = M.cut(info) or first
     or M.error("decode", "the reply held nothing")
   err.errors = errors
   err.result = partial

@@ -67,6 +67,9 @@ static int l_result_info(lua_State *L)
     put_int(L, "exchanges", (lua_Integer)r->nexchanges);
     put_num(L, "total_time", r->total_time);
     put_text(L, "model", r->model);
+    put_text(L, "words", r->words);
+    if (r->status > 0)
+        put_int(L, "status", r->status);
     if (r->prompt_tokens >= 0)
         put_int(L, "prompt_tokens", r->prompt_tokens);
     if (r->total_tokens >= 0)
