@@ -1,7 +1,9 @@
 -- moonpool.cli.embed: texts in, a directory of vectors out.
+local chunk = require "moonpool.job.chunk"
 local core = require "moonpool.core"
 local difference = require "moonpool.job.difference"
 local endpoint = require "moonpool.cli.endpoint"
+local inspect = require "moonpool.job.inspect"
 local job = require "moonpool.job"
 local parser = require "moonpool.cli.parser"
 local progress = require "moonpool.progress"
@@ -31,6 +33,11 @@ Examples:
   zcat texts.gz | moonpool embed -i - -o vectors --rpm 3000 --tpm 1_000_000 --json]],
 }
 
+local function chunking(text)
+  local spec, err = chunk.parse(text)
+  return spec and text, err
+end
+
 function embed.configure(p)
   p:option("-i --input", "Input: text lines, or records if so named; a directory or a glob is all its files; "
     .. "- is standard input."):argname "FILE":count(1)
@@ -52,6 +59,17 @@ function embed.configure(p)
   p:flag("--retry-failed", "Ask again for the rows that failed; they take their places.")
   p:flag("--strict", "Refuse an input that is not the one OUTDIR was begun with.")
   p:flag("--no-dedupe", "Ask for equal texts as often as they come.")
+  p:option("--chunk", "Cut long texts in pieces, for example 'chars=2000,overlap=200'; also words=, tokens=, "
+    .. "sentences=."):argname "SPEC":convert(chunking)
+  p:option("--cache", "File of SQLite with vectors that were paid for; shared by jobs."):argname "FILE"
+  p:option("--cache-size", "Bytes of the cache at most (default 1 GiB).")
+    :argname "BYTES":convert(parser.count)
+  p:option("--price", "USD for a million tokens, for cost and budget."):argname "USD":convert(parser.positive)
+  p:option("--budget", "Stop, to go on later, before more than so many USD are spent; needs --price.")
+    :argname "USD":convert(parser.positive)
+  p:flag("--dry-run", "Tell rows, tokens at most, requests, cost and time; send nothing.")
+  p:option("--on-drift", "Embed fixed texts at the start and before a part is published; stop or warn when "
+    .. "the model is not what it was."):argname "WHAT":choices { "stop", "warn" }
   p:flag("--force", "Begin anew; what is in OUTDIR stays until the new job is done.")
   p:flag("--json", "Print the summary as JSON on standard output.")
   p:flag("-q --quiet", "No progress and no summary.")
@@ -81,6 +99,7 @@ local function report(args, res, stats)
   local s = summary.figures(res.rows, res.failed, res.total_time, stats)
   s.output, s.dimensions, s.parts, s.model = args.output, res.dimensions, res.parts, args.model
   s.asked, s.tokens, s.requests, s.plan = res.asked, res.tokens, res.requests, res.plan
+  s.cost, s.duplicates, s.cached, s.health = res.cost, res.duplicates, res.cached, res.health
   if args.json then
     io.stdout:write(summary.json(s))
   end
@@ -94,6 +113,30 @@ local function report(args, res, stats)
   local what = ("embedded %s (%d dimensions) into %s"):format(
     summary.counted(s.rows - s.failed, "rows"), s.dimensions, s.output)
   io.stderr:write(summary.text(what, s, res.first_error))
+  if s.cost then
+    io.stderr:write(("%s tokens, %.4f USD\n"):format(progress.thousands(s.tokens), s.cost))
+  end
+  local unsound = res.health and inspect.unsound(res.health)
+  if unsound then
+    say(args, "these vectors are not sound: %s", unsound)
+  end
+end
+
+local function dry_run(args, one)
+  local e, err = one:estimate { rpm = args.rpm, tpm = args.tpm }
+  if not e then
+    fail(err.message)
+  elseif args.json then
+    io.stdout:write(summary.json(e))
+  else
+    io.stdout:write(("%s, %s to ask (%s blank or bad, %s equal to another, %s there already)\n"):format(
+      summary.counted(e.rows, "rows"), progress.thousands(e.asked), progress.thousands(e.failed),
+      progress.thousands(e.duplicates), progress.thousands(e.kept)))
+    io.stdout:write(("at most %s tokens in %s%s; about %s\n"):format(progress.thousands(e.tokens),
+      summary.counted(e.requests, "requests"), e.cost and (", at most %.4f USD"):format(e.cost) or "",
+      progress.duration(e.seconds)))
+  end
+  return 0
 end
 
 -- The rows so far stay, marked as unfinished.
@@ -108,6 +151,10 @@ local function stopped(args, one, err)
     core.interrupt_over()
     return 128 + signal
   elseif core.is_error(err) then
+    if err.kind == "budget" or err.kind == "drift" then
+      fail(("%s; %s holds %s; the same command goes on"):format(err.message, args.output,
+        summary.counted(one.rows or 0, "rows")))
+    end
     fail(tostring((err.kind == "file" or err.nothing) and err.message or err))
   end
   error(err, 0)
@@ -135,7 +182,10 @@ local function job_of(args, conn, on_progress, bar)
     source = args.input, sink = args.output, client = conn, model = args.model, dimensions = args.dimensions,
     batch_size = args.batch_size, max_concurrent_requests = args.max_concurrent, field = args.field,
     id_field = args.id_field, force = args.force, strict = args.strict, retry_failed = args.retry_failed,
-    grace = core.in_task() and GRACE or nil, dedupe = not args.no_dedupe, normalize = args.normalize, truncate_dim = args.truncate_dim, f16 = args.f16,
+    grace = core.in_task() and GRACE or nil, dedupe = not args.no_dedupe, normalize = args.normalize,
+    truncate_dim = args.truncate_dim, f16 = args.f16, provider = args.provider, price = args.price,
+    budget = args.budget, cache = args.cache, cache_size = args.cache_size, chunk = args.chunk,
+    on_drift = args.on_drift,
     encoding_format = formats[args.encoding_format],
     text = not args.no_text, shard_rows = args.shard_rows, about = about(args), on_progress = on_progress,
     on_plan = function(figures)
@@ -192,12 +242,18 @@ end
 
 --- args as parsed; client may be given (tests).
 function embed.run(args, client)
+  if args.budget and not args.price then
+    parser.usage_error("moonpool embed", "--budget needs --price")
+  end
   local conn <close> = client or endpoint.connect("moonpool embed", args, "embed")
   if args.output == "-" then
     return to_stdout(args, conn)
   end
   local on_progress, bar = progress_to(args)
   local one = job_of(args, conn, on_progress, bar)
+  if args.dry_run then
+    return dry_run(args, one)
+  end
   local ok, res, err = xpcall(one.run, core.traceback, one)
   if bar then
     bar:clear()

@@ -12,8 +12,8 @@ local cli = {}
 
 --- In the order of the help. One whose module is not part of the build is left out.
 cli.names = {
-  "run", "repl", "embed", "status", "check", "convert", "search", "rerank", "classify", "post", "serve",
-  "gateway", "mock", "simulate",
+  "run", "repl", "embed", "status", "check", "convert", "cache", "search", "rerank", "classify", "post",
+  "serve", "gateway", "mock", "simulate",
 }
 
 local function is_known(name)

@@ -171,7 +171,8 @@ end
 
 --- Rows that the job had.
 function Earlier:rows()
-  return self.first and (self.first.index.complete and self.first.index.rows or self.first.records:size()) or 0
+  local first = self.first
+  return first and (first.index.complete and first.index.rows or first.records:size()) or 0
 end
 
 function Earlier:close()

@@ -193,12 +193,14 @@ local function from_same_text(self, item)
 end
 
 local function from_cache(self, item)
-  local raw = self.cache and self.cache:get(item)
-  if raw then
-    self.writer:put_vector(item, raw)
+  local vector = self.cache and self.cache:get(item.text)
+  if vector then
+    flush_copies(self)
+    self.writer:put({ item }, vector, {})
     self.n.cached = self.n.cached + 1
+    vector:free()
   end
-  return raw ~= nil
+  return vector ~= nil
 end
 
 -- True once the item needs no asking.
@@ -283,6 +285,9 @@ local function next_item(self)
   while self.stopping do
     self.never:wait() -- what is under way ends; then this is cancelled
   end
+  if self.spent then
+    return nil
+  end
   if self.probing then
     pass_gate(self)
   end
@@ -307,6 +312,10 @@ local function next_item(self)
     item.row = row
     self.row = row + 1
     if not settle(self, item) then
+      if not self.meter:reserve(item) then
+        self.spent = true
+        return nil
+      end
       return ask(self, item)
     end
   end
@@ -348,6 +357,7 @@ end
 
 local function take(self, batch)
   self.in_flight = self.in_flight - #batch.items
+  self.batches = self.batches + 1
   if self.stopping and self.in_flight <= 0 then
     self.gate:wake()
   end
@@ -358,6 +368,7 @@ local function take(self, batch)
     return outage(self, batch, whole)
   end
   self.outage = nil
+  self:account(batch)
   open_gate(self)
   self.succeeded = self.succeeded + #batch.items - #batch.errors
   self.writer:give_way()
@@ -368,18 +379,26 @@ local function take(self, batch)
   if self.dedupe then
     resolve_all(self, batch)
   end
-  self:account(batch)
   self:report(batch)
+end
+
+-- How often requests were tried, and what became of rows: for a report.
+local function details(self, batch)
+  for _, e in ipairs(batch.errors) do
+    local kind = e.error.kind or "invalid"
+    self.errors[kind] = (self.errors[kind] or 0) + 1
+  end
+  for _, request in ipairs(batch.requests) do
+    local n = request.attempts or 1
+    self.attempts[n] = (self.attempts[n] or 0) + 1
+  end
 end
 
 --- Tokens, and money where a price is known.
 function Run:account(batch)
-  local usage = batch.usage
-  if usage then
-    self.tokens = self.tokens + (usage.total_tokens or usage.prompt_tokens or 0)
-  end
-  if self.on_batch then
-    self.on_batch(self, batch)
+  self.meter:take(batch)
+  if self.detailed then
+    details(self, batch)
   end
 end
 
@@ -456,10 +475,12 @@ end
 function run.go(o)
   local self = setmetatable({
     source = o.source, writer = o.writer, earlier = o.earlier, dedupe = o.dedupe, cache = o.cache,
-    on_progress = o.on_progress, on_event = o.on_event, on_batch = o.on_batch, row = 0, succeeded = 0,
+    on_progress = o.on_progress, on_event = o.on_event, row = 0, succeeded = 0,
     resumed = o.resumed,
-    again = {}, waiting = {}, n_waiting = 0, copies = {}, copied_raw = {}, kept = 0, tokens = 0,
-    gate = core.waitlist(), never = core.waitlist(), in_flight = 0, grace = o.grace, probe_rows = o.call.batch_size or 128, skips = o.skips ~= false,
+    again = {}, waiting = {}, n_waiting = 0, copies = {}, copied_raw = {}, kept = 0, batches = 0,
+    gate = core.waitlist(), never = core.waitlist(), in_flight = 0, grace = o.grace, meter = o.meter,
+    probe_rows = o.call.batch_size or 128, skips = o.skips ~= false, errors = {}, attempts = {},
+    detailed = o.detailed,
     n = { asked = 0, kept = 0, moved = 0, unmatched = 0, duplicates = 0, cached = 0 },
   }, Run)
   self.probing = self.probe_rows
@@ -478,12 +499,15 @@ function run.go(o)
   local function work()
     repeat
       one_pass(self, o.client, call)
-    until self.ended and #self.again == 0
+    until self.spent or self.ended and #self.again == 0
   end
   if o.grace then
     with_grace(self, scope, work)
   else
     work()
+  end
+  if self.spent then
+    error(core.error("budget", ("the budget of %g USD is spent"):format(self.meter.budget)), 0)
   end
   o.writer:stop_tending()
   o.writer:ended(self.row)

@@ -361,6 +361,9 @@ end
 
 local function publish_whole(self, now)
   local any = false
+  if self.canary and not now then
+    self.canary() -- no part may hold vectors of two models
+  end
   for _, number in ipairs(self:open_numbers()) do
     local part, rows = self.open[number], rows_of(self, number)
     local have = part:counts()
@@ -563,6 +566,15 @@ function Writer:finish(complete, full)
   end
 end
 
+--- Forgets what was not published: it may be of two models.
+function Writer:forget_open()
+  for _, number in ipairs(self:open_numbers()) do
+    close_part(self, number)
+    os.remove(base_of(self, number) .. ".npy")
+    os.remove(base_of(self, number) .. ".log")
+  end
+end
+
 --- Gives the directory up as it is: what was not committed will be asked again.
 function Writer:close()
   self.finished = true
@@ -620,6 +632,8 @@ local function take_up(self)
     self.dim = index.dim
     self.came_as = index.came_as or not self.truncate_dim and index.dim or nil
   end
+  self.run = index.run
+  self.about.fingerprint = self.about.fingerprint or index.fingerprint
   for i, part in ipairs(index.parts) do
     if part.partial then
       os.remove(self.target .. "/" .. part.jsonl)

@@ -414,4 +414,5 @@ void mp__open_job(lua_State *L)
     mp__open_job_ledger(L);
     mp__open_job_files(L);
     mp__open_job_quantize(L);
+    mp__open_job_sqlite(L);
 }

@@ -64,5 +64,6 @@ void mp__open_job_part(lua_State *L);
 void mp__open_job_ledger(lua_State *L);
 void mp__open_job_files(lua_State *L);
 void mp__open_job_quantize(lua_State *L);
+void mp__open_job_sqlite(lua_State *L);
 
 #endif
