@@ -13,6 +13,8 @@ VERSION := $(shell sed -n 's/^\#define MP_VERSION_STRING "\(.*\)"/\1/p' runtime/
 
 # Only the binding: the engine and its libraries need no libcrypto of their own.
 CRYPTO_LIBS  := $(shell $(PKG_CONFIG) --libs libcrypto 2>/dev/null)
+# Only the prompt of the binary: neither the module nor libmoonpool has it.
+EDIT_LIBS    := $(shell $(PKG_CONFIG) --libs libedit 2>/dev/null)
 LUA_CFLAGS   := $(shell $(PKG_CONFIG) --cflags lua5.4 2>/dev/null)
 DEPS_CFLAGS  := $(shell $(PKG_CONFIG) --cflags libcurl libuv libcjson zlib libzstd 2>/dev/null)
 DEPS_LIBS    := $(shell $(PKG_CONFIG) --libs libcurl libuv libcjson zlib libzstd 2>/dev/null) -lpthread -lm
@@ -102,7 +104,7 @@ $(EMBED_OBJ): $(BUILD)/embedded.c
 
 $(BUILD)/moonpool: $(host_OBJ) $(SCRIPT_OBJ) $(ENGINE_OBJ) $(EMBED_OBJ)
 	$(CC) $(CFLAGS_ALL) -pie -o $@ $^ -Wl,-E -Wl,--whole-archive $(LUA_STATIC) -Wl,--no-whole-archive \
-		$(LLHTTP_LIBS) $(DEPS_LIBS) $(CRYPTO_LIBS) -ldl $(HARDEN_L) $(LDFLAGS)
+		$(EDIT_LIBS) $(LLHTTP_LIBS) $(DEPS_LIBS) $(CRYPTO_LIBS) -ldl $(HARDEN_L) $(LDFLAGS)
 
 $(BUILD)/moonpool.so: $(SCRIPT_OBJ) $(ENGINE_OBJ) $(EMBED_OBJ)
 	$(CC) $(CFLAGS_ALL) -shared -o $@ $^ $(LLHTTP_LIBS) $(DEPS_LIBS) $(CRYPTO_LIBS) $(HARDEN_L) \

@@ -205,10 +205,14 @@ local function shown(v)
   return "a " .. t
 end
 
+--- where -> the rules last used there: what the prompt completes and explains.
+M.known = {}
+
 --- Checks `given` against `rules` (name -> rule). Raises at the caller's caller. Secrets are never
 --- shown: rules of names in `secret` say only the type.
 function M.check(where, given, rules, level, secret)
   level = (level or 2) + 1
+  M.known[where] = rules
   if type(given) ~= "table" then
     fail(where, level, "table of options expected, got %s", type(given))
   end

@@ -12,6 +12,7 @@ local task = {
   now = core.now,
   cancel_token = core.cancel_token,
   await = core.await,
+  tasks = core.tasks,
 }
 
 local function callable(value)

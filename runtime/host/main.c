@@ -4,6 +4,7 @@
  * The command runs as a task, so whatever it does may wait. When it returns the process ends, in
  * order: tasks, engine, loop, Lua.
  */
+#include "host/editor.h"
 #include "moonpool_lua.h"
 #include "task/task.h"
 
@@ -76,9 +77,19 @@ static int failed(lua_State *L)
     return code;
 }
 
+/* Found by require, opened only by who edits lines. */
+static void preload_editor(lua_State *L)
+{
+    luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_PRELOAD_TABLE);
+    lua_pushcfunction(L, mp__open_editor);
+    lua_setfield(L, -2, "moonpool.editor");
+    lua_pop(L, 1);
+}
+
 static int run(lua_State *L, struct command *c)
 {
     luaL_openlibs(L);
+    preload_editor(L);
     if (mp_lua_open(L, NULL) != LUA_OK)
         return failed(L);
     mp_lua_signals(L);

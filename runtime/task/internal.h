@@ -73,7 +73,7 @@ struct mp__task {
     unsigned char failed; /* its function raised */
 };
 
-enum { TASK_UV_CO = 1, TASK_UV_RESULT, TASK_UV_SCOPE, TASK_UVS = TASK_UV_SCOPE };
+enum { TASK_UV_CO = 1, TASK_UV_RESULT, TASK_UV_SCOPE, TASK_UV_PLACE, TASK_UVS = TASK_UV_PLACE };
 
 struct mp__scope {
     struct mp__rt *rt; /* NULL: the runtime is gone */
@@ -150,9 +150,15 @@ void mp__sched_spin(struct mp__sched *s); /* the next poll must not block */
 void mp__sched_adopt(lua_State *L, struct mp__task *t);
 void mp__task_cancel_for(struct mp__task *t, int why);
 void mp__task_push(lua_State *L, struct mp__task *t);
+void mp__sched_push_tasks(lua_State *L); /* the table address -> task of all that are not over */
 void mp__task_release(lua_State *L, struct mp__task *t); /* one of a scope's failures */
 int mp__is_mark(lua_State *L, int idx, const char *mark);
 int mp__close_thread(lua_State *L, lua_State *from);
+
+/* watch.c */
+void mp__task_mark_place(lua_State *L); /* the task on the top of the stack: who spawns it */
+void mp__task_sign(lua_State *L);       /* the traceback on the top of the stack: of which task */
+int mp__l_tasks(lua_State *L);
 
 /* task.c */
 struct mp__task *mp__task_new(lua_State *L, struct mp__scope *scope, int scope_idx, int nargs);

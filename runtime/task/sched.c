@@ -133,6 +133,11 @@ void mp__sched_adopt(lua_State *L, struct mp__task *t)
     s->ntasks++;
 }
 
+void mp__sched_push_tasks(lua_State *L)
+{
+    lua_rawgetp(L, LUA_REGISTRYINDEX, &tasks_key);
+}
+
 /* Pushes a live task's userdata. */
 void mp__task_push(lua_State *L, struct mp__task *t)
 {

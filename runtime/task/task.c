@@ -41,6 +41,7 @@ static int l_traceback(lua_State *L)
     lua_pushvalue(L, 1);
     lua_rawsetp(L, LUA_REGISTRYINDEX, &last_error_key);
     luaL_traceback(L, L, NULL, 1);
+    mp__task_sign(L);
     lua_rawsetp(L, LUA_REGISTRYINDEX, &last_trace_key);
     return 1;
 }
@@ -108,6 +109,7 @@ static struct mp__task *push_new(lua_State *L, struct mp__scope *scope, int scop
         lua_pushvalue(L, scope_idx);
         lua_setiuservalue(L, -2, TASK_UV_SCOPE);
     }
+    mp__task_mark_place(L);
     return t;
 }
 
@@ -272,6 +274,7 @@ void mp__open_task(lua_State *L)
                                          {"in_task", l_in_task},
                                          {"deadline", l_deadline},
                                          {"task_count", l_task_count},
+                                         {"tasks", mp__l_tasks},
                                          {"traceback", l_traceback},
                                          {"traceback_of", l_get_traceback},
                                          {NULL, NULL}};

@@ -431,4 +431,38 @@ describe("system helpers", function()
     os.remove(dir .. "/b")
     assert.is_true(core.rmdir(dir))
   end)
+
+  it("tasks() tells of each where it was spawned, what it waits in and where", function()
+    moonpool.scope(function(scope)
+      local channel = moonpool.channel(1)
+      local function wait()
+        local value = channel:get()
+        return value
+      end
+      scope:spawn(wait)
+      moonpool.sleep(0.001)
+      local found
+      for _, t in ipairs(moonpool.tasks()) do
+        if t.waits == "get" then found = t end
+      end
+      assert.equal("waiting", found.state)
+      assert.matches("task_flow_spec.lua:%d+$", found.spawned)
+      assert.matches("task_flow_spec.lua:%d+$", found.at)
+      assert.not_equal(found.spawned, found.at)
+      assert.equal("pending", found.task:status())
+      channel:put(1)
+    end)
+    local before = #moonpool.tasks()
+    moonpool.scope(function(scope) scope:spawn(function() end) end)
+    assert.equal(before, #moonpool.tasks())
+  end)
+
+  it("a traceback says which task it is of", function()
+    local _, err = pcall(moonpool.scope, function(scope)
+      scope:spawn(function() error "inside" end)
+    end)
+    assert.matches("inside", err, 1, true)
+    local trace = require "moonpool.core".traceback_of(err)
+    assert.matches("%[in a task spawned at [^\n]*task_flow_spec.lua:%d+%]", trace)
+  end)
 end)

@@ -128,7 +128,7 @@ local function choose(argv)
   if not name then
     local repl = core.isatty(0) and core.isatty(1) and cli.command "repl"
     if repl then
-      return repl.main, {}
+      return function() return repl.run(parser.parse(cli.parser_of(repl), {})) end, {}
     end
     parser.stop(2, cli.help())
   elseif name == "--version" or name == "-V" or name == "-v" then
