@@ -1,5 +1,4 @@
 -- The prompt, driven as people drive it: through a terminal (tmux), and through a pipe.
-local moonpool = require "moonpool"
 local core = require "moonpool.core"
 local rig = require "program_rig"
 
@@ -7,6 +6,7 @@ local PATIENCE = 20 -- seconds for something to appear on the screen
 
 describe("moonpool repl", function()
   local mock, url, socket
+  local sessions = 0
 
   local function shell(command)
     local pipe = assert(io.popen(command .. " 2>&1"))
@@ -149,7 +149,9 @@ waiting:await()
 
   local function tmux(...)
     local words = { ("tmux -S '%s'"):format(socket) }
-    for _, word in ipairs { ... } do words[#words + 1] = "'" .. word:gsub("'", "'\\''") .. "'" end
+    for _, word in ipairs { ... } do
+      words[#words + 1] = "'" .. word:gsub("'", "'\\''") .. "'"
+    end
     return shell(table.concat(words, " "))
   end
 
@@ -159,20 +161,22 @@ waiting:await()
 
   -- Waits until the screen matches; the screen.
   local function see(pattern, plain)
-    local deadline, text = core.now() + PATIENCE, nil
+    local deadline = core.now() + PATIENCE
     repeat
-      text = screen()
-      if text:find(pattern, 1, plain ~= false) then return text end
+      local shown = screen()
+      if shown:find(pattern, 1, plain ~= false) then return shown end
     until core.now() > deadline
-    error("not seen: " .. pattern .. "\n--- the screen:\n" .. text, 2)
+    error("not seen: " .. pattern .. "\n--- the screen:\n" .. screen(), 2)
   end
 
   local function open(options, size, environment)
-    tmux "kill-server"
-    while not tmux "has-session":find "no server\n?" and not tmux "has-session":find "error" do moonpool.sleep(0.01) end
+    -- Each its own server: one that is killed goes in its own time.
+    shell(("tmux -S '%s' kill-server"):format(socket))
+    sessions = sessions + 1
+    socket = ("%s/tmux%d"):format(rig.dir, sessions)
     tmux("-f", "/dev/null", "new-session", "-d", "-x", tostring(size or 90), "-y", "50",
-      ("env MOONPOOL_HISTORY='%s/history' LANG=C.UTF-8 %s '%s' repl %s; echo ended $?; exec cat"):format(rig.dir,
-        environment or "", rig.binary, options or ""))
+      ("env MOONPOOL_HISTORY='%s/history' LANG=C.UTF-8 %s '%s' repl %s; echo ended $?; exec cat"):format(
+        rig.dir, environment or "", rig.binary, options or ""))
     see(">%s*$", false)
   end
 
@@ -291,7 +295,8 @@ waiting:await()
     open()
     text "stop = false"
     keys "Enter"
-    text "spawn(function() local i = 0 while not stop do i = i + 1 print('print', i) moonpool.sleep(0.01) end end)"
+    text "spawn(function() local i = 0 while not stop do i = i + 1 "
+    text "print('print', i) moonpool.sleep(0.01) end end)"
     keys "Enter"
     see "print   3"
     local typed = {}
