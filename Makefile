@@ -132,6 +132,14 @@ $(BUILD)/moonpool.pc: FORCE
 	  'Requires.private: libcurl libuv libcjson zlib libzstd' 'Libs: -L$${libdir} -lmoonpool' \
 	  'Libs.private: -lpthread -lm' 'Cflags: -I$${includedir}' > $@
 
+# For programs that run scripts: the module is a library like any other, beside the system's Lua.
+$(BUILD)/moonpool-lua.pc: FORCE
+	@mkdir -p $(@D)
+	@printf '%s\n' 'prefix=$(PREFIX)' 'moduledir=$(LUA_CDIR)' 'includedir=$${prefix}/include' '' \
+	  'Name: moonpool-lua' 'Description: the embedding runtime with its Lua library' \
+	  'Version: $(VERSION)' 'Requires: lua5.4' 'Libs: -L$${moduledir} -l:moonpool.so -Wl,-rpath,$${moduledir}' \
+	  'Cflags: -I$${includedir}' > $@
+
 # ---- tests ---------------------------------------------------------------------------------------
 
 # tests/unit/<room>_<what>.c, linked with that room and what it may use.
@@ -189,7 +197,7 @@ clean:
 	rm -rf $(BUILD)
 
 LUA_CDIR ?= $(PREFIX)/lib/lua/5.4
-install: all $(BUILD)/moonpool.pc
+install: all $(BUILD)/moonpool.pc $(BUILD)/moonpool-lua.pc
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/pkgconfig \
 		$(DESTDIR)$(PREFIX)/include $(DESTDIR)$(LUA_CDIR) $(DESTDIR)$(PREFIX)/share/man/man1 \
 		$(DESTDIR)$(PREFIX)/share/bash-completion/completions \
@@ -201,7 +209,7 @@ install: all $(BUILD)/moonpool.pc
 	ln -sf libmoonpool.so.$(VERSION) $(DESTDIR)$(PREFIX)/lib/libmoonpool.so.$(SOVERSION)
 	ln -sf libmoonpool.so.$(SOVERSION) $(DESTDIR)$(PREFIX)/lib/libmoonpool.so
 	install -m 755 $(BUILD)/moonpool.so $(DESTDIR)$(LUA_CDIR)/moonpool.so
-	install -m 644 $(BUILD)/moonpool.pc $(DESTDIR)$(PREFIX)/lib/pkgconfig/
+	install -m 644 $(BUILD)/moonpool.pc $(BUILD)/moonpool-lua.pc $(DESTDIR)$(PREFIX)/lib/pkgconfig/
 	install -m 644 runtime/include/*.h $(DESTDIR)$(PREFIX)/include/
 	install -d $(DESTDIR)$(PREFIX)/share/lua/5.1/resty/moonpool
 	install -m 644 lua/resty/moonpool.lua $(DESTDIR)$(PREFIX)/share/lua/5.1/resty/

@@ -8,9 +8,9 @@
 #ifndef MP_BASE_GCRA_H
 #define MP_BASE_GCRA_H
 
-#include <stdatomic.h>
-
 #include "base/time.h"
+
+#include <stdatomic.h>
 
 #define MP__GCRA_SANE (3600 * MP__SECOND) /* further ahead it is rubbish, of another boot say */
 

@@ -1,8 +1,8 @@
 /* bridge_stats.c - a bridge's counters, as a struct and as lines of text. */
+#include "engine/bridge.h"
+
 #include <stdio.h>
 #include <string.h>
-
-#include "engine/bridge.h"
 
 enum kind { U32, U64, SECONDS };
 

@@ -10,11 +10,11 @@
  * Submissions of one equal text form a flight: the first asks, the others follow and get a view of
  * its answer. When the first is cancelled or late, the next takes its place, in its request too.
  */
-#include <stdlib.h>
-#include <string.h>
-
 #include "base/hash.h"
 #include "engine/gather.h"
+
+#include <stdlib.h>
+#include <string.h>
 
 struct cached {
     struct mp__node node;

@@ -2,11 +2,11 @@
  * json_bridge.c - a whole bridge from one JSON document: endpoints, headers, timeouts, policies,
  * batcher, in the words of the Lua library's client.
  */
+#include "engine/json_read.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-#include "engine/json_read.h"
 
 #define MOST_ENDPOINTS 64
 #define MOST_HEADERS   64

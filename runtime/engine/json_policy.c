@@ -2,12 +2,12 @@
  * json_policy.c - policies as JSON, in the words of the Lua library: {"preset": "gateway",
  * "retry": {"max_attempts": 3, "on": [429, "5xx"]}, "hedge": {"after": "2*p95"}, ...}.
  */
+#include "engine/json_read.h"
+
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-#include "engine/json_read.h"
 
 #define FIELD(place, name, member, type)                                                           \
     {                                                                                              \

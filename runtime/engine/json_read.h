@@ -2,9 +2,9 @@
 #ifndef MP_ENGINE_JSON_READ_H
 #define MP_ENGINE_JSON_READ_H
 
-#include <cjson/cJSON.h>
-
 #include "engine/internal.h"
+
+#include <cjson/cJSON.h>
 
 enum mp__jtype {
     MP__J_COUNT = 1, /* uint32_t, 1 or more */

@@ -6,6 +6,9 @@
  * that nobody has used for IDLE may be claimed anew. Zeros are a good beginning, so nothing has to be
  * set up, and nothing is locked that a killed process could leave locked.
  */
+#include "base/hash.h"
+#include "engine/internal.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -13,9 +16,6 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
-
-#include "base/hash.h"
-#include "engine/internal.h"
 
 #define SLOTS 1024
 #define PROBE 32

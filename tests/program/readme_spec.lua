@@ -163,7 +163,7 @@ describe("the examples of", function()
     assert.is_true(named > 4)
   end)
 
-  local chapters = assert(io.popen "ls lua/docs/*.md"):read "a"
+  local chapters = assert(io.popen "ls lua/docs/*.md runtime/docs/*.md"):read "a"
   local first_block = preamble(blocks_of "lua/README.md")
   for path in ("README.md\nlua/README.md\n" .. chapters):gmatch "[^\n]+" do
     for _, block in ipairs(blocks_of(path)) do
