@@ -6,6 +6,7 @@
  * a million rows costs no more than the parts in flight.
  */
 #include "codec/json_write.h"
+#include "engine/frame.h"
 #include "engine/internal.h"
 #include "policy/batch.h"
 
@@ -41,7 +42,7 @@ static int slot_take(struct mp_engine *e, struct mp__call *call)
 static struct mp__call *slot_find(struct mp_engine *e, uint64_t ticket)
 {
     uint32_t i = (uint32_t)ticket;
-    if (i >= e->nslots || e->slots[i].generation != (uint32_t)(ticket >> 32))
+    if (e == NULL || i >= e->nslots || e->slots[i].generation != (uint32_t)(ticket >> 32))
         return NULL;
     return e->slots[i].call;
 }
@@ -110,7 +111,9 @@ int mp__request_check(const struct mp_request *q)
         return mp__fail(MP_EINVAL, "rows: more than %u", UINT32_MAX);
     if (q->optional_at > q->suffix.n || q->optional_n > q->suffix.n - q->optional_at)
         return mp__fail(MP_EINVAL, "optional_at: outside the suffix");
-    int rc = check_method(q->method != NULL ? q->method : "POST");
+    int rc = mp__frame_check(q);
+    if (rc == 0)
+        rc = check_method(q->method != NULL ? q->method : "POST");
     if (rc == 0)
         rc = mp__call_check_path(q->path != NULL ? q->path : "/");
     return rc != 0 ? rc : check_headers(q);
@@ -265,6 +268,8 @@ static struct mp__call *call_new(struct mp_engine *e, const struct mp_request *q
 int mp_submit(mp_engine *e, const struct mp_request *given, uint64_t *ticket)
 {
     struct mp_request q = {0};
+    if (e == NULL || given == NULL)
+        return mp__fail(MP_EINVAL, "engine or request: missing");
     memcpy(&q, given, given->size < sizeof(q) ? given->size : sizeof(q));
     int rc = mp__call_check(e, &q);
     if (rc != 0)
@@ -827,6 +832,8 @@ struct mp__hdr *mp__call_chain(struct mp__call *call, uint32_t endpoint, int wit
 int mp_poll(mp_engine *e, struct mp_completion *out, int max)
 {
     int n = 0;
+    if (e == NULL || (out == NULL && max > 0))
+        return mp__fail(MP_EINVAL, "engine or out: missing");
     while (n < max && e->polled != NULL) {
         struct mp__call *call = e->polled;
         e->polled = call->next;

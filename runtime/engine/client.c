@@ -42,7 +42,7 @@ static void fit_pool(struct mp_engine *e, struct mp_pool_config *cfg)
 mp_pool *mp_pool_new(mp_engine *e, const struct mp_pool_config *config)
 {
     struct mp_pool *p = calloc(1, sizeof(*p));
-    if (p == NULL || e->closing) {
+    if (p == NULL || e == NULL || e->closing) {
         free(p);
         return NULL;
     }
@@ -442,6 +442,8 @@ static int client_init(struct mp_client *c, const struct mp_client_config *cfg)
 int mp_client_new(mp_engine *e, const struct mp_client_config *given, mp_client **out)
 {
     struct mp_client_config cfg = {0};
+    if (e == NULL || given == NULL || out == NULL)
+        return mp__fail(MP_EINVAL, "engine, config or out: missing");
     *out = NULL;
     memcpy(&cfg, given, given->size < sizeof(cfg) ? given->size : sizeof(cfg));
     if (e->closing)

@@ -317,8 +317,10 @@ int mp_wait(mp_engine *e, int timeout_ms)
 {
     int timed_out = 0;
     uv_timer_t timer;
-    if (!e->owns_loop)
+    if (e == NULL || !e->owns_loop)
         return mp__fail(MP_EINVAL, "mp_wait: the loop belongs to the host");
+    if (e->in_wait)
+        return mp__fail(MP_EINVAL, "mp_wait: called from inside a callback");
     if (e->pid != getpid())
         return mp__fail(MP_EFORK, "the engine was made before a fork");
     e->delivered = e->polled != NULL;
@@ -326,11 +328,18 @@ int mp_wait(mp_engine *e, int timeout_ms)
     timer.data = &timed_out;
     if (timeout_ms >= 0)
         uv_timer_start(&timer, on_wait_timeout, (uint64_t)timeout_ms, 0);
-    while (!e->delivered && !timed_out && (e->calls_open > 0 || e->submissions_open > 0))
+    e->in_wait = 1;
+    while (!e->delivered && !timed_out && !e->close_wanted &&
+           (e->calls_open > 0 || e->submissions_open > 0))
         uv_run(e->loop, UV_RUN_ONCE);
     uv_close((uv_handle_t *)&timer, NULL);
     uv_run(e->loop, UV_RUN_NOWAIT);
-    return e->delivered;
+    e->in_wait = 0;
+    int delivered = e->delivered;
+    if (!e->close_wanted)
+        return delivered;
+    mp_engine_close(e, e->close_cb, e->close_arg);
+    return mp__fail(MP_ECLOSED, "mp_wait: a callback closed the engine");
 }
 
 /* ---- closing: clients, then attempts, then pools, then our own handles, then the memory ---- */
@@ -411,9 +420,13 @@ void mp_engine_close(mp_engine *e, void (*cb)(void *arg), void *arg)
 {
     if (e == NULL || e->closing)
         return;
-    e->closing = 1;
     e->close_cb = cb;
     e->close_arg = arg;
+    if (e->in_wait) { /* a callback cannot run the loop that it is called from: mp_wait does it */
+        e->close_wanted = 1;
+        return;
+    }
+    e->closing = 1;
     struct mp_client *next = NULL;
     mp__gather_close(e, NULL);
     for (struct mp_client *c = e->clients; c != NULL; c = next) {

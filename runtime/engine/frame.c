@@ -1,5 +1,7 @@
 #include "engine/frame.h"
 
+#include "engine/internal.h"
+
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
@@ -27,7 +29,25 @@ static const size_t vector_strings[] = {
     offsetof(struct mp_vectors, usage),  offsetof(struct mp_vectors, tokens_header),
 };
 
+#define MOST     (UINT64_C(1) << 40) /* bytes; a length above it is a mistake, not a request */
 #define COUNT(a) (sizeof(a) / sizeof(*(a)))
+
+int mp__frame_check(const struct mp_request *q)
+{
+    uint64_t sum = 0;
+    for (size_t i = 0; i < COUNT(spans); i++) {
+        struct mp_str s;
+        memcpy(&s, (const char *)q + spans[i], sizeof(s));
+        if (s.n > MOST || (s.n > 0 && s.p == NULL))
+            return mp__fail(MP_EINVAL, "prefix, suffix or tail: no bytes, or an impossible length");
+    }
+    for (size_t i = 0; q->rows != NULL && i < q->nrows; i++) {
+        sum += q->rows[i].n > MOST ? MOST + 1 : q->rows[i].n;
+        if (sum > MOST || (q->rows[i].n > 0 && q->rows[i].p == NULL))
+            return mp__fail(MP_EINVAL, "row %zu: no bytes, or an impossible length", i + 1);
+    }
+    return 0;
+}
 
 static const char *string_at(const void *base, size_t offset)
 {
@@ -81,8 +101,6 @@ int mp__frame_write(struct mp__buf *b, const struct mp_request *q)
     for (size_t i = 0; i < COUNT(spans); i++) {
         struct mp_str s;
         memcpy(&s, (const char *)q + spans[i], sizeof(s));
-        if (s.n > 0 && (s.p == NULL || s.n > PTRDIFF_MAX))
-            return MP_EINVAL;
         rc |= put_bytes(b, s.p, s.n);
     }
     for (size_t i = 0; q->vectors != NULL && i < COUNT(vector_strings); i++)

@@ -19,6 +19,8 @@ struct mp__frame {
     char *bytes;
 };
 
+/* Whether the lengths of q's texts can be true: MP_EINVAL names the first that cannot. */
+int mp__frame_check(const struct mp_request *q);
 /* Appends the bytes of q's frame: 0, MP_EINVAL (a length that cannot be), MP_ENOMEM. The total timeout
  * is left out: it does not keep rows apart. */
 int mp__frame_write(struct mp__buf *b, const struct mp_request *q);

@@ -418,6 +418,8 @@ int mp_batcher_submit(mp_batcher *b, const struct mp_request *given, const struc
 {
     struct mp_request q = {0};
     struct mp_gather h = {0};
+    if (b == NULL || given == NULL)
+        return mp__fail(MP_EINVAL, "batcher or request: missing");
     struct mp_engine *e = b->engine;
     memcpy(&q, given, given->size < sizeof(q) ? given->size : sizeof(q));
     if (how != NULL)
@@ -459,7 +461,7 @@ int mp_batcher_submit(mp_batcher *b, const struct mp_request *given, const struc
 
 void mp_batcher_cancel(mp_batcher *b, uint64_t ticket)
 {
-    struct mp__submission *s = submission_find(b->engine, ticket);
+    struct mp__submission *s = b != NULL ? submission_find(b->engine, ticket) : NULL;
     if (s != NULL && s->batcher == b && !s->ended)
         mp__submission_end(s, MP_KIND_CANCELLED);
 }
@@ -469,6 +471,8 @@ void mp_batcher_cancel(mp_batcher *b, uint64_t ticket)
 int mp_batcher_new(mp_client *client, const struct mp_batcher_config *given, mp_batcher **out)
 {
     struct mp_batcher_config cfg = {0};
+    if (out == NULL)
+        return mp__fail(MP_EINVAL, "out: missing");
     *out = NULL;
     if (given != NULL)
         memcpy(&cfg, given, given->size < sizeof(cfg) ? given->size : sizeof(cfg));

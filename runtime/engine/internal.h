@@ -377,6 +377,7 @@ struct mp_engine {
     mp__time next_hint; /* not in the log before */
     unsigned in_hook;   /* depth */
     unsigned dirty : 1, live : 1, closing : 1, down : 1, in_turn : 1, delivered : 1;
+    unsigned in_wait : 1, close_wanted : 1;
     unsigned later : 1; /* calls and clients wait to be cancelled or closed behind a hook */
     int closing_left;
     void (*turn_cb)(void *arg);

@@ -12,6 +12,8 @@ static void fill(void *out, const void *full, size_t size)
 
 void mp_stats(mp_engine *e, struct mp_stats *out)
 {
+    if (e == NULL || out == NULL)
+        return;
     struct mp_stats s = e->n;
     struct mpp_core_stats core;
     mpp_core_stats(e->core, &core);
@@ -46,6 +48,8 @@ void mp_client_stats(mp_client *c, struct mp_client_stats *out)
     struct mp_client_stats s;
     struct mpp_core_stats core;
     struct mp__transport_counters t;
+    if (c == NULL || out == NULL)
+        return;
     memset(&s, 0, sizeof(s));
     mpp_core_stats(c->engine->core, &core);
     mp__transport_counters(c->pool->transport, &t);

@@ -287,7 +287,7 @@ MP_API mp_engine *mp_engine_new(const struct mp_config *config);
 
 /* Cancels what is open (each call still completes, with CLOSED) and tears down; `cb` runs on the
  * loop when nothing is left, then the engine is freed. An engine with its own loop is driven to
- * that end inside this call. */
+ * that end inside this call, or, from inside a callback, by the mp_wait around it (MP_ECLOSED). */
 MP_API void mp_engine_close(mp_engine *engine, void (*cb)(void *arg), void *arg);
 
 /* Runs an engine's own loop until a completion was delivered or can be polled: 1; nothing is open:
