@@ -5,6 +5,7 @@
  *   decode_string.c  strings and keys: escapes, UTF-8
  *   decode_vec.c     the vectors: numbers, base64
  *   decode_item.c    items: their place, the dimension, where vectors go, faults of single rows
+ *   decode_known.c   errors, dimension, usage, model, to be asked for
  *   decode_raw.c     vectors as bytes, laid out by a header
  *
  * Every eater takes the chunk's rest and returns how far it got, NULL after fail(). All state is

@@ -5,9 +5,9 @@
  * Texts differ here by their letters and digits: models fold case, accents and what they do not know,
  * and cut what is too long, so that others may have one vector with good reason.
  */
-#include <string.h>
-
 #include "engine/internal.h"
+
+#include <string.h>
 
 #define LOOKED_AT 1024 /* letters; behind them a model may have cut */
 

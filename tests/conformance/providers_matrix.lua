@@ -64,7 +64,7 @@ local function with(row, mock_options, client_options, fn)
   local mock <close> = assert(moonpool.mock(o))
   local c = {
     base_url = mock.url .. (row.base or "/" .. row.provider), provider = row.provider,
-    retry = { max_attempts = 1 },
+    retry = false,
   }
   if row.api_key ~= false then c.api_key = KEY end
   for name, value in pairs(row.client or {}) do c[name] = value end
@@ -281,15 +281,16 @@ end)
 
 case("429 with body hint", function(row)
   local dialect = require("moonpool.mock." .. row.provider)
+  local always = true
   local function hook(_, n)
-    if n > 1 then return nil end
+    if n > 1 and not always then return nil end
     local body = dialect.fault(429)
     if not body:find "0%.?02s" and not body:find "0%.02 sec" and not body:find "20ms" then
       body = dialect.error(429, "Rate limit reached. Please try again in 20ms.")
     end
     return { status = 429, body = body }
   end
-  local why = with(row, { hook = hook }, nil, function(client)
+  local why = with(row, { hook = hook }, { preset = "gateway" }, function(client)
     local res, err = embed(client, row, texts(1))
     local bad = failed_with(res, err, "rate_limited")
     if bad then return bad end
@@ -298,6 +299,7 @@ case("429 with body hint", function(row)
     end
   end)
   if why then return why end
+  always = false
   return with(row, { hook = hook }, { retry = { base = 0.001, cap = 0.01 } }, function(client)
     local list = texts(1)
     local res, err = embed(client, row, list)

@@ -45,8 +45,8 @@ function embed.configure(p)
     :argname "OUTDIR":count(1)
   endpoint.configure(p, { call = "embed" })
   p:option("--dimensions", "Dimensions to ask the model for."):argname "N":convert(parser.count)
-  p:option("--encoding-format", "How vectors are asked for: base64 (default where it exists), float or none.")
-    :argname "FORMAT":choices { "base64", "float", "none" }
+  p:option("--encoding-format", "How vectors come: base64 (default where it exists), float, bytes or none.")
+    :argname "FORMAT":choices { "base64", "float", "bytes", "none" }
   endpoint.configure_batch(p)
   endpoint.configure_bulk(p)
   p:option("--field", "Read records; field that holds the text, by path (default text)."):argname "NAME"
@@ -175,7 +175,7 @@ local function progress_to(args)
   end, bar
 end
 
-local formats = { base64 = "base64", float = "float", none = false }
+local formats = { base64 = "base64", float = "float", bytes = "bytes", none = false }
 
 local function job_of(args, conn, on_progress, bar)
   return job.new {

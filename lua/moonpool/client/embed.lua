@@ -173,6 +173,14 @@ local function encoding_of(state, desc, o, where, level)
   return format
 end
 
+-- A length that the service cannot be asked for would only fail every row.
+local function check_dimensions(state, desc, opts, level)
+  local of_rows = desc.wrap and desc.wrap.fields or {}
+  if opts.dimensions and not (desc.fields or {}).dimensions and not of_rows.dimensions then
+    error(("embed: dimensions: provider '%s' takes its model's"):format(state.provider.name), level + 1)
+  end
+end
+
 --- The spec of an embed call; also used by embed_each. spec.refused: why it must not be sent.
 function M.spec(self, opts, level)
   level = (level or 2) + 1
@@ -184,6 +192,7 @@ function M.spec(self, opts, level)
     desc = desc.variant(model, state.options)
   end
   local limits = call.limits(state, self, desc, setmetatable({ model = model }, { __index = opts }))
+  check_dimensions(state, desc, opts, level)
   bodies.check_rows(rows, desc, "embed: input", level)
   local spec, o = call.spec(state, opts, limits, "embed", level)
   if o.model == nil and model then

@@ -109,19 +109,25 @@ return {
       before = '"type":"INLINE","inlineDocumentSource":{"type":"TEXT","textDocument":{"text":', after = "}}",
     },
     query = "query",
-    top_n = "rerankingConfiguration.bedrockRerankingConfiguration.numberOfResults",
-    fixed = { ["rerankingConfiguration.type"] = "BEDROCK_RERANKING_MODEL" },
+    top_n = "numberOfResults",
     prepare = function(fields, o, client)
       if not o.model then
         error("rerank: bedrock: model: missing", 0)
       end
       local arn = o.model:find "^arn:" and o.model
         or ("arn:aws:bedrock:%s::foundation-model/%s"):format(region(client), o.model)
-      local inner = fields.rerankingConfiguration
-      inner.bedrockRerankingConfiguration = inner.bedrockRerankingConfiguration or {}
-      inner.bedrockRerankingConfiguration.modelConfiguration = { modelArn = arn }
+      fields.modelConfiguration = { modelArn = arn }
       fields.queries = { { type = "TEXT", textQuery = { text = fields.query } } }
       fields.query = nil
+    end,
+    -- How many the service gives unasked is its own affair: all are asked for.
+    frame = function(fields, members)
+      local head = members { queries = fields.queries }
+      local model = members { modelConfiguration = fields.modelConfiguration }
+      local before = '],"rerankingConfiguration":{"type":"BEDROCK_RERANKING_MODEL",'
+        .. '"bedrockRerankingConfiguration":{' .. model .. ',"numberOfResults":'
+      local top = fields.numberOfResults
+      return "{" .. head .. ',"sources":[', before .. (top and top .. "}}}" or ""), not top and "}}}" or nil
     end,
     reply = { list = "results", index = "index", score = "relevanceScore" },
     limits = { inputs = 1000 },
