@@ -9,7 +9,6 @@
 #include "codec/head.h"
 #include "engine/internal.h"
 #include "engine/message.h"
-#include "policy/retry.h"
 #include "policy/told.h"
 
 #include <stddef.h>
@@ -206,12 +205,24 @@ static void bad_reply(struct mp__attempt *a)
         snprintf(a->message, sizeof(a->message), "%s", mp__decoder_error(a->decoder));
 }
 
+/* To show when the reply is not what it should be; of one that may be an error more. */
+static void keep_beginning(struct mp__attempt *a, const char *p, size_t n)
+{
+    size_t most = 512;
+    size_t head = a->reply.n > 0 ? a->reply.n : n;
+    if (a->reply.n >= MP__MAX_ERROR_BODY)
+        return;
+    if (memmem(a->reply.n > 0 ? a->reply.p : p, head < most ? head : most, "\"error\"", 7) != NULL)
+        most = MP__MAX_ERROR_BODY;
+    if (a->reply.n < most)
+        mp__buf_add(&a->reply, p, n < most - a->reply.n ? n : most - a->reply.n);
+}
+
 static int decode(struct mp__attempt *a, const char *p, size_t n)
 {
     if (!a->decoding && open_decoder(a) != 0)
         return stop(a, MP_KIND_TOO_LARGE, "out of memory for the decoder");
-    if (a->reply.n < 512) /* the beginning, to show when it is not what it should be */
-        mp__buf_add(&a->reply, p, n < 512 ? n : 512);
+    keep_beginning(a, p, n);
     if (mp__decoder_feed(a->decoder, p, n) == 0)
         return 0;
     bad_reply(a);
@@ -447,6 +458,26 @@ static void judge_status(struct mp__attempt *a)
     mp__status_where(a->message, sizeof(a->message), a->status, a->xfer.method, a->xfer.url);
 }
 
+/* A 2xx whose body is an error: judged as the status that it names; one without is a
+ * reply that cannot be read, and no reason to ask again. */
+static void judge_words(struct mp__attempt *a)
+{
+    int named = 0;
+    int sent = a->xfer.status;
+    char words[161];
+    if (!mp__error_reply(a->reply.p, a->reply.n, &named, words, sizeof(words)))
+        return;
+    a->status = named > 0 ? named : sent;
+    a->kind = named == 429 ? MP_KIND_RATE_LIMITED : named > 0 ? MP_KIND_HTTP : MP_KIND_DECODE;
+    if (named == 0)
+        a->hints.should_retry = 0;
+    mpp_hints_settle(&a->hints, a->status);
+    if (named > 0)
+        snprintf(a->message, sizeof(a->message), "HTTP %d, error %d: %s", sent, named, words);
+    else
+        snprintf(a->message, sizeof(a->message), "HTTP %d, error: %s", sent, words);
+}
+
 /* A proxy may have cut it: worth asking once more. If that changes nothing its rows are taken. */
 static void judge_short(struct mp__attempt *a)
 {
@@ -462,6 +493,8 @@ static void judge(struct mp__attempt *a, const struct mp__xfer *x)
     a->kind = x->kind;
     if (a->stop != MP_KIND_NONE) {
         a->kind = a->stop;
+        if (a->kind == MP_KIND_DECODE)
+            judge_words(a);
         return;
     }
     if (x->kind != MP_KIND_NONE) {
@@ -472,15 +505,18 @@ static void judge(struct mp__attempt *a, const struct mp__xfer *x)
     }
     a->status = x->status;
     judge_status(a);
+    if (a->kind == MP_KIND_NONE && !a->call->has_vectors && a->call->mode == MP_BODY_JOIN)
+        judge_words(a);
     if (a->kind == MP_KIND_NONE && a->call->chunk != NULL && !a->streamed)
         start_stream(a); /* an empty reply */
     if (a->kind != MP_KIND_NONE || !a->call->has_vectors)
         return;
     if (!a->decoding && open_decoder(a) != 0)
         a->kind = MP_KIND_TOO_LARGE;
-    else if (mp__decoder_finish(a->decoder) != 0)
+    else if (mp__decoder_finish(a->decoder) != 0) {
         bad_reply(a);
-    else if (mp__decoder_missing(a->decoder) > 0)
+        judge_words(a);
+    } else if (mp__decoder_missing(a->decoder) > 0)
         judge_short(a);
     else if (mp__same_for_all(a)) {
         a->kind = MP_KIND_DECODE;
@@ -525,7 +561,6 @@ static void settle(struct mp__attempt *a)
     struct mp_engine *e = a->engine;
     struct mp__part *part = a->part;
     struct mpp_outcome o = {0};
-    struct mpp_judgement verdict;
     uint64_t id = a->id;
 
     a->state = MP__ENDED;
@@ -565,8 +600,6 @@ static void settle(struct mp__attempt *a)
         a->client->fault.status = a->status;
         memcpy(a->client->fault.words, a->message, sizeof(a->message));
     }
-    mpp_judge(&a->call->policy->retry, &o, 0, &verdict);
-    a->retryable = verdict.retry;
     /* A good reply stays the part's last word even if its rival ends in the same turn. */
     if (part->last == NULL || part->last->kind != MP_KIND_NONE) {
         if (part->last != NULL)

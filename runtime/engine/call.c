@@ -607,7 +607,7 @@ static void fill_exchange(struct mp_exchange *x, const struct mp__part *part,
     x->endpoint = (uint16_t)a->endpoint;
     x->hedge_won = a->is_hedge && act->kind == MP_KIND_NONE;
     x->retry_after = (float)a->hints.retry_after;
-    x->retryable = a->retryable;
+    x->retryable = act->retryable;
     x->head_len = part->call->flags & MP_NO_HEADERS ? 0 : (uint32_t)a->head.n;
     if (act->kind != MP_KIND_NONE || !part->call->has_vectors)
         x->body_len = a->reply.n;

@@ -241,7 +241,7 @@ struct mp__attempt {
     enum mp_kind kind; /* how it ended */
     enum mp_kind stop; /* why we stopped reading: TOO_LARGE, DECODE */
     int status;
-    unsigned is_hedge : 1, discard : 1, header_done : 1, wrong_dim : 1, retryable : 1, decoding : 1;
+    unsigned is_hedge : 1, discard : 1, header_done : 1, wrong_dim : 1, decoding : 1;
     unsigned first_byte : 1, counted : 1, streamed : 1;
     unsigned optional : 1, trial : 1; /* the optional field was sent; is left out to see */
     unsigned partial : 1; /* a reply that is short of items, and good for those it has */

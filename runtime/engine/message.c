@@ -7,6 +7,7 @@
 #include <cjson/cJSON.h>
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
@@ -90,6 +91,70 @@ void mp__status_reason(char *out, size_t cap, const char *body, size_t body_len)
     else
         plain(out, cap, body, body_len);
     cJSON_Delete(doc);
+}
+
+static int status_in(const cJSON *v)
+{
+    static const char *const keys[] = {"status", "status_code", "code", "http_code"};
+    for (size_t i = 0; cJSON_IsObject(v) && i < sizeof(keys) / sizeof(*keys); i++) {
+        const cJSON *c = cJSON_GetObjectItemCaseSensitive(v, keys[i]);
+        double n = cJSON_IsNumber(c)   ? c->valuedouble
+                   : cJSON_IsString(c) ? strtod(c->valuestring, NULL)
+                                       : 0;
+        if (n >= 400 && n <= 599)
+            return (int)n;
+    }
+    return 0;
+}
+
+/* The kinds that services give names instead of numbers. */
+static int status_of_name(const cJSON *v)
+{
+    static const struct {
+        const char *part;
+        int status;
+    } names[] = {{"rate_limit", 429},     {"ratelimit", 429},       {"too_many_requests", 429},
+                 {"authentication", 401}, {"invalid_api_key", 401}, {"permission", 403},
+                 {"not_found", 404},      {"notfound", 404},        {"overloaded", 503},
+                 {"unavailable", 503},    {"server_error", 500},    {"internal", 500},
+                 {"invalid", 400},        {"badrequest", 400},      {"bad_request", 400}};
+    static const char *const keys[] = {"code", "type", "status", "error_type"};
+    for (size_t k = 0; cJSON_IsObject(v) && k < sizeof(keys) / sizeof(*keys); k++) {
+        const cJSON *c = cJSON_GetObjectItemCaseSensitive(v, keys[k]);
+        for (size_t i = 0; cJSON_IsString(c) && i < sizeof(names) / sizeof(*names); i++)
+            if (strcasestr(c->valuestring, names[i].part) != NULL)
+                return names[i].status;
+    }
+    return 0;
+}
+
+int mp__error_reply(const char *body, size_t n, int *status, char *words, size_t cap)
+{
+    if (n == 0 || n > MAX_ERROR_JSON || memmem(body, n, "error", 5) == NULL)
+        return 0;
+    cJSON *doc = cJSON_ParseWithLength(body, n);
+    const cJSON *e = cJSON_GetObjectItemCaseSensitive(doc, "error");
+    const cJSON *object = cJSON_GetObjectItemCaseSensitive(doc, "object");
+    int is_error = cJSON_IsObject(e) || (cJSON_IsString(e) && e->valuestring[0] != '\0');
+    if (!is_error && cJSON_IsString(object) && strcmp(object->valuestring, "error") == 0) {
+        is_error = 1;
+        e = doc;
+    }
+    if (is_error) {
+        const char *text = text_of(e);
+        if (text == NULL)
+            text = "no words";
+        *status = status_in(e);
+        if (*status == 0)
+            *status = status_in(doc);
+        if (*status == 0)
+            *status = status_of_name(e);
+        if (*status == 0)
+            *status = status_of_name(doc);
+        plain(words, cap, text, strlen(text));
+    }
+    cJSON_Delete(doc);
+    return is_error;
 }
 
 void mp__status_message(char *out, size_t cap, int status, const char *body, size_t body_len)

@@ -14,6 +14,10 @@ void mp__status_where(char *out, size_t cap, int status, const char *method, con
 /* The error text of a body alone, "" when there is none. */
 void mp__status_reason(char *out, size_t cap, const char *body, size_t body_len);
 
+/* Is the body an error, {"error": ...} or {"object": "error"}? 1: its words, and the status it names
+ * (0: none). */
+int mp__error_reply(const char *body, size_t n, int *status, char *words, size_t cap);
+
 /* A transport fault: refused, reset, TLS. */
 void mp__fault_message(char *out, size_t cap, const struct mp__xfer *x);
 

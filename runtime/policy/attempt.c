@@ -204,6 +204,7 @@ void mpp_attempt_done(struct mpp_core *core, uint64_t id, const struct mpp_outco
     mpp_attempt_gone(a);
     if (part == NULL)
         return;
+    part->retryable = judgement.retry;
     mpp_hedge_forget(part);
     if (judgement.cls == MPP_OK)
         won(part, id, is_hedge, started);

@@ -78,6 +78,7 @@ static void tell_part(struct mpp_core *core, struct mpp_part *part, struct mpp_a
     out->call = part->call;
     out->client = part->call->client;
     out->kind = (enum mp_kind)part->kind;
+    out->retryable = part->retryable;
     out->attempt = part->winner;
     out->endpoint = part->facts.last_endpoint;
     core->told_part = part;

@@ -104,6 +104,7 @@ struct mpp_action {
     uint64_t most_bytes;
     struct mpp_limit limit;
     enum mp_kind kind;
+    uint8_t retryable; /* PART_DONE: trying again later may heal its last failure */
     uint8_t is_hedge;
     uint8_t fresh_connection; /* a hedge on the same endpoint must not share a stalled connection */
 };

@@ -66,7 +66,8 @@ void mpp_judge(const struct mp_retry_policy *policy, const struct mpp_outcome *o
     if (o->kind == MP_KIND_CANCELLED || o->kind == MP_KIND_CLOSED) {
         out->cls = MPP_CANCELLED;
     } else if (o->kind == MP_KIND_DECODE) {
-        out->retry = (uint8_t)((policy->transport & MP_FAULT_LOST) && decode_faults == 0);
+        out->retry = (uint8_t)((policy->transport & MP_FAULT_LOST) && decode_faults == 0 &&
+                               o->hints.should_retry != 0);
         out->cls = out->retry ? MPP_TRANSIENT : MPP_FATAL;
     } else if (transport_fault(o)) {
         unsigned wanted = policy->transport & fault_bits(o);

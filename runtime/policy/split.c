@@ -389,6 +389,7 @@ static int may_be_a_row(const struct mpp_part *part, const struct mpp_outcome *o
     case MP_KIND_HTTP:
         return o->status == 0 || (o->status >= 500 && o->status != 529);
     case MP_KIND_DECODE:
+        return o->hints.should_retry != 0; /* else it has words of its own */
     case MP_KIND_READ_TIMEOUT:
     case MP_KIND_WRITE_TIMEOUT:
     case MP_KIND_TOTAL_TIMEOUT:

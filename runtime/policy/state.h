@@ -205,6 +205,7 @@ struct mpp_part {
     uint8_t state;
     uint8_t kind;      /* ENDED */
     uint8_t last_kind; /* of the last failure */
+    uint8_t retryable; /* likewise, the verdict of hooks included */
     uint8_t decode_faults;
     uint8_t holding;    /* the exclusive right to reserve at some rate */
     uint8_t is_probe;   /* its next attempt is the breaker's probe */
