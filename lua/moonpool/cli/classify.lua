@@ -1,6 +1,7 @@
 -- moonpool.cli.classify: texts in, a line of labels out for each.
 local endpoint = require "moonpool.cli.endpoint"
 local filter = require "moonpool.cli.filter"
+local json = require "moonpool.json"
 local parser = require "moonpool.cli.parser"
 local rowjob = require "moonpool.job.rows"
 
@@ -93,6 +94,19 @@ local function caller(args, client)
       end
     end
   end
+end
+
+function classify.durable(args, client)
+  return {
+    identity = {
+      call = "classify", model = args.model, provider = args.provider or "openai", field = args.field,
+      options = json.encode({ top = args.top, raw_scores = args.raw_scores, truncate = args.truncate },
+        { sort_keys = true }),
+    },
+    content = function(item) return item.text end,
+    call = caller(args, client), error_line = rowjob.error_line, size = args.batch_size or 128,
+    window = args.max_concurrent or filter.MAX_CONCURRENT,
+  }
 end
 
 function classify.job(args, job)

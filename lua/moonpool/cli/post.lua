@@ -150,6 +150,21 @@ local function caller(args, client)
   end
 end
 
+function post.durable(args, client)
+  return {
+    identity = {
+      call = "post", provider = args.provider or "openai",
+      options = json.encode({ path = args.path, method = args.method, batch_format = args.batch_format },
+        { sort_keys = true }),
+    },
+    content = function(item)
+      return { item.method or json.null, item.path or json.null, item.custom_id or json.null, item.payload }
+    end,
+    call = caller(args, client), error_line = args.batch_format and batch_error_line or error_line, size = 1,
+    window = args.max_concurrent or filter.MAX_CONCURRENT,
+  }
+end
+
 function post.job(args, job)
   job.call = caller(args, job.client)
   job.error_line = args.batch_format and batch_error_line or error_line

@@ -2,6 +2,7 @@
 local core = require "moonpool.core"
 local endpoint = require "moonpool.cli.endpoint"
 local filter = require "moonpool.cli.filter"
+local json = require "moonpool.json"
 local parser = require "moonpool.cli.parser"
 local rowjob = require "moonpool.job.rows"
 local task = require "moonpool.task"
@@ -212,6 +213,19 @@ function rerank.source(args)
   return {
     input = args.input, records = records,
     parse = not args.query and query_line or records and text_record(args.field or "text") or rowjob.text,
+  }
+end
+
+function rerank.durable(args, client)
+  local window = args.max_concurrent or filter.MAX_CONCURRENT
+  return {
+    identity = {
+      call = "rerank", model = args.model, provider = args.provider or "openai",
+      options = json.encode({ top_n = args.top_n, return_text = args.return_text,
+        raw_scores = args.raw_scores, truncate = args.truncate }, { sort_keys = true }),
+    },
+    content = function(item) return { item.query, item.texts } end,
+    call = query_caller(args, client, window), error_line = rowjob.error_line, size = 1, window = window,
   }
 end
 

@@ -3,6 +3,7 @@
 --
 -- The first directory is the job itself; others are unfinished jobs that were to take its place.
 local core = require "moonpool.core"
+local json = require "moonpool.json"
 local layout = require "moonpool.job.layout"
 
 local earlier = {}
@@ -42,14 +43,15 @@ end
 -- nil: nothing can be taken from there.
 local function open_old(dir, o)
   local index = layout.read_index(dir)
-  if not index or not index.shard_rows or (index.dim or 0) == 0 then
+  local lines_only = index and index.identity and index.identity.call ~= "embed"
+  if not index or not index.shard_rows or (index.dim or 0) == 0 and not lines_only then
     return nil
   end
   local published = settle_logs(dir, index, o)
   local records = core.job_rows(dir .. "/.job/rows")
   return records and setmetatable({
     dir = dir, index = index, published = published, records = records, shard_rows = index.shard_rows,
-    stride = index.dim * (index.dtype == "float16" and 2 or 4),
+    stride = index.dim * (index.dtype == "float16" and 2 or 4), lines_only = lines_only,
   }, Old)
 end
 
@@ -64,6 +66,15 @@ function Old:raw(row, n)
     self.raw_file, self.raw_number = check(core.job_raw(path, self.stride)), number
   end
   return check(self.raw_file:read(row - number * self.shard_rows, n))
+end
+
+--- The line of a row with another number.
+function Old:line(row, number)
+  local value = json.decode(self:lines(row, 1))
+  if type(value) == "table" and value.row then
+    value.row = number
+  end
+  return json.encode(value, { sort_keys = true })
 end
 
 -- Lines of rows row .. row+n-1, which are asked for in order.
@@ -144,8 +155,9 @@ function Earlier:look(item)
       local published = self.in_place and first.published[row // first.shard_rows]
       if same == 1 and published then
         return "keep"
+      elseif not first.lines_only or first.published[row // first.shard_rows] then
+        return "copy", first, row
       end
-      return "copy", first, row
     elseif same == 1 and self.in_place and first.published[row // first.shard_rows]
       and (state == LOCAL or state == FAILED and not self.retry_failed) then
       return "keep"
@@ -156,7 +168,7 @@ function Earlier:look(item)
   end
   for _, old in ipairs(self.list) do
     local at = old.records:find(item)
-    if at then
+    if at and (not old.lines_only or old.published[at // old.shard_rows]) then
       return "copy", old, at
     end
   end

@@ -10,7 +10,7 @@ local plan = {}
 -- What changes the vectors or their lines, by the words for it.
 local names = {
   { "call", "the command" }, { "model", "the model" }, { "dimensions", "the dimensions" },
-  { "provider", "the provider" }, { "options", "the options of the model" }, { "field", "the field" },
+  { "provider", "the provider" }, { "options", "the rest of the options" }, { "field", "the field" },
   { "chunk", "the chunking" }, { "normalize", "normalising" }, { "truncate_dim", "the cut of the vectors" },
   { "f16", "half precision" }, { "int8", "8-bit precision" }, { "no_text", "leaving out the texts" },
 }
@@ -66,7 +66,7 @@ end
 local function writer(dir, target, lock, o, shard_rows, old)
   local options = {}
   if old then
-    options.dim = old:dim()
+    options.dim = old:dim() > 0 and old:dim() or nil
     options.came_as = old:came_as() or not o.truncate_dim and options.dim or nil
   end
   for name, value in pairs(o) do

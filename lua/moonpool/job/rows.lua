@@ -4,66 +4,70 @@
 -- Every line of the input is an entry {row = number from 0, ...}. A line that is bad, or whose call
 -- failed, keeps its place: what is written for it is its row and its error.
 local core = require "moonpool.core"
+local files = require "moonpool.job.files"
 local pipeline = require "moonpool.client.pipeline"
+local source = require "moonpool.job.source"
 
 local rowjob = {}
 
 -- ---- the source ---------------------------------------------------------------------------------
 
-local kinds = { json = "decode", long = "too_large", blank = "invalid" }
+-- An entry is an item of a source with its row and where it ends; what is wrong with it is its error.
+local Entries = {}
+Entries.__index = Entries
 
-local Source = {}
-Source.__index = Source
-
-function Source:read_entry()
-  local value, message, code = self.read(self.reader)
-  if value == nil and not message then
-    return nil
-  elseif code == "io" then
-    error(core.error("file", message), 0)
-  end
-  local entry = { row = self.row, offset = self.reader:offset() }
-  self.row = self.row + 1
-  if value == nil then
-    entry.error = core.error(kinds[code] or "invalid", message)
-  else
-    local problem = self.parse(entry, value)
-    entry.error = problem and core.error("invalid", problem) or nil
+function Entries:read_entry()
+  local entry = self.source:next()
+  if entry then
+    entry.row, entry.offset = self.row, self.source:offset()
+    entry.error = entry.problem
+    self.row = self.row + 1
   end
   return entry
 end
 
-function Source:size()
-  return self.reader:size()
+function Entries:size()
+  return self.source:size()
 end
 
-function Source:close()
-  self.reader:close()
+function Entries:close()
+  self.source:close()
 end
-Source.__close = Source.close
+Entries.__close = Entries.close
 
---- rowjob.source { input = path or "-", records = JSONL instead of text, parse = function(entry, value)
---- fills the entry and returns what is wrong with the value, or nil } -> source, or nil and the reason.
-function rowjob.source(o)
-  local reader, err = core.open_lines(o.input)
-  if not reader then
-    return nil, err
+local function item_by(parse)
+  return function(value)
+    local item = { row = 0 }
+    local problem = parse(item, value)
+    item.problem = problem and core.error("invalid", problem) or nil
+    return item
   end
-  return setmetatable({
-    reader = reader, read = o.records and reader.json or reader.read, parse = o.parse, row = 0,
-  }, Source)
 end
 
---- Whether a file of that name is read as JSONL.
+--- rowjob.items { input = as source.open takes it, records = not text, parse = function(item, value) fills
+--- the item and returns what is wrong with the value, or nil } -> source, or nil and the reason.
+function rowjob.items(o)
+  local item = item_by(o.parse)
+  local form = o.records and (type(o.input) == "string" and files.form(o.input) or "jsonl") or "text"
+  return source.open { input = o.input, form = form, text_item = item, record_item = item }
+end
+
+--- The same as a source of entries.
+function rowjob.source(o)
+  local from, err = rowjob.items(o)
+  return from and setmetatable({ source = from, row = 0 }, Entries), err
+end
+
+--- Whether a file of that name holds records.
 function rowjob.is_jsonl(name)
-  name = name:lower()
-  return name:match "%.jsonl$" ~= nil or name:match "%.ndjson$" ~= nil
+  return files.form(name) ~= nil
 end
 
 --- A text line's text into the entry; what is wrong with it.
 function rowjob.text(entry, line)
-  if not line:find "%S" then
-    return "the line is blank"
+  local fault = core.text_fault(line)
+  if fault then
+    return fault == "blank" and "the line is blank" or "the line holds a NUL byte"
   end
   entry.text = line
 end
@@ -97,12 +101,33 @@ local function worker(call)
   end
 end
 
+-- What client:embed_each is to texts, without vectors: batches as they end.
+function rowjob.each(o)
+  local line = pipeline.new {
+    next_item = o.next_item, size = o.size, window = o.window, flush_interval = 0.2, tasks = true,
+    ordered = false, new = function() return {} end, add = function() end, wait = worker(o.call),
+  }
+  local guard = line:guard()
+  return function()
+    local batch = guard.pipeline:take()
+    if batch then
+      batch.errors, batch.requests = {}, {}
+      for i, item in ipairs(batch.items) do
+        if item.error then
+          batch.errors[#batch.errors + 1] = { index = i, error = item.error }
+        end
+      end
+    end
+    return batch
+  end, nil, nil, guard
+end
+
 --- for entries in rowjob.batches { source =, call = function(entries), size =, window = } do: lists of
 --- entries in order. `call` gets those without an error, may wait, and sets their `line` or `error`.
 function rowjob.batches(o)
-  local source = o.source
+  local from = o.source
   local line = pipeline.new {
-    next_item = function() return source:read_entry() end,
+    next_item = function() return from:read_entry() end,
     size = o.size, window = o.window, flush_interval = 0.2, tasks = true,
     new = function() return {} end, add = function() end, wait = worker(o.call),
   }

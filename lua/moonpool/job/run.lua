@@ -157,7 +157,12 @@ local function from_earlier(self, item)
     return true
   end
   end_kept(self)
-  if how == "copy" then
+  if how == "copy" and old.lines_only then
+    item.json = old:line(at, item.row)
+    self.writer:put({ item }, nil, {})
+    self.n[at == item.row and "kept" or "moved"] = self.n[at == item.row and "kept" or "moved"] + 1
+    return true
+  elseif how == "copy" then
     add_copy(self, item, old:raw(at, 1))
     self.n[at == item.row and "kept" or "moved"] = self.n[at == item.row and "kept" or "moved"] + 1
     return true
@@ -211,6 +216,10 @@ local function settle(self, item)
     return true
   elseif item.problem then
     flush_copies(self)
+    if self.problem_line then
+      item.error = item.problem
+      item.json = self.problem_line(item)
+    end
     self.writer:put({ item }, nil, nil)
     return true
   elseif self.dedupe and from_same_text(self, item) then
@@ -417,7 +426,7 @@ local function one_pass(self, client, call)
   local function source()
     return next_item(self)
   end
-  for batch in client:embed_each(source, call) do
+  for batch in (self.each or client.embed_each)(client, source, call) do
     take(self, batch)
     if batch.matrix then
       batch.matrix:free() -- a job makes them faster than the collector would look
@@ -480,7 +489,7 @@ function run.go(o)
     again = {}, waiting = {}, n_waiting = 0, copies = {}, copied_raw = {}, kept = 0, batches = 0,
     gate = core.waitlist(), never = core.waitlist(), in_flight = 0, grace = o.grace, meter = o.meter,
     probe_rows = o.call.batch_size or 128, skips = o.skips ~= false, errors = {}, attempts = {},
-    detailed = o.detailed,
+    detailed = o.detailed, each = o.each, problem_line = o.problem_line,
     n = { asked = 0, kept = 0, moved = 0, unmatched = 0, duplicates = 0, cached = 0 },
   }, Run)
   self.probing = self.probe_rows

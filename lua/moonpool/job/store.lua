@@ -198,8 +198,8 @@ end
 
 -- Index of the item -> what is told of its error, also where the client forgot to say one.
 local function errors_by_index(self, items, matrix, errors)
-  local everybody = not matrix and core.error("decode", "no vector came")
-    or self.came_as and matrix:cols() ~= self.came_as and wrong_dimension(self, matrix)
+  local everybody = not matrix and not self.lines_only and core.error("decode", "no vector came")
+    or matrix and self.came_as and matrix:cols() ~= self.came_as and wrong_dimension(self, matrix)
   local by_index = {}
   for _, e in ipairs(errors or {}) do
     by_index[e.index] = e.error
@@ -662,6 +662,7 @@ function store.begin(dir, target, lock, opts)
   local self = setmetatable({
     dir = dir, target = target, work = target .. "/.job", records = target .. "/.job/rows", lock = lock,
     shard_rows = opts.shard_rows or SHARD_ROWS, keep_text = opts.text ~= false, f16 = opts.f16,
+    lines_only = opts.lines_only,
     normalize = opts.normalize, truncate_dim = opts.truncate_dim, about = opts.about or {},
     identity = opts.identity, source = opts.source, dim = opts.dim, came_as = opts.came_as,
     published = {}, open = {}, n_open = 0, to_clean = {}, whole = 0, rows = 0, failed = 0,

@@ -197,7 +197,7 @@ int mp__item_line(lua_State *L, int idx, const struct mp__item *item, lua_Intege
 {
     int rc;
 
-    if (item->json.p != NULL && error == 0)
+    if (item->json.p != NULL)
         return put(b, item->json.p, item->json.n) || mp__buf_addc(b, '\n') ? MP__ENOMEM : 0;
     rc = mp__buf_adds(b, "{\"error\":") || add_error(L, error, b) ||
          (item->labels && add_labels(L, idx, b)) || add_integer(b, ",\"row\":", row);
