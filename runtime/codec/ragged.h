@@ -39,7 +39,8 @@ size_t mp__ragged_topk_sparse(const struct mp__ragged *r, const uint32_t *indice
 /* ---- out of replies ---- */
 
 enum mp__ragged_form {
-    MP__RAGGED_LISTS = 0, /* a row is a list of vectors */
+    MP__RAGGED_LISTS = 0, /* a row is a list of vectors; or, with `numbers`, of objects that hold a
+                             vector there, and at `places` its position in the row */
     MP__RAGGED_PAIRS,     /* a row is a list of objects with a place and a number */
     MP__RAGGED_ARRAYS     /* a row has a list of places and a list of numbers */
 };

@@ -161,19 +161,6 @@ static int vector(struct read *r)
     return 1;
 }
 
-static int lists(struct read *r, struct row *row)
-{
-    size_t n = 0;
-
-    if (!take(r, '['))
-        return fail(r, "item %zu is not a list of vectors", r->item + 1);
-    while (more(r, &n))
-        if (!vector(r))
-            return 0;
-    row->n = n;
-    return r->failed == 0;
-}
-
 /* The next value of the object at p: its text, stepped over. */
 static int value_at(struct read *r, const char *object, size_t object_n, const char *path,
                     struct read *out)
@@ -187,6 +174,69 @@ static int value_at(struct read *r, const char *object, size_t object_n, const c
     out->p = p;
     out->end = p + n;
     return 1;
+}
+
+/* The vector of an object in a row, and its place there. */
+static int held_vector(struct read *r, uint32_t *where)
+{
+    const char *object = r->p;
+    size_t len = 0;
+    struct read at;
+    int ok;
+
+    if (mp__json_find(object, (size_t)(r->end - object), "", &len) == NULL || *object != '{')
+        return fail(r, "item %zu: a vector's object is none", r->item + 1);
+    r->p += len;
+    ok = value_at(r, object, len, r->shape->numbers, &at) && vector(&at);
+    if (ok && r->shape->places != NULL)
+        ok = value_at(r, object, len, r->shape->places, &at) && place(&at, where);
+    if (!ok && r->failed == 0)
+        r->failed = at.failed != 0 ? at.failed : MP_EINVAL;
+    return ok;
+}
+
+/* Vectors that came in another order than their places say. */
+static int reorder(struct read *r, const struct row *row, const uint32_t *order)
+{
+    size_t bytes = r->b->cols * sizeof(float), i;
+    char *all = r->b->numbers.p + row->at * bytes;
+    char *copy = malloc(row->n * bytes + row->n);
+    char *seen;
+
+    if (copy == NULL)
+        return oom(r);
+    memcpy(copy, all, row->n * bytes);
+    seen = memset(copy + row->n * bytes, 0, row->n);
+    for (i = 0; i < row->n && r->failed == 0; i++) {
+        if (order[i] >= row->n || seen[order[i]]++)
+            fail(r, "item %zu: the place %u is out of range or comes twice", r->item + 1, order[i]);
+        else
+            memcpy(all + order[i] * bytes, copy + i * bytes, bytes);
+    }
+    free(copy);
+    return r->failed == 0;
+}
+
+static int lists(struct read *r, struct row *row)
+{
+    struct mp__buf order;
+    uint32_t where = 0;
+    size_t n = 0;
+    int ok = 1;
+
+    if (!take(r, '['))
+        return fail(r, "item %zu is not a list of vectors", r->item + 1);
+    mp__buf_init(&order, MP__RAGGED_MAX);
+    while (ok && more(r, &n)) {
+        ok = r->shape->numbers != NULL ? held_vector(r, &where) : vector(r);
+        if (ok && r->shape->places != NULL)
+            ok = add(r, &order, &where, sizeof(where));
+    }
+    row->n = n;
+    if (ok && r->failed == 0 && r->shape->places != NULL && n > 0)
+        ok = reorder(r, row, (const uint32_t *)(const void *)order.p);
+    mp__buf_free(&order);
+    return ok && r->failed == 0;
 }
 
 static int pairs(struct read *r, struct row *row)

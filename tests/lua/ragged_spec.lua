@@ -169,6 +169,34 @@ describe("embed_all and embed_sparse", function()
     assert.equal(0, res.ragged:count(4))
   end)
 
+  it("groups of texts stay together, and each has its vectors", function()
+    local groups, n = {}, 0
+    for i = 1, 60 do
+      groups[i] = {}
+      for k = 1, 1 + i % 3 do groups[i][k] = ("group%d text%d"):format(i, k) end
+      n = n + #groups[i]
+    end
+    local c, mock = client("voyage", { shuffle = true, record_body = true })
+    local res = assert(c:embed_groups { input = groups, model = "voyage-context-3", batch_size = 25 })
+    assert.is_true(res.ok)
+    for i = 1, 60 do assert.equal(#groups[i], res.ragged:count(i)) end
+    assert.equal(n, res.ragged:vectors():rows())
+    assert.equal(3, #mock:requests())
+    local plain = assert(client("openai"):embed { input = { "group8 group8 text2" }, model = "m" })
+    for k = 1, 8 do near(plain[1][k], res[8][2][k]) end
+    assert.is_false(pcall(c.embed_groups, c, { input = { "a" } }))
+    assert.is_false(pcall(c.embed_groups, c, { input = { {} } }))
+  end)
+
+  it("a group with a vector too few is an error", function()
+    local c = client("voyage", { hook = function()
+      return { status = 200, body = '{"data":[{"index":0,"data":[{"index":0,"embedding":[1,2]}]}]}' }
+    end })
+    local res, err = c:embed_groups { input = { { "a", "b" } }, model = "m" }
+    assert.is_nil(res)
+    assert.matches("1 vectors, 2 texts were sent", err.message)
+  end)
+
   it("a provider without it says so", function()
     local c = client "openai"
     local ok, err = pcall(function() c:embed_sparse { input = "a" } end)

@@ -73,6 +73,33 @@ static void test_good(void **state)
     mp__ragged_build_free(b);
 }
 
+static const struct mp__ragged_shape groups = {
+    .list = "data", .index = "index", .vectors = "data", .places = "index", .numbers = "embedding"};
+
+static void test_groups(void **state)
+{
+    static const char text[] = "{\"data\":[{\"data\":[{\"index\":1,\"embedding\":[3,4]},"
+                               "{\"embedding\":[1,2],\"index\":0}],\"index\":1},"
+                               "{\"index\":0,\"data\":[{\"embedding\":[5,6],\"index\":0}]}]}";
+    struct mp__ragged_build *b = mp__ragged_build_new(2);
+    struct mp__ragged *r;
+    char err[160];
+
+    (void)state;
+    assert_int_equal(read_text(b, &groups, text, strlen(text), 0, 2, err), 0);
+    r = mp__ragged_done(b);
+    assert_int_equal(r->offsets[1], 1);
+    assert_true(mp_matrix_data(r->vectors)[0] == 5 && mp_matrix_data(r->vectors)[2] == 1);
+    assert_true(mp_matrix_data(r->vectors)[4] == 3);
+    mp__ragged_free(r);
+    mp__ragged_build_free(b);
+    bad(&groups, "{\"data\":[{\"index\":0,\"data\":[{\"index\":1,\"embedding\":[1]}]}]}", 1,
+        "place 1 is out of range");
+    bad(&groups, "{\"data\":[{\"index\":0,\"data\":[{\"index\":0}]}]}", 1, "has no \"embedding\"");
+    bad(&groups, "{\"data\":[{\"index\":0,\"data\":[{\"index\":0,\"embedding\":[null]}]}]}", 1,
+        "not a number");
+}
+
 static void test_sparse(void **state)
 {
     static const char text[] = "[[{\"index\":9,\"value\":0.5},{\"value\":2,\"index\":3}],[]]";
@@ -137,10 +164,8 @@ static void test_unfit(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_good),
-        cmocka_unit_test(test_sparse),
-        cmocka_unit_test(test_bad),
-        cmocka_unit_test(test_unfit),
+        cmocka_unit_test(test_good), cmocka_unit_test(test_groups), cmocka_unit_test(test_sparse),
+        cmocka_unit_test(test_bad),  cmocka_unit_test(test_unfit),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -143,6 +143,38 @@ function M.best(query, texts, n, document)
   return table.move(list, 1, math.min(n, #list), 1, {})
 end
 
+-- Groups: each text is embedded behind the first words of its group.
+local function groups(mock, body)
+  if type(body.model) ~= "string" or not input.is_list(body.inputs) or #body.inputs > 1000 then
+    return refuse "model and inputs, a list of at most 1000 lists, are required."
+  end
+  local out, all = {}, {}
+  for g, group in ipairs(body.inputs) do
+    local texts, err = M.read_texts(group, "inputs", 16000)
+    if not texts or type(group) ~= "table" then
+      return refuse(err or "inputs must be a list of lists.")
+    end
+    local head = texts[1]:match "%S*"
+    local list = {}
+    for i, text in ipairs(texts) do
+      list[i] = head .. " " .. text
+    end
+    out[g] = ('{"object":"list","index":%d,"data":[%s]}'):format(g - 1,
+      core.mock_vectors(list, mock.dim, mock.dim, "float", true))
+    table.move(texts, 1, #texts, #all + 1, all)
+  end
+  return {
+    texts = all, rows = #out, tokens = (input.count_tokens(all)),
+    reply = function(order)
+      local list = {}
+      for k = 1, order and #order or #out do
+        list[k] = out[order and order[k] or k]
+      end
+      return '{"object":"list","data":[' .. table.concat(list, ",") .. '],"usage":{"total_tokens":9}}'
+    end,
+  }
+end
+
 local function rerank(_, body)
   if type(body.query) ~= "string" or body.query == "" or type(body.model) ~= "string" then
     return refuse "query and model are required."
@@ -172,6 +204,7 @@ end
 -- Served as /voyage/v1/...; the bare paths are OpenAI's and Jina's too.
 M.routes = {
   ["/v1/embeddings"] = { POST = embed },
+  ["/v1/contextualizedembeddings"] = { POST = groups },
   ["/v1/rerank"] = { POST = rerank },
 }
 

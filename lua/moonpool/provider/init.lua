@@ -68,6 +68,7 @@ local wrap_kinds = { before = R.string, after = R.string, fields = R.table, item
 local rules = {
   name = R.string, base_url = R.string, key_env = R.table, auth = R.either(R.off, R.table),
   embed = R.table, rerank = R.table, classify = R.table, embed_all = R.table, embed_sparse = R.table,
+  embed_groups = R.table,
   methods = R.table, discover = R.func,
   headers = R.table, request_id_header = R.string, options = R.table, base_env = R.string,
   deadline_headers = R.boolean, key_check = R.func, error = R.func, defaults = R.table,
@@ -79,7 +80,7 @@ local function check(p, level)
   if type(p.name) ~= "string" then
     error("provider: name: string expected", level + 1)
   end
-  for _, call in ipairs { "embed", "rerank", "classify", "embed_all", "embed_sparse" } do
+  for _, call in ipairs { "embed", "rerank", "classify", "embed_all", "embed_sparse", "embed_groups" } do
     if p[call] then
       options.check("provider." .. call, p[call], kinds, level + 1)
       if p[call].wrap then

@@ -42,6 +42,14 @@ return {
     shape = shape,
     limits = limits,
   },
+  embed_groups = { -- contextualized chunks: a group is a document
+    path = "/v1/contextualizedembeddings",
+    rows = "inputs",
+    fields = { model = "model", dimensions = "output_dimension", input_type = "input_type" },
+    options = { input_type = { "query", "document" } },
+    reply = { list = "data", index = "index", vectors = "data", places = "index", numbers = "embedding" },
+    limits = { inputs = 1000, tokens = LEAST },
+  },
   rerank = {
     path = "/v1/rerank",
     query = "query",
