@@ -3,6 +3,7 @@ local bodies = require "moonpool.client.body"
 local core = require "moonpool.core"
 local call = require "moonpool.client.call"
 local client = require "moonpool.client.client"
+local long = require "moonpool.client.long"
 local options = require "moonpool.options"
 local R = options.rule
 
@@ -26,6 +27,8 @@ local rules = call.rules {
     end
   end,
 }
+
+for name, rule in pairs(long.rules) do rules[name] = rule end
 
 -- ---- result -------------------------------------------------------------------------------------------
 
@@ -186,6 +189,9 @@ function M.spec(self, opts, level)
   level = (level or 2) + 1
   local state = client.state(self, level)
   local desc = M.check(self, opts, "embed", level)
+  if opts.long then
+    error("embed: long: only of client:embed, whose rows are all there", level)
+  end
   local rows = texts_of(opts.input, level)
   local model = opts.model or state.options.model
   if desc.variant then
@@ -230,7 +236,23 @@ function M.spec(self, opts, level)
   return spec, state
 end
 
+-- A call whose long texts are seen to first.
+local function embed_long(self, opts, level)
+  local desc = M.check(self, opts, "embed", level + 1)
+  local state = client.state(self)
+  local model = opts.model or state.options.model
+  if desc.variant then
+    desc = desc.variant(model, state.options)
+  end
+  local limits = call.limits(state, self, desc, setmetatable({ model = model }, { __index = opts }))
+  local texts = texts_of(opts.input, level + 1)
+  return long.embed(function(o) return self:embed(o) end, texts, opts, limits, "embed", level + 1)
+end
+
 function client.methods.embed(self, opts)
+  if type(opts) == "table" and opts.long then
+    return embed_long(self, opts, 2)
+  end
   local spec, state = M.spec(self, opts, 2)
   if spec.refused then
     return nil, spec.refused

@@ -16,7 +16,7 @@ local titan = {
   alone = true,
   fields = { dimensions = "dimensions", normalize = "normalize" },
   reply = { list = "embedding", layout = "one", usage = "inputTextTokenCount" },
-  limits = { inputs = 1 },
+  limits = { inputs = 1, text = { tokens = 8192 } },
 }
 
 -- v4 has other words for the end that is cut.
@@ -41,7 +41,9 @@ local cohere = {
     return { list = "embeddings|embeddings." .. kind, dtype = common.dtypes[kind],
       tokens_header = "x-amzn-bedrock-input-token-count" }
   end,
-  limits = { inputs = 96 },
+  limits = function(o)
+    return { inputs = 96, text = o.model:find "embed%-v4" and { tokens = 128000 } or { chars = 2048 } }
+  end,
 }
 
 local function variant(model)

@@ -33,6 +33,6 @@ return {
     },
     prepare = function(_, o, _, row) row.model = "models/" .. model_of(o) end,
     reply = { list = "embeddings", vector = "values", usage = "usageMetadata.promptTokenCount" },
-    limits = { inputs = 100 },
+    limits = { inputs = 100, text = { tokens = 2048 } },
   },
 }

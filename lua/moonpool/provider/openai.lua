@@ -16,7 +16,7 @@ return {
     fields = { model = "model", dimensions = "dimensions", user = "user" },
     encoding = "encoding_format",
     reply = { list = "data", vector = "embedding", index = "index" },
-    limits = { inputs = 2048, tokens = 300000 },
+    limits = { inputs = 2048, tokens = 300000, text = { tokens = 8191 } },
   },
   -- Servers that add the common routes beside /v1/embeddings (BEI, TEI, Infinity).
   rerank = {

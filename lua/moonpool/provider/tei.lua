@@ -22,7 +22,11 @@ local function discover(request)
   end
   local info = res.data
   local inputs = type(info) == "table" and math.tointeger(info.max_client_batch_size)
-  return inputs and inputs > 0 and { inputs = inputs } or {}
+  local longest = type(info) == "table" and math.tointeger(info.max_input_length)
+  return {
+    inputs = inputs and inputs > 0 and inputs or nil,
+    text = longest and longest > 0 and { tokens = longest } or nil,
+  }
 end
 
 local function error_of(err, doc)

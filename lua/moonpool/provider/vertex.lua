@@ -62,7 +62,7 @@ return {
       tokens = "embeddings.statistics.token_count", cut = "embeddings.statistics.truncated",
     },
     limits = {
-      inputs = 250, tokens = 20000,
+      inputs = 250, tokens = 20000, text = { tokens = 2048 },
       models = { ["gemini-embedding-001"] = { inputs = 1 } },
     },
   },
