@@ -13,6 +13,7 @@ Bar.__index = Bar
 
 local WINDOW = 10 -- seconds that the shown rate looks back
 local DRAW_EVERY = 0.1
+local PLAIN_EVERY = 10 -- seconds between lines where there is no terminal
 
 --- 1234567 -> "1,234,567"
 function progress.thousands(n)
@@ -53,6 +54,7 @@ function progress.new(opts)
   local now = opts.now or core.now
   return setmetatable({
     enabled = enabled,
+    plain = opts.plain and not enabled,
     color = color,
     out = opts.out or io.stderr,
     total_bytes = opts.total_bytes,
@@ -90,6 +92,22 @@ local function share_done(self, state)
   end
 end
 
+-- Figures that are told when they are not zero, and what may go first.
+local counts = {
+  { "in_flight", "in flight", 8 }, { "retries", "retries", 6 }, { "hedges", "hedges", 9 },
+  { "throttled", "429s", 7 },
+}
+
+local function add_counts(list, state)
+  for _, count in ipairs(counts) do
+    local n = state[count[1]] or 0
+    if n > 0 then
+      local text = progress.thousands(n) .. " " .. count[2]
+      list[#list + 1] = { text, text, count[3] }
+    end
+  end
+end
+
 -- What there is to tell, in the order of the line: {text, how it is said where room is short, what may
 -- go first where it is shorter still}.
 local function parts(self, state, at)
@@ -105,9 +123,14 @@ local function parts(self, state, at)
       list[#list + 1] = { left, left, 4 }
     end
   end
-  if (state.retries or 0) > 0 then
-    local retries = progress.thousands(state.retries)
-    list[#list + 1] = { retries .. " retries", retries .. " retries", 6 }
+  if (state.tokens or 0) > 0 and at > self.started then
+    local tokens = progress.thousands(math.floor(state.tokens / (at - self.started) + 0.5))
+    list[#list + 1] = { tokens .. " tokens/s", tokens .. " tok/s", 10 }
+  end
+  add_counts(list, state)
+  if state.cost then
+    local cost = ("%.4f USD"):format(state.cost)
+    list[#list + 1] = { cost, cost, 5.5 }
   end
   if (state.failed or 0) > 0 then
     local failed = progress.thousands(state.failed) .. " failed"
@@ -152,6 +175,9 @@ end
 
 --- Whether update would draw now; to gather what it shows costs more than to ask.
 function Bar:due()
+  if self.plain then
+    return self.now() - math.max(self.drawn, self.started) >= PLAIN_EVERY
+  end
   return self.enabled and self.now() - self.drawn >= DRAW_EVERY
 end
 
@@ -160,6 +186,10 @@ function Bar:update(state)
     return
   end
   self.drawn = self.now()
+  if self.plain then
+    self.out:write(join(parts(self, state, self.now()), 1, "   "), "\n")
+    return
+  end
   local text = self:line(state)
   if self.color then
     text = text:gsub("(%d[%d,]* failed)$", "\27[31m%1\27[0m")

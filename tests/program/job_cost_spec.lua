@@ -152,3 +152,33 @@ describe("a model that is not what it was", function()
     assert.is_true(index.rows < 200 and index.rows % 50 == 0, index.rows)
   end)
 end)
+
+describe("a job's report", function()
+  it("is a page that needs nothing else, and tells a server that answers nothing but one vector", function()
+    write_rows(200)
+    local server = rig.embedder(function(seen, n)
+      if n == 3 then
+        return { status = 400, json = { error = { message = "not <this>" } } }
+      end
+      local data = {}
+      for i in ipairs(seen.body.input) do
+        data[i] = { index = i - 1, embedding = { 1, 2, 3 } }
+      end
+      return { json = { data = data, model = "m", usage = { prompt_tokens = 7, total_tokens = 7 } } }
+    end)
+    local _, err, rc = embed(("--encoding-format float --max-concurrent 1 --price 1 --report '%s'"):format(
+      path "r.html"), server.url)
+    assert.is_true(rc == 0 or rc == 3, err)
+    assert.matches("not sound: %d+ of %d+ texts got the vector of another text", err)
+    local page = program.read "r.html"
+    for _, words in ipairs { "<!doctype html>", "Throughput", "Attempts a request", "Time of a request", "USD",
+      "not sound", "prefers%-color%-scheme:dark", "answers of 429", "<polyline" } do
+      assert.matches(words, page)
+    end
+    assert.is_nil(page:find "<script" or page:find "src=" or page:find "href=")
+    local out
+    out, err, rc = program.run("check " .. path "out")
+    assert.equal(1, rc, err)
+    assert.matches("texts got the vector of another text", out)
+  end)
+end)

@@ -67,6 +67,8 @@ function embed.configure(p)
   p:option("--price", "USD for a million tokens, for cost and budget."):argname "USD":convert(parser.positive)
   p:option("--budget", "Stop, to go on later, before more than so many USD are spent; needs --price.")
     :argname "USD":convert(parser.positive)
+  p:option("--report", "Page about the job: throughput, latencies, errors, cost, vectors.")
+    :argname "FILE.html"
   p:flag("--dry-run", "Tell rows, tokens at most, requests, cost and time; send nothing.")
   p:option("--on-drift", "Embed fixed texts at the start and before a part is published; stop or warn when "
     .. "the model is not what it was."):argname "WHAT":choices { "stop", "warn" }
@@ -160,19 +162,36 @@ local function stopped(args, one, err)
   error(err, 0)
 end
 
-local function progress_to(args)
-  if args.quiet then
-    return nil, nil
-  end
-  local bar = progress.new {}
+-- The bar, or a plain line now and then; and what a report is made of.
+local function progress_to(args, recorder)
+  local bar = not args.quiet and progress.new { plain = true } or nil
   return function(one)
-    if bar:due() then
-      local state = one:progress()
+    local due = bar and bar:due()
+    if not due and not recorder then
+      return
+    end
+    local state, stats = one:progress(), one.o.client:stats()
+    if recorder then
+      recorder:sample(state, stats)
+    end
+    if due then
       bar.total_bytes = state.total_bytes
-      state.retries = one.o.client:stats().retries
+      state.retries, state.hedges, state.throttled = stats.retries, stats.hedges, stats.throttled
+      state.in_flight = stats.in_flight
       bar:update(state)
     end
   end, bar
+end
+
+local function write_report(args, res, one, conn, recorder)
+  local page = require "moonpool.job.report".page {
+    figures = res, state = one.state, stats = conn:stats(), recorder = recorder, model = args.model,
+    url = args.url,
+  }
+  local ok, err = core.replace_file(args.report, page, not core.in_task())
+  if not ok then
+    fail(err)
+  end
 end
 
 local formats = { base64 = "base64", float = "float", bytes = "bytes", none = false }
@@ -185,7 +204,7 @@ local function job_of(args, conn, on_progress, bar)
     grace = core.in_task() and GRACE or nil, dedupe = not args.no_dedupe, normalize = args.normalize,
     truncate_dim = args.truncate_dim, f16 = args.f16, provider = args.provider, price = args.price,
     budget = args.budget, cache = args.cache, cache_size = args.cache_size, chunk = args.chunk,
-    on_drift = args.on_drift,
+    on_drift = args.on_drift, detailed = args.report ~= nil,
     encoding_format = formats[args.encoding_format],
     text = not args.no_text, shard_rows = args.shard_rows, about = about(args), on_progress = on_progress,
     on_plan = function(figures)
@@ -249,7 +268,8 @@ function embed.run(args, client)
   if args.output == "-" then
     return to_stdout(args, conn)
   end
-  local on_progress, bar = progress_to(args)
+  local recorder = args.report and require "moonpool.job.report".recorder() or nil
+  local on_progress, bar = progress_to(args, recorder)
   local one = job_of(args, conn, on_progress, bar)
   if args.dry_run then
     return dry_run(args, one)
@@ -265,6 +285,9 @@ function embed.run(args, client)
       and " (choose another directory, or --force to begin anew)" or ""))
   end
   report(args, res, conn:stats())
+  if recorder then
+    write_report(args, res, one, conn, recorder)
+  end
   if res.changed_input then
     fail(res.changed_input.message)
   end

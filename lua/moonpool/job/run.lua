@@ -400,6 +400,8 @@ local function details(self, batch)
   for _, request in ipairs(batch.requests) do
     local n = request.attempts or 1
     self.attempts[n] = (self.attempts[n] or 0) + 1
+    local bin = math.floor(4 * math.log(math.max(1e-6, 1000 * (request.time or 0)), 2) + 0.5)
+    self.times[bin] = (self.times[bin] or 0) + 1
   end
 end
 
@@ -488,7 +490,7 @@ function run.go(o)
     resumed = o.resumed,
     again = {}, waiting = {}, n_waiting = 0, copies = {}, copied_raw = {}, kept = 0, batches = 0,
     gate = core.waitlist(), never = core.waitlist(), in_flight = 0, grace = o.grace, meter = o.meter,
-    probe_rows = o.call.batch_size or 128, skips = o.skips ~= false, errors = {}, attempts = {},
+    probe_rows = o.call.batch_size or 128, skips = o.skips ~= false, errors = {}, attempts = {}, times = {},
     detailed = o.detailed, each = o.each, problem_line = o.problem_line,
     n = { asked = 0, kept = 0, moved = 0, unmatched = 0, duplicates = 0, cached = 0 },
   }, Run)
