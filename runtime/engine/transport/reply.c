@@ -30,6 +30,8 @@ static int fail(struct mp__handle *h, enum mp_kind kind, const char *text)
     return 1;
 }
 
+static const char unknown_framing[] = "the reply comes in a transfer coding that is not known";
+
 static int value_of(const char *line, size_t n, const char *name, const char **value)
 {
     size_t k = strlen(name);
@@ -82,7 +84,7 @@ int mp__reply_line(struct mp__handle *h, const char *line, size_t n)
         return length_line(h, value, len);
     len = value_of(line, n, "transfer-encoding", &value);
     if (len >= 0 && !is_framing(value, (size_t)len))
-        return fail(h, MP_KIND_DECODE, "the reply comes in a transfer coding that is not known");
+        return fail(h, MP_KIND_DECODE, unknown_framing);
     len = h->decodes ? value_of(line, n, "content-encoding", &value) : -1;
     if (len >= 0) {
         enum mp__coding_name name = mp__coding_named(value, (size_t)len);
@@ -146,6 +148,8 @@ static void name_fault(struct mp__handle *h, CURLcode code)
         fail(h, MP_KIND_TOO_LARGE, "the head of the reply is too large");
     else if (speaks_of(h, "chunk") && !speaks_of(h, "outstanding") && !speaks_of(h, "remaining"))
         fail(h, MP_KIND_DECODE, h->error);
+    else if (code == CURLE_BAD_CONTENT_ENCODING && speaks_of(h, "Transfer-Encoding"))
+        fail(h, MP_KIND_DECODE, unknown_framing); /* curl 8 sees it before we do */
 }
 
 void mp__reply_end(struct mp__handle *h, CURLcode code)
