@@ -2,7 +2,6 @@
  * decode_known.c - what a decoder knows of its reply: errors, dimension, usage, model.
  */
 #include "codec/decode.h"
-
 #include "codec/internal.h"
 #include "codec/json_find.h"
 

@@ -2,6 +2,7 @@
  * ragged.c - the ragged matrix and the search over it.
  */
 #include "codec/ragged.h"
+
 #include "codec/vec.h"
 
 #include <stdlib.h>

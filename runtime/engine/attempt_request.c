@@ -317,8 +317,8 @@ int mp__attempt_build(struct mp__attempt *a, const struct mpp_part_facts *facts,
         return rc;
     a->xfer.method = a->call->method;
     /* A buffer is made for each transfer: a few vectors do not pay for a large one. */
-    a->xfer.big_reply =
-        (a->call->has_vectors && a->part->count > FEW_VECTORS) || (a->call->flags & MP_BIG_REPLY) != 0;
+    a->xfer.big_reply = (a->call->has_vectors && a->part->count > FEW_VECTORS) ||
+                        (a->call->flags & MP_BIG_REPLY) != 0;
     set_headers(a);
     if (hooks != NULL && hooks->before != NULL)
         hooks->before(hooks->core.arg, a);

@@ -3,7 +3,6 @@
  * again for each request.
  */
 #include "engine/internal.h"
-
 #include "base/fds.h"
 
 #include <stdio.h>

@@ -7,7 +7,6 @@
  * active idle handle keeps the poll from blocking).
  */
 #include "engine/internal.h"
-
 #include "base/fds.h"
 #include "moonpool_uv.h"
 

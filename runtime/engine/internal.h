@@ -246,7 +246,7 @@ struct mp__attempt {
     unsigned optional : 1, trial : 1; /* the optional field was sent; is left out to see */
     unsigned partial : 1; /* a reply that is short of items, and good for those it has */
     uint8_t hops;         /* redirects followed */
-    uint8_t heads; /* that came: interim ones, and the reply's */
+    uint8_t heads;        /* that came: interim ones, and the reply's */
     uint16_t nheaders;
     uint64_t received;
     struct mpp_hints hints;

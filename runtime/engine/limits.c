@@ -1,8 +1,8 @@
 /* limits.c - limits of request sizes that a server did not tell: named, told once, kept to show. */
+#include "engine/internal.h"
+
 #include <stdlib.h>
 #include <string.h>
-
-#include "engine/internal.h"
 
 #define LABELS_MAX 32
 

@@ -24,8 +24,8 @@ struct mpp_call *mpp_call_new(const struct mpp_call_cfg *cfg, mp__time now)
         return NULL;
     }
     call->client = client;
-    call->policy = cfg->policy ? cfg->policy : &client->policy;
-    call->hooks = cfg->hooks ? cfg->hooks : client->hooks;
+    call->policy = cfg->policy != NULL ? cfg->policy : &client->policy;
+    call->hooks = cfg->hooks != NULL ? cfg->hooks : client->hooks;
     call->user = cfg->user;
     call->max_concurrent = cfg->max_concurrent ? cfg->max_concurrent : MPP_CALL_PARTS;
     call->pool_timeout = mp__ns(cfg->pool_timeout);
@@ -66,7 +66,7 @@ void mpp_call_free(struct mpp_call *call)
  * slot; twice the concurrency bounds how many of them pile up before the source is asked to wait. */
 int mpp_call_may_ask(const struct mpp_call *call)
 {
-    return call->more && !call->dry && !call->spare && call->lane->seeker != call &&
+    return call->more && !call->dry && call->spare == NULL && call->lane->seeker != call &&
            call->live / 2 < call->max_concurrent;
 }
 

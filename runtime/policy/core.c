@@ -104,7 +104,7 @@ static void tell_split(struct mpp_part *part, struct mpp_action *out)
         mpp_part_ready(half, 1);
         mpp_part_ready(part, 0);
     } else {
-        int piece = call->lane->seeker && part->tree == call->lane->tree;
+        int piece = call->lane->seeker != NULL && part->tree == call->lane->tree;
 
         mpp_part_ready(piece ? half : part, piece);
         mpp_part_ready(piece ? part : half, piece);
@@ -208,7 +208,7 @@ static int ask_one(struct mpp_core *core, struct mpp_action *out)
 {
     struct mp__link *link;
 
-    while ((link = mp__list_shift(&core->asking)) != NULL) {
+    for (link = mp__list_shift(&core->asking); link != NULL; link = mp__list_shift(&core->asking)) {
         struct mpp_call *call = MP__ENTRY(link, struct mpp_call, note.link);
 
         if (mpp_call_ask(call, out))

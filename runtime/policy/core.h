@@ -126,8 +126,8 @@ struct mpp_part_info {
 /* The facts a receiver of an action may read. */
 struct mpp_part_facts {
     struct mpp_part_info info;
-    uint32_t attempts; /* started, the first included, hedges not */
-    uint32_t hedges;   /* started */
+    uint32_t attempts;  /* started, the first included, hedges not */
+    uint32_t hedges;    /* started */
     uint32_t throttled; /* of the attempts, those that count for none: see decide.c */
     uint32_t last_endpoint;
     mp__time created;
@@ -231,7 +231,7 @@ struct mpp_call_cfg {
     int32_t pinned_endpoint;       /* -1: route freely */
     const struct mpp_hooks *hooks; /* NULL: the client's. Else must outlive the call */
     uint8_t rows_alike; /* they go to one path as one kind of body: a 404 is none's own */
-    uint64_t size_key; /* calls of a client with the same one meet the same limits of size */
+    uint64_t size_key;  /* calls of a client with the same one meet the same limits of size */
     void *user;
 };
 

@@ -190,18 +190,9 @@ static int only_pace(const struct mpp_part *part, const struct mpp_endpoint *ep,
            ep->stats.ok > 0 && ep->client->core->now - ep->latency_at < PACE_FRESH;
 }
 
-void mpp_decide(struct mpp_part *part, struct mpp_endpoint *ep, const struct mpp_outcome *outcome,
-                const struct mpp_judgement *j)
+static void count_fault(struct mpp_part *part, const struct mpp_outcome *outcome,
+                        const struct mpp_judgement *j)
 {
-    const struct mp_retry_policy *policy = &part->call->policy->retry;
-    struct mpp_core *core = ep->client->core;
-    int hooked = part->call->hooks && part->call->hooks->retry;
-    enum mpp_verdict verdict;
-    uint32_t steps;
-    int used_up;
-    double delay;
-    mp__time at;
-
     part->last_kind = (uint8_t)outcome->kind;
     if (part->faults == 0)
         part->taken_before = part->call->lane->taken;
@@ -209,6 +200,21 @@ void mpp_decide(struct mpp_part *part, struct mpp_endpoint *ep, const struct mpp
         part->decode_faults++;
     if (j->cls == MPP_TRANSIENT)
         part->faults++;
+}
+
+void mpp_decide(struct mpp_part *part, struct mpp_endpoint *ep, const struct mpp_outcome *outcome,
+                const struct mpp_judgement *j)
+{
+    const struct mp_retry_policy *policy = &part->call->policy->retry;
+    struct mpp_core *core = ep->client->core;
+    int hooked = part->call->hooks != NULL && part->call->hooks->retry != NULL;
+    enum mpp_verdict verdict;
+    uint32_t steps;
+    int used_up;
+    double delay;
+    mp__time at;
+
+    count_fault(part, outcome, j);
     if (j->cls != MPP_CANCELLED && mpp_door_shut(part, ep, outcome)) {
         struct mpp_call *call = part->call;
 

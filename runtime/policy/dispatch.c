@@ -37,7 +37,7 @@ static void free_blocked(struct mpp_part *part, mp__time *wake)
     for (i = 0; i < client->n; i++) {
         struct mpp_part *holder = client->endpoints[i].rate->holder;
 
-        if (holder && holder != part &&
+        if (holder != NULL && holder != part &&
             (holder->call == part->call || !mpp_lane_open(holder, wake))) {
             mpp_part_unhold(holder);
             *wake = client->core->now;
@@ -160,6 +160,13 @@ static int anything_open(struct mpp_client *client, mp__time *wake)
     return 0;
 }
 
+/* The next pass begins behind the first n calls. */
+static void see_others(struct mpp_client *client, int n)
+{
+    for (; n > 0; n--)
+        mp__list_push(&client->ring, mp__list_shift(&client->ring));
+}
+
 /* TOOK: a part went to the pool's queue. ENDED: the outbox grew. SHUT: nothing, *wake says until
  * when. */
 static enum tried_call pass(struct mpp_client *client, mp__time *wake, struct mpp_action *out)
@@ -197,20 +204,17 @@ static enum tried_call pass(struct mpp_client *client, mp__time *wake, struct mp
         } else if (r == SHUT) {
             struct mpp_part *part = first_open(call, wake);
 
-            if (looked++ == 0 && part)
+            if (looked++ == 0 && part != NULL)
                 maybe_hold(part, wake);
         }
     }
-    if (gated == GATED_LOOK_AHEAD) /* the next pass sees others */
-        for (; gated > 0; gated--)
-            mp__list_push(&client->ring, mp__list_shift(&client->ring));
+    if (gated == GATED_LOOK_AHEAD)
+        see_others(client, gated);
     if (looked == MPP_LOOK_AHEAD && (client->n > 1 || held) && open) {
-        /* They may all wait for one endpoint while another is idle, or by one rule of the hook: the
-         * next pass sees others. */
+        /* They may all wait for one endpoint while another is idle, or by one rule of the hook. */
         mp__time soon = client->core->now + MP__SECOND / 1000;
 
-        for (; looked > 0; looked--)
-            mp__list_push(&client->ring, mp__list_shift(&client->ring));
+        see_others(client, looked);
         if (soon < *wake)
             *wake = soon;
     }

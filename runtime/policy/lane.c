@@ -71,7 +71,7 @@ struct mpp_lane *mpp_lane_take(struct mpp_client *client, uint64_t key)
         mp__list_remove(&lane->link);
         mp__list_unshift(&client->lanes, &lane->link);
     }
-    if (lane)
+    if (lane != NULL)
         lane->refs++;
     return lane;
 }
@@ -91,7 +91,7 @@ void mpp_lanes_free(struct mpp_client *client)
 
 static int seeking(const struct mpp_lane *lane)
 {
-    return lane->seeker || !mpp_size_settled(&lane->size);
+    return lane->seeker != NULL || !mpp_size_settled(&lane->size);
 }
 
 /* A piece of a refused part teaches something until one has been taken. */
@@ -99,7 +99,7 @@ static int is_piece(const struct mpp_part *part)
 {
     const struct mpp_lane *lane = part->call->lane;
 
-    return lane->seeker && part->tree == lane->tree && lane->taken == lane->taken_before;
+    return lane->seeker != NULL && part->tree == lane->tree && lane->taken == lane->taken_before;
 }
 
 enum { PLAIN, RISKY, PROBE };
@@ -109,7 +109,7 @@ static int risk_of(const struct mpp_part *part)
     const struct mpp_lane *lane = part->call->lane;
     const struct mpp_part_info *info = &part->facts.info;
 
-    if (part->trial || is_piece(part) || (part->twin_taken && lane->seeker))
+    if (part->trial || is_piece(part) || (part->twin_taken && lane->seeker != NULL))
         return PROBE;
     if (info->whole)
         return PLAIN;

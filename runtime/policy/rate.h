@@ -31,7 +31,7 @@ struct mpp_rate {
     struct mpp_shared *shared; /* the same limits, counted by all processes */
     double share;
     struct mpp_bucket requests, tokens;
-    void *holder; /* a part: has the exclusive right to reserve; NULL: nobody */
+    void *holder;       /* a part: has the exclusive right to reserve; NULL: nobody */
     mp__time holder_at; /* when it can, as far as is known */
     double in_flight_requests, in_flight_tokens; /* reserved, not answered */
     /* throttle: send rate in requests a second, measured over half seconds */

@@ -68,7 +68,7 @@ static void restart(struct mpp_part *part)
 
 static void untwin(struct mpp_part *part)
 {
-    if (part->twin)
+    if (part->twin != NULL)
         part->twin->twin = NULL;
     part->twin = NULL;
     part->twin_taken = 0;
@@ -154,7 +154,7 @@ static void end_tree(struct mpp_lane *lane)
     lane->seeker = NULL;
     lane->tree++;
     lane->pieces = 0;
-    for (link = lane->held.next; link != &lane->held && !lane->seeker; link = next) {
+    for (link = lane->held.next; link != &lane->held && lane->seeker == NULL; link = next) {
         struct mpp_part *part = MP__ENTRY(link, struct mpp_part, queue);
 
         next = link->next;
@@ -163,7 +163,7 @@ static void end_tree(struct mpp_lane *lane)
         mp__list_remove(link);
         settle_held(part);
     }
-    if (seeker)
+    if (seeker != NULL)
         mpp_call_touch(seeker);
     mpp_client_touch(lane->client);
 }
@@ -175,7 +175,7 @@ void mpp_split_forget(struct mpp_part *part)
 
     mpp_lane_tried(part);
     untwin(part);
-    if (part->tree == 0 || part->tree != lane->tree || !lane->seeker) {
+    if (part->tree == 0 || part->tree != lane->tree || lane->seeker == NULL) {
         part->tree = 0;
         return;
     }
@@ -196,7 +196,7 @@ static void ask_elsewhere(struct mpp_call *call)
         if ((part->state == MPP_HELD ||
              (part->state == MPP_READY && part->tree == call->lane->tree)) &&
             part->facts.info.count > 1 && !part->facts.info.whole &&
-            (!best || part->facts.info.count >= best->facts.info.count))
+            (best == NULL || part->facts.info.count >= best->facts.info.count))
             best = part;
     }
     if (best == NULL)
@@ -246,7 +246,8 @@ static int lone(struct mpp_part *part, const struct mpp_outcome *o, enum verdict
     unsigned most = how == SOFT ? LONE_SOFT : LONE_MAX;
 
     if (part->facts.info.count > 1 || part->lonely || lane->taken != lane->taken_before ||
-        !((lane->seeker && part->tree == lane->tree) || (lane->size.bad > 0 && lane->taken == 0)))
+        !((lane->seeker != NULL && part->tree == lane->tree) ||
+          (lane->size.bad > 0 && lane->taken == 0)))
         return 0;
     part->lonely = 1;
     call->lone_kind = (uint8_t)o->kind;
@@ -287,7 +288,7 @@ static void halve(struct mpp_part *part, uint32_t keep, enum verdict how)
     if (how != NO)
         pair(part, half, &whole, how);
     part->half = half;
-    if (part->endpoint)
+    if (part->endpoint != NULL)
         part->endpoint->stats.splits++;
     call->client->core->stats.parts++;
     restart(part);
@@ -320,7 +321,7 @@ static void too_large(struct mpp_part *part, const struct mpp_outcome *o, enum v
     const struct mpp_part_info *info = &part->facts.info;
 
     mpp_lane_refused(lane, info->count, info->bytes, o, how != HARD);
-    if (lane->seeker)
+    if (lane->seeker != NULL)
         end_tree(lane);
     part->endpoint->stats.splits++;
     mpp_part_leave(part);
@@ -336,9 +337,9 @@ static void seek(struct mpp_part *part, enum verdict how)
     if (part->facts.attempts - part->facts.throttled >= mpp_most_attempts(part))
         part->most = HALF_ATTEMPTS;
     mpp_part_leave(part);
-    if (lane->seeker && part->tree == lane->tree)
+    if (lane->seeker != NULL && part->tree == lane->tree)
         halve(part, keep, how);
-    else if (lane->seeker)
+    else if (lane->seeker != NULL)
         hold(part, how);
     else
         grow_tree(part, how);
@@ -433,11 +434,11 @@ void mpp_split_taken(struct mpp_part *part)
     int whole_new = !mpp_size_proven(&lane->size, part->whole_rows, part->whole_bytes, 1);
 
     mpp_lane_taken(part);
-    if (part->twin) {
+    if (part->twin != NULL) {
         part->twin->twin_taken = 1;
     } else if (part->twin_taken && part->whole_rows > 0 && (whole_new || !part->whole_soft)) {
         mpp_lane_refused(lane, part->whole_rows, part->whole_bytes, &plain, part->whole_soft);
-        if (lane->seeker)
+        if (lane->seeker != NULL)
             end_tree(lane);
     }
     untwin(part);

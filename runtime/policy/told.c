@@ -17,7 +17,7 @@ static int has(const char *text, size_t n, const char *word)
 
 static int any(const char *text, size_t n, const char *const *words)
 {
-    for (; *words; words++)
+    for (; *words != NULL; words++)
         if (has(text, n, *words))
             return 1;
     return 0;

@@ -2,10 +2,10 @@
 #ifndef MP_POLICY_TOLD_H
 #define MP_POLICY_TOLD_H
 
+#include "policy/core.h"
+
 #include <stddef.h>
 #include <stdint.h>
-
-#include "policy/core.h"
 
 /* Reads `text` ("batch size 128 > maximum allowed batch size 32") into about, told_rows and
  * told_bytes of `out`, for a request of `rows` rows whose body has `bytes` bytes. */

@@ -90,7 +90,7 @@ void mp__sim_server_leave(struct sim_run *run, struct sim_request *q);
 /* rows.c: the rows of the load, and those that came back. */
 int mp__sim_rows_left(const struct sim_run *run);
 int mp__sim_rows_take(struct sim_run *run, const struct mpp_action *act, struct mpp_part_info *out,
-                  mp__time *born);
+                      mp__time *born);
 void mp__sim_rows_back(struct sim_run *run, const struct mpp_part_info *info, mp__time born);
 uint64_t mp__sim_row_bytes(const struct sim_run *run, uint64_t first, uint64_t count);
 

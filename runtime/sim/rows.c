@@ -1,10 +1,9 @@
 /* rows.c - the rows of the load: how long each is, which are still to be sent. */
 #include "sim/internal.h"
+#include "base/prng.h"
 
 #include <stdlib.h>
 #include <string.h>
-
-#include "base/prng.h"
 
 uint64_t mp__sim_row_bytes(const struct sim_run *run, uint64_t first, uint64_t count)
 {
@@ -49,26 +48,26 @@ static uint32_t fitting(const struct sim_run *run, const struct mpp_action *act,
 
 /* The next part, as large as the core wants it; 0: no memory for the rest of it. */
 int mp__sim_rows_take(struct sim_run *run, const struct mpp_action *act, struct mpp_part_info *out,
-                  mp__time *born)
+                      mp__time *born)
 {
     const struct mp__sim *sim = run->sim;
     struct sim_rows *back = run->nback > 0 ? &run->back[0] : NULL;
     uint64_t rows = sim->rows ? sim->rows : 1;
     uint32_t n;
 
-    if (!back && sim->total_rows > 0 && rows > sim->total_rows - run->rows_born)
+    if (back == NULL && sim->total_rows > 0 && rows > sim->total_rows - run->rows_born)
         rows = sim->total_rows - run->rows_born;
-    if (back && rows > back->count)
+    if (back != NULL && rows > back->count)
         rows = back->count;
-    out->first = back ? back->first : run->rows_born;
-    *born = back ? back->born : run->now;
+    out->first = back != NULL ? back->first : run->rows_born;
+    *born = back != NULL ? back->born : run->now;
     out->again = back != NULL;
     n = fitting(run, act, out->first, rows);
     out->count = n;
     out->tokens = sim->tokens * n;
     out->bytes = mp__sim_row_bytes(run, out->first, n);
     out->size_class = 1;
-    if (back) {
+    if (back != NULL) {
         back->first += n;
         back->count -= n;
         if (back->count == 0)
@@ -93,7 +92,7 @@ void mp__sim_rows_back(struct sim_run *run, const struct mpp_part_info *info, mp
         uint32_t cap = run->backcap ? run->backcap * 2 : 64;
         struct sim_rows *v = realloc(run->back, cap * sizeof(*v));
 
-        if (!v) {
+        if (v == NULL) {
             run->nomem = 1;
             return;
         }

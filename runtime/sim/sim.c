@@ -95,7 +95,7 @@ static void give(struct sim_run *run, const struct mpp_action *act)
     if (open_load(run) && run->nback == 0)
         c->left--;
     p = mp__slab_get(&run->parts);
-    if (!p || !mp__sim_rows_take(run, act, &info, &p->born)) {
+    if (p == NULL || !mp__sim_rows_take(run, act, &info, &p->born)) {
         run->nomem = 1;
         mpp_part_none(act->call, 0);
         return;

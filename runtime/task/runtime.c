@@ -6,7 +6,6 @@
  * itself. A finalizer does the same without running any Lua.
  */
 #include "task/internal.h"
-
 #include "base/fds.h"
 #include "moonpool_lua.h"
 

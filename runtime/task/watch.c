@@ -2,7 +2,6 @@
  * watch.c - what a person wants to know of tasks: where each was spawned, what it waits for.
  */
 #include "task/task.h"
-
 #include "task/internal.h"
 
 #include <string.h>

@@ -82,7 +82,7 @@ function arrows.requires(report)
       text = text:gsub("%-%-.*", "")
       for name in text:gmatch "require[%s%(]*\"(moonpool[%w_%.]*)\"" do
         local to = rooms.of_lua(module_path(name))
-        local free = name == "moonpool.core" or name == "moonpool.argparse"
+        local free = name == "moonpool.core" or name == "moonpool.argparse" or name == "moonpool.editor"
         if not free and not to then
           report("require", path, line, name .. " stands in no room of the plan")
         elseif not free and not rooms.may_use(from, to) then

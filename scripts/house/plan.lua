@@ -12,7 +12,7 @@ plan.c = {
   { name = "base", uses = {}, faces = "all",
     what = "list, heap, slab, buffer, histogram, generator, clock, mailbox: what no room owns" },
   { name = "policy", uses = { "base" },
-    faces = { "core.h", "retry.h", "batch.h", "hints.h" },
+    faces = { "core.h", "retry.h", "batch.h", "hints.h", "told.h" },
     what = "every decision, as a state machine without I/O and without a clock" },
   { name = "codec", uses = { "base" },
     faces = "all", hidden = { "base64_simd.h", "cpu.h", "number_pow5.h" },
@@ -35,7 +35,7 @@ plan.c = {
     faces = { "binding.h" }, what = "opens the C half and the Lua library in a state" },
   { name = "binding/value", of = "binding", uses = { "task", "engine", "codec", "base" },
     faces = "all", what = "Lua values: JSON, MessagePack, matrices, .npy, headers, options" },
-  { name = "binding/files", of = "binding", uses = { "binding/value", "task", "base" }, faces = {},
+  { name = "binding/files", of = "binding", uses = { "binding/value", "task", "base" }, faces = { "files.h" },
     what = "line readers, writers and directories that do not block the loop" },
   { name = "binding/hook", of = "binding",
     uses = { "binding/value", "binding/client", "task", "engine", "policy", "codec", "base" },
@@ -44,15 +44,16 @@ plan.c = {
     uses = { "binding/value", "binding/hook", "task", "engine", "policy", "codec", "base" },
     faces = { "client.h" }, what = "clients, calls, results, streams, policies" },
   { name = "binding/server", of = "binding",
-    uses = { "binding/value", "task", "http", "mock", "codec", "base" }, faces = {},
+    uses = { "binding/value", "binding/client", "task", "engine", "http", "mock", "codec", "base" },
+    faces = {},
     what = "requests and replies of the server, the mock's arithmetic" },
   { name = "binding/job", of = "binding", uses = { "binding/value", "task", "codec", "base" }, faces = {},
     what = "directories of vectors that survive a crash" },
   { name = "binding/sim", of = "binding",
     uses = { "binding/value", "binding/client", "binding/hook", "sim", "task", "engine", "policy", "base" },
     faces = {}, what = "simulations" },
-  { name = "host", uses = { "binding", "task" }, faces = {},
-    what = "main(): a Lua state, the library, the command line" },
+  { name = "host", uses = { "binding", "binding/files", "task", "base" }, faces = {},
+    what = "main(): a Lua state, the library, the command line; the line editor of the prompt" },
 }
 
 -- Libraries and where alone they may be included; nil rooms: everywhere.
@@ -144,11 +145,12 @@ plan.lua = {
     uses = { "ground", "policy", "provider", "client", "serve", "metrics",
       "gateway", "mock", "simulate" },
     what = "`require \"moonpool\"`: the parts by name, each loaded when first used" },
+  { name = "repl", uses = { "ground", "front" }, what = "the prompt, its lines and what it shows" },
   { name = "cli", uses = { "ground", "policy", "provider", "client", "job", "serve", "metrics",
-      "gateway", "mock", "simulate", "front" }, what = "the command line" },
+      "gateway", "mock", "simulate", "front", "repl" }, what = "the command line" },
 }
 
 -- Sizes that a reader can keep in mind.
-plan.sizes = { file = 700, ["function"] = 60, complexity = 25 }
+plan.sizes = { file = 700, public = 1000, ["function"] = 60, complexity = 25 }
 
 return plan

@@ -238,7 +238,8 @@ static void test_wrong_replies(void **state)
         assert_int_equal(rig.last->rows_ok, 0);
         assert_null(rig.last->matrix);
         assert_int_equal(x->kind, MP_KIND_DECODE);
-        assert_int_equal(x->attempts, cases[i].word[0] == 'e' ? 1 : 2); /* once more, then believed */
+        assert_int_equal(x->attempts,
+                         cases[i].word[0] == 'e' ? 1 : 2); /* once more, then believed */
         if (strstr(mp_exchange_message(x), cases[i].word) == NULL)
             fail_msg("case %u: '%s' lacks '%s'", i, mp_exchange_message(x), cases[i].word);
     }

@@ -252,8 +252,8 @@ static size_t squeeze(int bits)
 
 static size_t wrap(char *out, const char *coding, const void *body, size_t n)
 {
-    size_t head = (size_t)sprintf(out, PLAIN "Content-Encoding: %s\r\nContent-Length: %zu\r\n\r\n",
-                                  coding, n);
+    static const char form[] = PLAIN "Content-Encoding: %s\r\nContent-Length: %zu\r\n\r\n";
+    size_t head = (size_t)snprintf(out, sizeof(form) + 64, form, coding, n);
     memcpy(out + head, body, n);
     return head + n;
 }

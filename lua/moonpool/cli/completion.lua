@@ -1,5 +1,5 @@
--- moonpool.cli.completion: `moonpool help completion SHELL`, scripts for bash, zsh and fish, made from the
--- parsers: no option is written down twice.
+-- moonpool.cli.completion: `moonpool help completion SHELL`, scripts for bash, zsh and fish, made from
+-- the parsers: no option is written down twice.
 --
 -- The parsers become a list of commands first:
 --   { name, summary, options = { { names = {"-i", "--input"}, what, takes } }, follows }

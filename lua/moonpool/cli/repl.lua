@@ -14,7 +14,9 @@ and exits with 1 if any line failed.]],
   end,
   run = function(args)
     local opts = { price = args.price }
-    if args.url or args.provider then opts.client = endpoint.options("repl", args) end
+    if args.url or args.provider then
+      opts.client = endpoint.options("repl", args)
+    end
     return require "moonpool.repl".run(opts)
   end,
 }

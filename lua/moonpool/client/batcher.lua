@@ -1,4 +1,4 @@
--- batcher.lua - client:batcher: the rows of many tasks in few requests.
+-- moonpool.client.batcher: client:batcher: the rows of many tasks in few requests.
 --
 -- A plan is what the requests of equal options share; it is made once and kept, so that a call costs
 -- its rows.
@@ -23,7 +23,9 @@ local batcher_rules = {
 -- What concerns a submission and not its request.
 local own = {
   key = R.string, priority = function(v)
-    if v ~= -1 and v ~= 0 and v ~= 1 then return "must be -1, 0 or 1" end
+    if v ~= -1 and v ~= 0 and v ~= 1 then
+      return "must be -1, 0 or 1"
+    end
   end,
   max_wait = R.not_negative, timeout = R.duration, total_timeout = R.duration, cancel_token = call.token,
 }
@@ -57,7 +59,9 @@ function client.methods.batcher(self, opts)
 end
 
 local function least(a, b)
-  if not a or not b then return a or b end
+  if not a or not b then
+    return a or b
+  end
   return math.min(a, b)
 end
 
@@ -69,7 +73,9 @@ local function handle_for(b, o)
   c.size, c.tokens = least(c.size, limits.inputs), least(c.tokens, limits.tokens)
   c.chars, c.bytes = least(c.chars, limits.chars), least(c.bytes, limits.bytes)
   local name = ("%s %s %s %s"):format(c.size, c.tokens, c.chars, c.bytes)
-  if not b.handles[name] then b.handles[name] = core.batcher_new(b.state.core, c) end
+  if not b.handles[name] then
+    b.handles[name] = core.batcher_new(b.state.core, c)
+  end
   return b.handles[name]
 end
 
@@ -83,7 +89,9 @@ end
 local function name_of(opts)
   local names = {}
   for name, value in pairs(opts) do
-    if not own[name] then names[#names + 1] = name .. "\0" .. text_of(value) end
+    if not own[name] then
+      names[#names + 1] = name .. "\0" .. text_of(value)
+    end
   end
   table.sort(names)
   return table.concat(names, "\0")
@@ -93,11 +101,17 @@ end
 function M.plan(self, name, opts, sample, level)
   local b = states[self]
   local found = b.plans[name]
-  if found then return found end
-  if b.closed then return nil, core.error("closed", "the batcher is closed") end
+  if found then
+    return found
+  end
+  if b.closed then
+    return nil, core.error("closed", "the batcher is closed")
+  end
   local o = { input = { sample } }
   for k, v in pairs(opts) do
-    if not own[k] then o[k] = v end
+    if not own[k] then
+      o[k] = v
+    end
   end
   local spec = embed.spec(b.client, o, (level or 1) + 1)
   found = { style = spec.row_style, alone = spec.one_request }
@@ -105,16 +119,23 @@ function M.plan(self, name, opts, sample, level)
     found.core = core.batcher_plan(b.state.core, spec)
     found.handle = handle_for(b, setmetatable({ model = o.model or b.state.options.model }, { __index = o }))
   end
-  if b.state.dynamic_key then return found end -- its headers change from call to call
+  -- its headers change from call to call
+  if b.state.dynamic_key then
+    return found
+  end
   found.lasting = true
-  if b.nplans >= MAX_PLANS then b.plans, b.nplans = {}, 0 end
+  if b.nplans >= MAX_PLANS then
+    b.plans, b.nplans = {}, 0
+  end
   b.plans[name], b.nplans = found, b.nplans + 1
   return found
 end
 
 -- Rows that are no texts are JSON.
 local function rows_of(list)
-  if type(list[1]) == "string" then return list end
+  if type(list[1]) == "string" then
+    return list
+  end
   local rows = {}
   for i = 1, #list do rows[i] = json.encode(list[i]) end
   return rows
@@ -123,14 +144,18 @@ end
 --- For the gateway: the values of core.batcher_embed for a plan. whole: nil and the result always.
 function M.submit(self, plan, rows, o, whole)
   local b = states[self]
-  if b.closed then return nil, core.error("closed", "the batcher is closed") end
+  if b.closed then
+    return nil, core.error("closed", "the batcher is closed")
+  end
   return core.batcher_embed(plan.handle, plan.core, rows_of(rows), nil, o.key, o.priority, o.max_wait,
     o.timeout, o.cancel_token, whole)
 end
 
 --- What a failed submission's result says: the error of the first row that failed.
 function M.error_of(self, r)
-  if type(r) ~= "userdata" then return r end
+  if type(r) ~= "userdata" then
+    return r
+  end
   local b = states[self]
   local info = call.info(b.state, r)
   local errors, first = call.errors(b.state, r, info)
@@ -141,12 +166,18 @@ end
 -- ---- calls --------------------------------------------------------------------------------------
 
 local function list_of(input, level)
-  if type(input) == "string" then return { input } end
+  if type(input) == "string" then
+    return { input }
+  end
   if type(input) ~= "table" then
     error("batcher: embed: a text or a list of texts is needed", level + 1)
   end
-  if #input == 0 then error("batcher: embed: must not be empty", level + 1) end
-  if type(input[1]) == "number" then return { input } end
+  if #input == 0 then
+    error("batcher: embed: must not be empty", level + 1)
+  end
+  if type(input[1]) == "number" then
+    return { input }
+  end
   for i = 1, #input do
     if type(input[i]) ~= type(input[1]) then
       error(("batcher: embed: input[%d]: all of a kind expected, got a %s"):format(i, type(input[i])),
@@ -160,15 +191,21 @@ end
 --- result of embed, or nil, err. Waits; rows that are cancelled before they are sent are dropped.
 function batcher:embed(input, opts)
   local b = states[self]
-  if not b then error("batcher: embed is called with a colon: batcher:embed(texts)", 2) end
+  if not b then
+    error("batcher: embed is called with a colon: batcher:embed(texts)", 2)
+  end
   opts = opts or {}
   for name, rule in pairs(own) do
     local why = opts[name] ~= nil and rule(opts[name])
-    if why then error(("batcher: embed: %s: %s"):format(name, why), 2) end
+    if why then
+      error(("batcher: embed: %s: %s"):format(name, why), 2)
+    end
   end
   local list = list_of(input, 2)
   local plan, err = M.plan(self, type(list[1]) .. "\0" .. name_of(opts), opts, list[1], 2)
-  if not plan then return nil, err end
+  if not plan then
+    return nil, err
+  end
   if plan.alone then
     local o = { input = list }
     for k, v in pairs(opts) do o[k] = v end
@@ -180,7 +217,9 @@ function batcher:embed(input, opts)
     key = opts.key, priority = opts.priority, max_wait = opts.max_wait, timeout = timeout or nil,
     cancel_token = opts.cancel_token,
   }, true)
-  if type(r) ~= "userdata" then return nil, r end
+  if type(r) ~= "userdata" then
+    return nil, r
+  end
   return embed.result(b.state, r)
 end
 
@@ -198,7 +237,9 @@ end
 --- What is open ends with an error of kind closed.
 function batcher:close()
   local b = states[self]
-  if b.closed then return end
+  if b.closed then
+    return
+  end
   b.closed = true
   for _, handle in pairs(b.handles) do core.batcher_close(handle) end
   b.handles = {}

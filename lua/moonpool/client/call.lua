@@ -361,7 +361,9 @@ local cut_short = {
 --- The error of a call that was cut short, or nil. err.hopeless: nothing was ever answered, and the
 --- fault is none that a row could cause, so the rest was not sent.
 function M.cut(info)
-  if not info.kind then return nil end
+  if not info.kind then
+    return nil
+  end
   local err = M.error(info.kind, cut_short[info.kind] or info.words or info.kind)
   if not cut_short[info.kind] then
     err.hopeless, err.status = true, info.status

@@ -90,7 +90,9 @@ end
 
 -- A batcher's matrix is shared by everybody in the same request.
 local function own_rows(matrix, info)
-  if not matrix or #matrix == info.rows and info.first_row == 1 then return matrix end
+  if not matrix or #matrix == info.rows and info.first_row == 1 then
+    return matrix
+  end
   return core.matrix_cut(matrix, info.first_row, info.rows, matrix:cols())
 end
 

@@ -1,5 +1,5 @@
--- moonpool.client.several: client:embed_all, a vector for each token of a text, and client:embed_sparse:
--- split like embed, the rows in one ragged matrix.
+-- moonpool.client.several: client:embed_all, a vector for each token of a text, and
+-- client:embed_sparse: split like embed, the rows in one ragged matrix.
 local bodies = require "moonpool.client.body"
 local call = require "moonpool.client.call"
 local client = require "moonpool.client.client"

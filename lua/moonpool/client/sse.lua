@@ -1,4 +1,5 @@
--- moonpool.client.sse: server-sent events (HTML standard, section 9.2) from bytes that are cut anywhere.
+-- moonpool.client.sse: server-sent events (HTML standard, section 9.2) from bytes that are cut
+-- anywhere.
 --
 -- A line ends with CR LF, LF or CR; a CR counts at once, for nothing may follow it for long, and an LF
 -- that comes behind it then ends nothing. Time is linear in the bytes, whatever they are.

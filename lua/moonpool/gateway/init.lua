@@ -82,7 +82,9 @@ local serial, prefix = 0, nil
 
 local function request_id(req)
   local given = req:header "x-request-id"
-  if given and #given <= 128 and given:find "^[%w%-_.:/+=@]+$" then return given end
+  if given and #given <= 128 and given:find "^[%w%-_.:/+=@]+$" then
+    return given
+  end
   prefix = prefix or "mp-" .. core.random_hex(6) .. "-"
   serial = serial + 1
   return prefix .. serial
@@ -91,30 +93,40 @@ end
 local function timeout_of(setup, req)
   local asked = req:header "request-timeout-ms"
   local seconds = asked and tonumber(asked)
-  if seconds and seconds > 0 then return math.min(seconds / 1000, setup.timeout) end
+  if seconds and seconds > 0 then
+    return math.min(seconds / 1000, setup.timeout)
+  end
   return setup.timeout
 end
 
 local function add_cors(setup, req, headers)
   local cors = setup.config.cors
   local origin = cors and req:header "origin"
-  if not origin then return end
+  if not origin then
+    return
+  end
   local origins = cors.origins
   local allowed = origins == "*" or origins == origin
   if type(origins) == "table" then
     for _, one in ipairs(origins) do allowed = allowed or one == "*" or one == origin end
   end
-  if not allowed then return end
+  if not allowed then
+    return
+  end
   headers["access-control-allow-origin"] = origins == "*" and "*" or origin
   headers["access-control-expose-headers"] = "x-request-id, retry-after, x-moonpool-attempts, "
     .. "x-moonpool-cache, x-moonpool-batch, x-moonpool-upstream, x-moonpool-overhead-ms"
-  if origins ~= "*" then headers.vary = "origin" end
+  if origins ~= "*" then
+    headers.vary = "origin"
+  end
   return true
 end
 
 local function preflight(setup, req)
   local headers = {}
-  if not add_cors(setup, req, headers) then return { status = 403, headers = headers } end
+  if not add_cors(setup, req, headers) then
+    return { status = 403, headers = headers }
+  end
   headers["access-control-allow-methods"] = "GET, POST, OPTIONS"
   headers["access-control-allow-headers"] = req:header "access-control-request-headers"
     or "authorization, content-type"
@@ -124,27 +136,37 @@ end
 
 -- What the route makes of the request: a reply, or nil, err.
 local function work(self, setup, ctx, req, route, rest)
-  if not route then return nil, failure("not_found", ("there is nothing at %s"):format(req.path)) end
+  if not route then
+    return nil, failure("not_found", ("there is nothing at %s"):format(req.path))
+  end
   if req.method ~= route.method and not (req.method == "HEAD" and route.method == "GET") then
     ctx.allow = route.method
     return nil, failure("invalid", ("%s is for %s"):format(req.path, route.method), { status = 405 })
   end
   if not route.open then
     local err = callers.identify(setup, req, ctx)
-    if err then return nil, err end
+    if err then
+      return nil, err
+    end
   end
-  if route.page then return pages[route.page](self, setup, ctx, rest) end
+  if route.page then
+    return pages[route.page](self, setup, ctx, rest)
+  end
   local coding = req:header "content-encoding"
   if coding and coding ~= "identity" then
     return nil, failure("invalid", ("content-encoding '%s' is not taken"):format(coding), { status = 415 })
   end
   if route.pass then
     local body = req:json()
-    if type(body) ~= "table" then return nil, failure("invalid", "the body must be a JSON object") end
+    if type(body) ~= "table" then
+      return nil, failure("invalid", "the body must be a JSON object")
+    end
     return jobs.pass_through(setup, ctx, req, body)
   end
   local job, err = fronts.read(route.reader, req)
-  if not job then return nil, err end
+  if not job then
+    return nil, err
+  end
   ctx.model, ctx.failed = job.model, req:failed()
   return jobs.operations[job.op](setup, ctx, job)
 end
@@ -156,7 +178,9 @@ local function add_headers(ctx, headers, took)
     headers["x-moonpool-upstream"] = ctx.upstream
     headers["x-moonpool-attempts"] = ctx.attempts
   end
-  if ctx.batch then headers["x-moonpool-batch"] = ctx.batch end
+  if ctx.batch then
+    headers["x-moonpool-batch"] = ctx.batch
+  end
   if ctx.cached then
     headers["x-moonpool-cache"] = ctx.cached == 0 and "miss" or ctx.cached >= ctx.rows and "hit" or "partial"
   end
@@ -164,13 +188,19 @@ local function add_headers(ctx, headers, took)
     ctx.overhead = math.max(0, took - ctx.upstream_time)
     headers["x-moonpool-overhead-ms"] = ("%.3f"):format(ctx.overhead * 1000)
   end
-  if ctx.retry_after then headers["retry-after"] = ("%d"):format(math.max(1, math.ceil(ctx.retry_after))) end
-  if ctx.allow then headers.allow = ctx.allow end
+  if ctx.retry_after then
+    headers["retry-after"] = ("%d"):format(math.max(1, math.ceil(ctx.retry_after)))
+  end
+  if ctx.allow then
+    headers.allow = ctx.allow
+  end
 end
 
 local function write_log(self, ctx, req, status, took)
   local out = self.log
-  if not out then return end
+  if not out then
+    return
+  end
   out:write {
     time = core.wall(), id = ctx.id, method = req.method, path = req.path, status = status,
     ms = math.floor(took * 1e6 + 0.5) / 1e3, key = ctx.key and ctx.key.name or nil, peer = ctx.peer,
@@ -182,7 +212,9 @@ end
 
 local function release(setup)
   setup.open = setup.open - 1
-  if setup.retired and setup.open == 0 then setup:close() end
+  if setup.retired and setup.open == 0 then
+    setup:close()
+  end
 end
 
 -- The end of a request: accounts, measures, log.
@@ -202,7 +234,9 @@ local function streamed(self, setup, ctx, req, reply)
   reply.stream = setmetatable({}, {
     __call = function() return chunks() end,
     __close = function()
-      if over then return end
+      if over then
+        return
+      end
       over = true
       getmetatable(closer).__close(closer)
       finish(self, setup, ctx, req, reply.status)
@@ -213,12 +247,18 @@ end
 local function answer(self, setup, ctx, req, route, rest)
   local reply, err = work(self, setup, ctx, req, route, rest)
   if not reply then
-    if err.kind == "cancelled" and req:gone() then error(err, 0) end
+    if err.kind == "cancelled" and req:gone() then
+      error(err, 0)
+    end
     local status, body = dialect.write(route and route.style or "openai", err)
     ctx.error = err.kind
-    if not ctx.retry_after then ctx.retry_after = err.retry_after end
+    if not ctx.retry_after then
+      ctx.retry_after = err.retry_after
+    end
     reply = { status = status, json = body }
-    if status == 401 then reply.headers = { ["www-authenticate"] = "Bearer" } end
+    if status == 401 then
+      reply.headers = { ["www-authenticate"] = "Bearer" }
+    end
   end
   return reply
 end
@@ -228,7 +268,9 @@ function gateway:handle(req)
   local setup = self.setup
   local route, label, rest = route_of(req.path)
   local started = now()
-  if req.method == "OPTIONS" and setup.config.cors then return preflight(setup, req) end
+  if req.method == "OPTIONS" and setup.config.cors then
+    return preflight(setup, req)
+  end
   local timeout = timeout_of(setup, req)
   local ctx = {
     started = started, deadline = started + timeout, stream_timeout = setup.config.timeout and timeout,
@@ -253,7 +295,9 @@ function gateway:handle(req)
   local headers = reply.headers or {}
   reply.headers = headers
   add_headers(ctx, headers, now() - started)
-  if setup.config.cors then add_cors(setup, req, headers) end
+  if setup.config.cors then
+    add_cors(setup, req, headers)
+  end
   reply.status = reply.status or 200
   if reply.stream then
     streamed(self, setup, ctx, req, reply)
@@ -269,7 +313,9 @@ local setup_meta = {}
 setup_meta.__index = setup_meta
 
 function setup_meta:close()
-  if self.closed then return end
+  if self.closed then
+    return
+  end
   self.closed = true
   for _, up in pairs(self.upstreams) do up:close() end
 end
@@ -334,16 +380,24 @@ function gateway:reload(config)
       release(old)
     end)
   end)
-  if self.log then self.log:reopen() end
-  if not ok then return nil, why end
+  if self.log then
+    self.log:reopen()
+  end
+  if not ok then
+    return nil, why
+  end
   return true
 end
 
 function gateway:close()
-  if self.closed then return end
+  if self.closed then
+    return
+  end
   self.closed = true
   require "moonpool.metrics".sources[self] = nil
-  if self.log then self.log:close() end
+  if self.log then
+    self.log:close()
+  end
   self.setup:close()
 end
 
@@ -362,7 +416,9 @@ function gateway:options(listen)
     handler = function(req) return self:handle(req) end,
   }
   for _, name in ipairs(server_options) do
-    if config[name] ~= nil then o[name] = config[name] end
+    if config[name] ~= nil then
+      o[name] = config[name]
+    end
   end
   return o
 end

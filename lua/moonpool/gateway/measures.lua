@@ -70,14 +70,18 @@ function measures:absorb(front)
   pour(self.overhead, got.overhead)
   pour(self.batch, got.batch)
   self.rows = self.rows + got.rows
-  if got.tokens > 0 then self.tokens[""] = (self.tokens[""] or 0) + got.tokens end
+  if got.tokens > 0 then
+    self.tokens[""] = (self.tokens[""] or 0) + got.tokens
+  end
 end
 
 --- A request is over.
 function measures:add(ctx, status, took)
   local route = ctx.route
   local model = route and route.name or ""
-  if route then self.known[model] = true end
+  if route then
+    self.known[model] = true
+  end
   local key = ctx.key and ctx.key.name or ""
   local one = series(self, ctx.label, model, status, key)
   one.value = one.value + 1

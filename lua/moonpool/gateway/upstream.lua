@@ -22,20 +22,28 @@ local input_types = {
 
 -- A Cohere input type as one that the provider's option takes; nil: it knows none of that meaning.
 local function type_for(kind, wanted)
-  if type(kind) ~= "table" then return wanted end
+  if type(kind) ~= "table" then
+    return wanted
+  end
   local synonyms = input_types[wanted] or {}
   for _, value in ipairs(kind) do
-    if value == wanted or synonyms[value] then return value end
+    if value == wanted or synonyms[value] then
+      return value
+    end
   end
 end
 
 -- truncate is a boolean at TEI and Ollama, NONE, START or END at Cohere and its kin.
 local function truncate_for(kind, wanted)
   if type(kind) == "table" then
-    if type(wanted) == "string" then return wanted end
+    if type(wanted) == "string" then
+      return wanted
+    end
     return wanted and "END" or "NONE"
   elseif kind == "boolean" then
-    if type(wanted) == "string" then return wanted ~= "NONE" end
+    if type(wanted) == "string" then
+      return wanted ~= "NONE"
+    end
     return wanted
   end
 end
@@ -44,17 +52,31 @@ end
 local function embed_options(desc, job, model)
   local o = { model = model }
   local fields, own = desc.fields or {}, desc.options or {}
-  if job.dimensions and fields.dimensions then o.dimensions = job.dimensions end
-  if job.user and fields.user then o.user = job.user end
+  if job.dimensions and fields.dimensions then
+    o.dimensions = job.dimensions
+  end
+  if job.user and fields.user then
+    o.user = job.user
+  end
   if job.input_type then
-    if own.input_type then o.input_type = type_for(own.input_type, job.input_type) end
-    if own.task then o.task = type_for(own.task, job.input_type) end
+    if own.input_type then
+      o.input_type = type_for(own.input_type, job.input_type)
+    end
+    if own.task then
+      o.task = type_for(own.task, job.input_type)
+    end
   end
-  if job.truncate ~= nil and own.truncate then o.truncate = truncate_for(own.truncate, job.truncate) end
+  if job.truncate ~= nil and own.truncate then
+    o.truncate = truncate_for(own.truncate, job.truncate)
+  end
   for _, name in ipairs { "normalize", "prompt_name", "truncation_direction" } do
-    if job[name] ~= nil and own[name] then o[name] = job[name] end
+    if job[name] ~= nil and own[name] then
+      o[name] = job[name]
+    end
   end
-  if job.extra and desc.encoding == "encoding_format" then o.extra_body = job.extra end
+  if job.extra and desc.encoding == "encoding_format" then
+    o.extra_body = job.extra
+  end
   return o
 end
 
@@ -76,7 +98,9 @@ end
 
 -- Token ids are rows of JSON.
 local function rows_of(self, desc, job)
-  if not job.ids then return job.rows end
+  if not job.ids then
+    return job.rows
+  end
   if not desc.items or desc.items(job.rows[1]) then
     return refused(("the service behind takes no token ids (%s)"):format(self.provider.name), "input")
   end
@@ -104,7 +128,9 @@ end
 local function plan_name(job, model, call)
   local name = (job.ids and "ids\0" or "\0") .. (model or "")
   local first = next(call)
-  if first == nil or first == "model" and next(call, first) == nil then return name end
+  if first == nil or first == "model" and next(call, first) == nil then
+    return name
+  end
   local names = {}
   for k, v in pairs(call) do
     names[#names + 1] = k .. "\0" .. (type(v) == "table" and json.encode(v) or tostring(v))
@@ -117,8 +143,12 @@ end
 local function embed_alone(self, job, call, rows, o)
   call.input, call.total_timeout = rows, o.timeout
   local res, err = self.client:embed(call)
-  if not res then return nil, err end
-  if not res.ok then return nil, res.errors[1].error end
+  if not res then
+    return nil, err
+  end
+  if not res.ok then
+    return nil, res.errors[1].error
+  end
   local usage = res.usage or {}
   local attempts, longest = exchanges(res)
   return finish({
@@ -135,17 +165,27 @@ function upstream:embed(job, model, o)
   if not desc then
     return refused(("the service behind has no embed call (%s)"):format(self.provider.name))
   end
-  if o.failed then return nil, batcher.error_of(self.batcher, o.failed) end
+  if o.failed then
+    return nil, batcher.error_of(self.batcher, o.failed)
+  end
   local rows, err = rows_of(self, desc, job)
-  if not rows then return nil, err end
+  if not rows then
+    return nil, err
+  end
   local call = embed_options(desc, job, model)
   local plan
   plan, err = batcher.plan(self.batcher, plan_name(job, model, call), call, rows[1], 1)
-  if not plan then return nil, err end
-  if plan.alone then return embed_alone(self, job, call, rows, o) end
+  if not plan then
+    return nil, err
+  end
+  if plan.alone then
+    return embed_alone(self, job, call, rows, o)
+  end
   local matrix, first, prompt, total, said, attempts, time, batch =
     batcher.submit(self.batcher, plan, rows, o)
-  if not matrix then return nil, batcher.error_of(self.batcher, first) end
+  if not matrix then
+    return nil, batcher.error_of(self.batcher, first)
+  end
   return finish({
     matrix = matrix, first = first, count = #rows, model = said, batch = batch,
     prompt_tokens = prompt >= 0 and prompt or nil, total_tokens = total >= 0 and total or nil,
@@ -162,8 +202,12 @@ local function ranked(self, name, call, o)
   end
   call.total_timeout = o.timeout
   local res, err = self.client[name](self.client, call)
-  if not res then return nil, err end
-  if not res.ok then return nil, res.errors[1].error end
+  if not res then
+    return nil, err
+  end
+  if not res.ok then
+    return nil, res.errors[1].error
+  end
   local attempts, longest = exchanges(res)
   return {
     results = res.results, usage = res.usage, attempts = attempts, upstream_time = longest,
@@ -200,10 +244,14 @@ function upstream:pass(method, path, body, headers, o)
     method = method, path = path, body = body, headers = headers, sse = false, retry = false,
     timeout = { total = o.timeout or false },
   }
-  if not chunks then return nil, closer end
+  if not chunks then
+    return nil, closer
+  end
   local out = {}
   for name, value in pairs(closer.headers) do
-    if passed[name] then out[name] = value end
+    if passed[name] then
+      out[name] = value
+    end
   end
   return closer.status, out, chunks, closer
 end
@@ -211,12 +259,18 @@ end
 --- The models that the service lists: names, or nil, err.
 function upstream:list(timeout)
   local res, err = self.client:request { method = "GET", path = "/v1/models", timeout = { total = timeout } }
-  if not res then return nil, err end
+  if not res then
+    return nil, err
+  end
   local data = type(res.data) == "table" and res.data.data
-  if type(data) ~= "table" then return nil, core.error("decode", "the service's list of models is none") end
+  if type(data) ~= "table" then
+    return nil, core.error("decode", "the service's list of models is none")
+  end
   local names = {}
   for _, one in ipairs(data) do
-    if type(one) == "table" and type(one.id) == "string" then names[#names + 1] = one.id end
+    if type(one) == "table" and type(one.id) == "string" then
+      names[#names + 1] = one.id
+    end
   end
   return names
 end
@@ -230,7 +284,9 @@ function M.new(name, o)
   for k, v in pairs(o) do own[k] = v end
   local batch = own.batch
   own.batch, own.price = nil, nil
-  if own.preset == nil then own.preset = "gateway" end
+  if own.preset == nil then
+    own.preset = "gateway"
+  end
   local made = moonpool_client.client(own)
   local state = client.state(made)
   local self = setmetatable({
@@ -248,7 +304,9 @@ function M.new(name, o)
 end
 
 function upstream:collect(add)
-  if not self.batcher then return end
+  if not self.batcher then
+    return
+  end
   local stats = self.batcher:stats()
   local labels = { upstream = self.name }
   local function one(name, kind, help, value)
@@ -261,7 +319,9 @@ function upstream:collect(add)
 end
 
 function upstream:close()
-  if self.batcher then self.batcher:close() end
+  if self.batcher then
+    self.batcher:close()
+  end
   self.client:close()
 end
 

@@ -1,5 +1,5 @@
--- moonpool.job.cache: vectors that were paid for once, in a file of SQLite that jobs share: by provider,
--- model, options and text.
+-- moonpool.job.cache: vectors that were paid for once, in a file of SQLite that jobs share: by
+-- provider, model, options and text.
 local core = require "moonpool.core"
 local matrix = require "moonpool.matrix"
 

@@ -1,6 +1,6 @@
--- moonpool.job.csv: records of CSV (RFC 4180) and TSV by the names of the first line. A quoted field may
--- hold separators, line ends and doubled quotes; a record of a wrong number of fields is an error of
--- that record only.
+-- moonpool.job.csv: records of CSV (RFC 4180) and TSV by the names of the first line. A quoted field
+-- may hold separators, line ends and doubled quotes; a record of a wrong number of fields is an error
+-- of that record only.
 local csv = {}
 
 local MAX_RECORD = 16 << 20 -- bytes of a record over several lines

@@ -1,5 +1,5 @@
--- moonpool.job.difference: what an input that changed means for a job, before anything is asked: so many
--- rows are new, so many changed, so many gone.
+-- moonpool.job.difference: what an input that changed means for a job, before anything is asked: so
+-- many rows are new, so many changed, so many gone.
 local core = require "moonpool.core"
 local progress = require "moonpool.progress"
 

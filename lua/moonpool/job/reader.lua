@@ -1,4 +1,5 @@
--- moonpool.job.reader: the vectors and lines of a directory that a job wrote; what `moonpool search` reads.
+-- moonpool.job.reader: the vectors and lines of a directory that a job wrote; what `moonpool search`
+-- reads.
 local core = require "moonpool.core"
 local json = require "moonpool.json"
 local layout = require "moonpool.job.layout"

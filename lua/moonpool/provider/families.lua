@@ -1,5 +1,5 @@
--- provider.families - which models put their vectors into one space. Only there does a cosine between
--- vectors of two models say anything; the same number of dimensions is no promise of it.
+-- moonpool.provider.families: which models put their vectors into one space. Only there does a cosine
+-- between vectors of two models say anything; the same number of dimensions is no promise of it.
 local M = {}
 
 -- Models of one space, by what their makers say; a name with another list is a space of its own.

@@ -39,7 +39,9 @@ local function options_help(name)
     end
   end
   table.sort(found, function(a, b) return a[1] < b[1] end)
-  if #found == 0 then return nil end
+  if #found == 0 then
+    return nil
+  end
   local lines = {}
   for _, one in ipairs(found) do
     local names = {}
@@ -55,18 +57,28 @@ local function options_help(name)
 end
 
 command("help", "[NAME]", "this, the options of a call or policy, what a value is", function(session, text)
-  if text == "" then return general_help() end
+  if text == "" then
+    return general_help()
+  end
   local known = by_name[text:gsub("^:", "")]
-  if known then return (":%s %s\n  %s"):format(known.name, known.argument or "", known.summary) end
+  if known then
+    return (":%s %s\n  %s"):format(known.name, known.argument or "", known.summary)
+  end
   session.load_options()
   local help = options_help(text)
-  if help then return help end
+  if help then
+    return help
+  end
   local value = session:lookup(text:match "^[%w_]+" or "")
   for name in text:gmatch "[.:]([%w_]+)" do
-    if type(value) ~= "table" and type(value) ~= "userdata" then break end
+    if type(value) ~= "table" and type(value) ~= "userdata" then
+      break
+    end
     value = value[name]
   end
-  if value == nil then error(("there is nothing to say about '%s'"):format(text), 0) end
+  if value == nil then
+    error(("there is nothing to say about '%s'"):format(text), 0)
+  end
   return show.text(value)
 end)
 
@@ -85,9 +97,13 @@ end
 command("time", "[N] EXPR", "median, p99, CPU, requests, tokens of N runs", function(session, text)
   local times, source = text:match "^(%d+)%s+(.+)$"
   source = source or text
-  if source == "" then error(":time: an expression expected", 0) end
+  if source == "" then
+    error(":time: an expression expected", 0)
+  end
   local f, why = session.locals:load(source, "=:time")
-  if not f then error(why, 0) end
+  if not f then
+    error(why, 0)
+  end
   local most, walls, tokens = tonumber(times) or 1000, {}, 0
   local before, cpu, began = totals(session), os.clock(), core.now()
   repeat
@@ -106,23 +122,33 @@ command("time", "[N] EXPR", "median, p99, CPU, requests, tokens of N runs", func
   if requests > 0 then
     lines[2] = ("%s requests, %s tokens, %s retries"):format(show.count(requests),
       show.count(tokens), show.count(difference(after, before, "retries")))
-    if session.price then lines[2] = lines[2] .. (", %.6f USD"):format(tokens * session.price / 1e6) end
+    if session.price then
+      lines[2] = lines[2] .. (", %.6f USD"):format(tokens * session.price / 1e6)
+    end
   end
-  if n >= 8 then lines[#lines + 1] = show.histogram(walls, 40, show.seconds) end
+  if n >= 8 then
+    lines[#lines + 1] = show.histogram(walls, 40, show.seconds)
+  end
   return table.concat(lines, "\n")
 end)
 
 command("stats", nil, "the client's counters, latencies and pool", function(session)
   local client = session:lookup "client"
-  if not client then error(":stats: there is no client; :connect URL makes one", 0) end
+  if not client then
+    error(":stats: there is no client; :connect URL makes one", 0)
+  end
   return show.text(client:stats(), { more = 40 })
 end)
 
 command("plot", "EXPR", "numbers as a histogram, a matrix as points in the plane", function(session, text)
   local f, why = session.locals:load(text, "=:plot")
-  if not f then error(why, 0) end
+  if not f then
+    error(why, 0)
+  end
   local picture, reason = plot.text(f(), core.terminal_width(1) or 80)
-  if not picture then error(":plot: " .. reason, 0) end
+  if not picture then
+    error(":plot: " .. reason, 0)
+  end
   return picture
 end)
 
@@ -141,26 +167,36 @@ end)
 
 command("connect", "URL [MODEL]", "a new global client", function(session, text)
   local url, model = text:match "^(%S+)%s*(%S*)$"
-  if not url then error(":connect: a URL expected", 0) end
+  if not url then
+    error(":connect: a URL expected", 0)
+  end
   session:connect { base_url = url, model = model ~= "" and model or nil }
   return tostring(session:lookup "client")
 end)
 
 command("load", "FILE", "run a script here; its top-level locals live on", function(session, text)
   local file, why = io.open(text, "rb")
-  if not file then error(":load: " .. why, 0) end
+  if not file then
+    error(":load: " .. why, 0)
+  end
   local source = file:read "a"
   file:close()
   local f, message = session.locals:load((source:gsub("^#[^\n]*", "")), "@" .. text)
-  if not f then error(message, 0) end
+  if not f then
+    error(message, 0)
+  end
   f()
   session.log[#session.log + 1] = source
 end)
 
 command("save", "FILE", "the session as a script that runs", function(session, text)
-  if text == "" then error(":save: the name of a file expected", 0) end
+  if text == "" then
+    error(":save: the name of a file expected", 0)
+  end
   local file, why = io.open(text, "wb")
-  if not file then error(":save: " .. why, 0) end
+  if not file then
+    error(":save: " .. why, 0)
+  end
   file:write("local moonpool = require \"moonpool\"\n", session.connected or "",
     table.concat(session.log, "\n"), "\n")
   assert(file:close())

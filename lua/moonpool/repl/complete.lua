@@ -1,5 +1,5 @@
--- moonpool.repl.complete: what could stand where the cursor is: globals and locals, fields and methods of
--- values that are there, options of the calls whose braces are open, commands and their files.
+-- moonpool.repl.complete: what could stand where the cursor is: globals and locals, fields and methods
+-- of values that are there, options of the calls whose braces are open, commands and their files.
 local core = require "moonpool.core"
 local options = require "moonpool.options"
 
@@ -23,17 +23,25 @@ end
 local function add_fields(set, v, only_functions)
   if type(v) == "table" then
     for k, x in next, v do
-      if type(k) == "string" and (not only_functions or type(x) == "function") then set[k] = true end
+      if type(k) == "string" and (not only_functions or type(x) == "function") then
+        set[k] = true
+      end
     end
   end
   local meta = getmetatable(v)
-  if type(meta) ~= "table" then return end
+  if type(meta) ~= "table" then
+    return
+  end
   local index = rawget(meta, "__index")
-  if type(index) == "table" and index ~= v then add_fields(set, index, only_functions) end
+  if type(index) == "table" and index ~= v then
+    add_fields(set, index, only_functions)
+  end
   -- A part that loads when it is first used is a name all the same.
   if type(v) == "table" and rawget(meta, "__pairs") then
     for k in pairs(v) do
-      if type(k) == "string" then set[k] = true end
+      if type(k) == "string" then
+        set[k] = true
+      end
     end
   end
 end
@@ -50,7 +58,9 @@ local function value_of(path, lookup)
     else
       return nil
     end
-    if v == nil then return nil end
+    if v == nil then
+      return nil
+    end
   end
   return v
 end
@@ -74,7 +84,9 @@ end
 
 local function rules_for(stack)
   local outer, inner = stack[#stack - 1], stack[#stack]
-  if not inner then return nil end
+  if not inner then
+    return nil
+  end
   local known = options.known
   return outer and known[outer .. ": " .. inner] or known[inner] or known["policy." .. inner]
 end
@@ -104,13 +116,19 @@ function complete.at(text, lookup, names, commands)
   local function keep(candidates, word)
     local list = {}
     for _, name in ipairs(candidates) do
-      if name:sub(1, #word) == word then list[#list + 1] = name end
+      if name:sub(1, #word) == word then
+        list[#list + 1] = name
+      end
     end
     return list, #word
   end
-  if command then return keep(commands, command) end
+  if command then
+    return keep(commands, command)
+  end
   local path = text:match "^:load%s+(%S*)$" or text:match "^:save%s+(%S*)$"
-  if path then return files(path), #path end
+  if path then
+    return files(path), #path
+  end
 
   local owner, dot, word = text:match "([%a_][%w_.]*)([.:])([%w_]*)$"
   if owner then
@@ -126,7 +144,9 @@ function complete.at(text, lookup, names, commands)
   end
   for name in pairs(names()) do set[name] = true end
   for _, name in ipairs(keywords) do set[name] = true end
-  if word == "" then return {}, 0 end
+  if word == "" then
+    return {}, 0
+  end
   return keep(sorted(set), word)
 end
 

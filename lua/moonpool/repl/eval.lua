@@ -13,7 +13,9 @@ local MAX_LOCALS = 150 -- a function may have 200 locals and 255 upvalues
 -- Where the long bracket at `at` ends, or nil.
 local function long_end(text, at)
   local level = text:match("^%[(=*)%[", at)
-  if not level then return nil end
+  if not level then
+    return nil
+  end
   local _, to = text:find("]" .. level .. "]", at, true)
   return to or #text
 end
@@ -22,7 +24,11 @@ local function string_end(text, at)
   local quote, i = text:sub(at, at), at + 1
   while i <= #text do
     local c = text:sub(i, i)
-    if c == "\\" then i = i + 1 elseif c == quote or c == "\n" then return i end
+    if c == "\\" then
+      i = i + 1
+    elseif c == quote or c == "\n" then
+      return i
+    end
     i = i + 1
   end
   return #text
@@ -34,7 +40,9 @@ local function tokens(text)
   return function()
     while true do
       at = text:find("%S", at)
-      if not at then return nil end
+      if not at then
+        return nil
+      end
       if text:find("^%-%-", at) then
         at = (long_end(text, at + 2) or (text:find("\n", at, true) or #text)) + 1
       elseif text:find("^%[=*%[", at) then
@@ -76,10 +84,14 @@ local function declared(text)
           if token == "<" then
             local word = next_token()
             local _, _, to = next_token()
-            if to then attributes[#attributes + 1] = { from, to, name, word } end
+            if to then
+              attributes[#attributes + 1] = { from, to, name, word }
+            end
             token = next_token()
           end
-          if token ~= "," then break end
+          if token ~= "," then
+            break
+          end
           token = next_token()
         end
       end
@@ -107,7 +119,9 @@ local function without_attributes(text, attributes)
     local from, to, name, word = table.unpack(a)
     if word == "close" or word == "const" then
       text = text:sub(1, from - 1) .. (" "):rep(to - from + 1) .. text:sub(to + 1)
-      if word == "close" then close[#close + 1] = name end
+      if word == "close" then
+        close[#close + 1] = name
+      end
     end
   end
   return text, close
@@ -118,9 +132,13 @@ local function join(self, f)
   local i = 1
   while true do
     local name = debug.getupvalue(f, i)
-    if not name then return end
+    if not name then
+      return
+    end
     local cell = self.cells[name]
-    if cell then debug.upvaluejoin(f, i, cell[1], cell[2]) end
+    if cell then
+      debug.upvaluejoin(f, i, cell[1], cell[2])
+    end
     i = i + 1
   end
 end
@@ -129,15 +147,21 @@ local function keep(self, holder, close)
   local i = 1
   while true do
     local name, value = debug.getupvalue(holder, i)
-    if not name then break end
+    if not name then
+      break
+    end
     if name ~= "_ENV" then
       if not self.cells[name] then
-        if #self.names >= MAX_LOCALS then self.cells[table.remove(self.names, 1)] = nil end
+        if #self.names >= MAX_LOCALS then
+          self.cells[table.remove(self.names, 1)] = nil
+        end
         self.names[#self.names + 1] = name
       end
       self.cells[name] = { holder, i }
       for _, closed in ipairs(close) do
-        if closed == name and value ~= nil then self.closing[#self.closing + 1] = value end
+        if closed == name and value ~= nil then
+          self.closing[#self.closing + 1] = value
+        end
       end
     end
     i = i + 1
@@ -148,7 +172,9 @@ end
 local function compile(self, body, name)
   local head = #self.names > 0 and "local " .. table.concat(self.names, ",") .. " " or ""
   local outer, why = load(head .. "return function(...) " .. body .. "\nend", name, "t")
-  if not outer then return nil, why end
+  if not outer then
+    return nil, why
+  end
   local f = outer()
   join(self, f)
   return f
@@ -164,18 +190,24 @@ end
 function Session:load(text, name)
   name = name or "=stdin"
   local expression = whole("return " .. text, name) and compile(self, "return " .. text, name)
-  if expression then return expression, true end
+  if expression then
+    return expression, true
+  end
   local names, attributes = declared(text)
   local source, close = without_attributes(text, attributes)
   local ok, why = whole(source, name)
-  if not ok then return nil, why, why:find("near <eof>", 1, true) ~= nil end
+  if not ok then
+    return nil, why, why:find("near <eof>", 1, true) ~= nil
+  end
   if #names == 0 then
     return compile(self, source, name), false
   end
   -- The appended call sees the locals as they are at the end; where the chunk returns it cannot stand.
   local list = table.concat(names, ",")
   local kept = compile(self, source .. "\n;(...)(function() return " .. list .. " end)", name)
-  if not kept then return compile(self, source, name), false end
+  if not kept then
+    return compile(self, source, name), false
+  end
   return function()
     return kept(function(holder) keep(self, holder, close) end)
   end, false
@@ -184,7 +216,9 @@ end
 --- The value of a local, and whether there is one of that name.
 function Session:get(name)
   local cell = self.cells[name]
-  if not cell then return nil, false end
+  if not cell then
+    return nil, false
+  end
   return select(2, debug.getupvalue(cell[1], cell[2])), true
 end
 
@@ -192,7 +226,9 @@ end
 function Session:close()
   for i = #self.closing, 1, -1 do
     local meta = getmetatable(self.closing[i])
-    if meta and meta.__close then pcall(meta.__close, self.closing[i]) end
+    if meta and meta.__close then
+      pcall(meta.__close, self.closing[i])
+    end
     self.closing[i] = nil
   end
 end

@@ -8,7 +8,9 @@ local MOST = 1000
 
 local function path()
   local given = os.getenv "MOONPOOL_HISTORY"
-  if given then return given ~= "" and given or nil end
+  if given then
+    return given ~= "" and given or nil
+  end
   local home = options.env "HOME"
   return home and home .. "/.moonpool_history"
 end
@@ -29,7 +31,9 @@ function history.open(private)
   if file then
     for line in file:lines() do
       lines[#lines + 1] = line
-      if #lines > 2 * MOST then table.move(lines, MOST + 1, #lines + MOST, 1) end
+      if #lines > 2 * MOST then
+        table.move(lines, MOST + 1, #lines + MOST, 1)
+      end
     end
     file:close()
   end
@@ -37,16 +41,24 @@ function history.open(private)
   if #lines > MOST and private(file_path) then
     table.move(lines, #lines - MOST + 1, #lines + MOST, 1)
     local out <close> = io.open(file_path, "wb")
-    if out then out:write(table.concat(lines, "\n"), "\n") end
+    if out then
+      out:write(table.concat(lines, "\n"), "\n")
+    end
   end
   local kept = file_path and private(file_path)
 
   function self.add(line)
-    if line == lines[#lines] or not line:find "%S" then return false end
-    if holds_secret(line) then return false end
+    if line == lines[#lines] or not line:find "%S" then
+      return false
+    end
+    if holds_secret(line) then
+      return false
+    end
     lines[#lines + 1] = line
     local out <close> = kept and io.open(file_path, "ab") or nil
-    if out then out:write(line, "\n") end
+    if out then
+      out:write(line, "\n")
+    end
     return true
   end
   return self

@@ -16,14 +16,18 @@ Session.__index = Session
 --- The value of a local or a global, without running any metamethod of _G.
 function Session:lookup(name)
   local value, is_local = self.locals:get(name)
-  if is_local then return value end
+  if is_local then
+    return value
+  end
   return rawget(_G, name)
 end
 
 function Session:names()
   local set = {}
   for name in pairs(_G) do
-    if type(name) == "string" then set[name] = true end
+    if type(name) == "string" then
+      set[name] = true
+    end
   end
   for _, name in ipairs(self.locals.names) do set[name] = true end
   return set
@@ -39,11 +43,15 @@ end
 
 --- Has the option tables of all calls checked once, so that their rules are known.
 function Session.load_options()
-  if require "moonpool.options".known.embed then return end
+  if require "moonpool.options".known.embed then
+    return
+  end
   local client = moonpool.client { base_url = "http://127.0.0.1:9", retry = {}, hedge = {}, rate = {},
     concurrency = {}, breaker = {}, route = {}, batch = {}, pool = {}, tls = {}, timeout = {} }
   for _, call in ipairs { "embed", "rerank", "classify", "batch_post", "request", "stream", "batcher" } do
-    if client[call] then pcall(client[call], client, {}) end
+    if client[call] then
+      pcall(client[call], client, {})
+    end
   end
   client:close()
 end
@@ -53,11 +61,17 @@ end
 --- Writes whole lines above the line being typed, if one is.
 function Session:say(text, out)
   out = out or io.stdout
-  if text:sub(-1) ~= "\n" then text = text .. "\n" end
-  if self.editor and self.editing then self.editor:hide() end
+  if text:sub(-1) ~= "\n" then
+    text = text .. "\n"
+  end
+  if self.editor and self.editing then
+    self.editor:hide()
+  end
   out:write(text)
   out:flush()
-  if self.editor and self.editing then self.editor:show() end
+  if self.editor and self.editing then
+    self.editor:show()
+  end
 end
 
 -- While a line is typed, what a background task writes piece by piece is held until it is a line.
@@ -70,7 +84,9 @@ local function redirect(self)
     held = ""
   end)
   io.write = function(...) -- luacheck: ignore
-    if not self.editing then return write(...) end
+    if not self.editing then
+      return write(...)
+    end
     for _, piece in ipairs { ... } do held = held .. piece end
     local whole, rest = held:match "^(.*\n)(.*)$"
     if whole then
@@ -82,15 +98,21 @@ local function redirect(self)
 end
 
 local function error_text(err)
-  if type(err) == "table" and moonpool.is_error(err) then return show.text(err) end
+  if type(err) == "table" and moonpool.is_error(err) then
+    return show.text(err)
+  end
   local trace = core.traceback_of(err)
   local text = type(err) == "string" and err or tostring(err)
   -- Only the frames of the line itself are news to whoever typed it.
   local lines = {}
   for frame in (trace or ""):gmatch "\n\t([^\n]+)" do
-    if frame:find("^lua/moonpool/repl/") then break end
+    if frame:find("^lua/moonpool/repl/") then
+      break
+    end
     if not frame:find("^%[C%]") and not frame:find("lua/moonpool/", 1, true)
-      and not frame:find("^%(%.%.%.tail") then lines[#lines + 1] = "  " .. frame end
+      and not frame:find("^%(%.%.%.tail") then
+      lines[#lines + 1] = "  " .. frame
+    end
   end
   return #lines > 1 and text .. "\n" .. table.concat(lines, "\n") or text
 end
@@ -116,7 +138,9 @@ local function interruptible(self, f, ...)
     return task:await()
   end))
   core.set_interrupt(nil)
-  if core.interrupted() then core.interrupt_over() end
+  if core.interrupted() then
+    core.interrupt_over()
+  end
   return table.unpack(results, 1, results.n)
 end
 
@@ -141,7 +165,9 @@ local function run_chunk(self, f, source)
     rawset(_G, "_", results[3])
     return self:complain(results[3])
   end
-  if results.n > 1 then rawset(_G, "_", results[2]) end
+  if results.n > 1 then
+    rawset(_G, "_", results[2])
+  end
   shown(self, results)
   self.log[#self.log + 1] = source
 end
@@ -157,9 +183,13 @@ function Session:run(source)
     end
     return true
   end
-  if not source:find "%S" then return true end
+  if not source:find "%S" then
+    return true
+  end
   local f, why, incomplete = self.locals:load(source)
-  if not f and incomplete then return false, why end
+  if not f and incomplete then
+    return false, why
+  end
   if not f then
     self:complain(why)
   else
@@ -174,7 +204,9 @@ local function spawner(self, scope)
     return scope:spawn(function(...)
       local results = table.pack(xpcall(fn, core.traceback, ...))
       if not results[1] then
-        if not is_cancelled(results[2]) then self:say("task: " .. error_text(results[2])) end
+        if not is_cancelled(results[2]) then
+          self:say("task: " .. error_text(results[2]))
+        end
         error(results[2], 0)
       end
       return table.unpack(results, 2, results.n)
@@ -199,7 +231,9 @@ end
 function repl.run(opts)
   local terminal = core.isatty(0) and core.isatty(1)
   local self = new_session { terminal = terminal, price = opts.price }
-  if opts.client then self:connect(opts.client) end
+  if opts.client then
+    self:connect(opts.client)
+  end
   return core.scope(function()
     local background = core.open_scope { on_error = "collect" }
     rawset(_G, "spawn", spawner(self, background))
@@ -208,7 +242,9 @@ function repl.run(opts)
     pcall(background.cancel, background)
     pcall(background.close, background)
     self.locals:close()
-    if not ok then error(why, 0) end
+    if not ok then
+      error(why, 0)
+    end
     return not terminal and self.failed and 1 or 0
   end)
 end

@@ -17,18 +17,24 @@ function pipe.loop(session)
   local pending
   prompt(session)
   for line, err in lines do
-    if not line then error(err, 0) end
+    if not line then
+      error(err, 0)
+    end
     local source = pending and pending .. "\n" .. line or line
     local whole = session:run(source)
     pending = not whole and source or nil
-    if session.over then return end
+    if session.over then
+      return
+    end
     prompt(session, pending)
   end
   if pending then
     local _, why = session:run(pending)
     session:complain(why or "the last lines are no whole chunk")
   end
-  if session.terminal then io.stdout:write "\n" end
+  if session.terminal then
+    io.stdout:write "\n"
+  end
   core.pause()
 end
 

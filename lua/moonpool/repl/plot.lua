@@ -33,7 +33,9 @@ end
 
 local function unit(v)
   local length = math.sqrt(dot(v, v))
-  if length == 0 then return v end
+  if length == 0 then
+    return v
+  end
   for j = 1, #v do v[j] = v[j] / length end
   return v
 end
@@ -55,7 +57,9 @@ local function component(rows, d, other)
       local along = dot(next_v, other)
       for j = 1, d do next_v[j] = next_v[j] - along * other[j] end
     end
-    if dot(next_v, next_v) == 0 then break end
+    if dot(next_v, next_v) == 0 then
+      break
+    end
     v = unit(next_v)
   end
   return v
@@ -95,7 +99,9 @@ end
 
 local function scatter(m, width, height)
   local rows, d = centred(m)
-  if #rows < 2 or d < 2 then return nil, "a scatter needs two rows and two columns" end
+  if #rows < 2 or d < 2 then
+    return nil, "a scatter needs two rows and two columns"
+  end
   local first = component(rows, d)
   local second = component(rows, d, first)
   local xs, ys, total, along = {}, {}, 0, 0
@@ -134,19 +140,31 @@ function plot.text(v, width, height)
   width, height = math.max(30, math.min(width or 80, 100) - 2), height or 16
   local meta = getmetatable(v)
   local kind = type(meta) == "table" and meta.__name
-  if type(v) == "table" and v.matrix then return scatter(v.matrix, width, height) end
-  if kind == "moonpool.matrix" then return scatter(v, width, height) end
-  if kind == "moonpool.row" then v = v:totable() end
+  if type(v) == "table" and v.matrix then
+    return scatter(v.matrix, width, height)
+  end
+  if kind == "moonpool.matrix" then
+    return scatter(v, width, height)
+  end
+  if kind == "moonpool.row" then
+    v = v:totable()
+  end
   if type(v) ~= "table" then
     return nil, "a list of numbers, a matrix or a result expected, got a " .. type(v)
   end
   local numbers = {}
   for _, x in ipairs(v) do
     x = type(x) == "table" and x.time or x
-    if type(x) ~= "number" then return nil, "a list of numbers expected; it holds a " .. type(x) end
-    if x == x then numbers[#numbers + 1] = x end
+    if type(x) ~= "number" then
+      return nil, "a list of numbers expected; it holds a " .. type(x)
+    end
+    if x == x then
+      numbers[#numbers + 1] = x
+    end
   end
-  if #numbers == 0 then return nil, "there is no number in it" end
+  if #numbers == 0 then
+    return nil, "there is no number in it"
+  end
   return columns(numbers, width, height)
 end
 

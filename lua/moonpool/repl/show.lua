@@ -17,8 +17,12 @@ end
 
 --- Seconds as people read them.
 function show.seconds(s)
-  if s < 1e-3 then return ("%.0f us"):format(s * 1e6) end
-  if s < 1 then return ("%.1f ms"):format(s * 1e3) end
+  if s < 1e-3 then
+    return ("%.0f us"):format(s * 1e6)
+  end
+  if s < 1 then
+    return ("%.1f ms"):format(s * 1e3)
+  end
   return ("%.2f s"):format(s)
 end
 
@@ -28,7 +32,9 @@ local function kind_of(v)
 end
 
 local function text_of(v, limit)
-  if #v <= limit then return ("%q"):format(v):gsub("\\\n", "\\n") end
+  if #v <= limit then
+    return ("%q"):format(v):gsub("\\\n", "\\n")
+  end
   local cut = v:sub(1, limit)
   while #cut > 0 and not utf8.len(cut) and #cut > limit - 4 do cut = cut:sub(1, -2) end
   return ("%q.. (%s bytes)"):format(cut, show.count(#v)):gsub("\\\n", "\\n")
@@ -49,10 +55,16 @@ function show.histogram(list, cells, unit)
   unit = unit or function(v) return ("%.4g"):format(v) end
   local low, high = math.huge, -math.huge
   for _, v in ipairs(list) do
-    if v == v then low, high = math.min(low, v), math.max(high, v) end
+    if v == v then
+      low, high = math.min(low, v), math.max(high, v)
+    end
   end
-  if low > high then return "no numbers" end
-  if low == high then return ("all %d are %s"):format(#list, unit(low)) end
+  if low > high then
+    return "no numbers"
+  end
+  if low == high then
+    return ("all %d are %s"):format(#list, unit(low))
+  end
   local counts, most = {}, 0
   for i = 1, cells do counts[i] = 0 end
   for _, v in ipairs(list) do
@@ -104,7 +116,9 @@ local facts = { "status", "code", "attempts", "retry_after", "retryable", "reque
 local function error_text(err)
   local lines = { tostring(err) }
   for _, name in ipairs(facts) do
-    if err[name] ~= nil then lines[#lines + 1] = ("  %-11s %s"):format(name, tostring(err[name])) end
+    if err[name] ~= nil then
+      lines[#lines + 1] = ("  %-11s %s"):format(name, tostring(err[name]))
+    end
   end
   if type(err.errors) == "table" and #err.errors > 0 then
     lines[#lines + 1] = ("  %-11s %s, the first: row %s: %s"):format("errors", show.count(#err.errors),
@@ -120,7 +134,9 @@ local function requests_lines(lines, res, width)
     attempts = attempts + (r.attempts or 1)
     hedges = hedges + (r.hedges or 0)
   end
-  if #times == 0 then return end
+  if #times == 0 then
+    return
+  end
   lines[#lines + 1] = ("  requests    %s, %s attempts%s, median %s, slowest %s"):format(show.count(#times),
     show.count(attempts), hedges > 0 and (", %d hedges"):format(hedges) or "",
     show.seconds(show.quantile(times, 0.5)), show.seconds(show.quantile(times, 1)))
@@ -134,10 +150,14 @@ local function result_text(res, more, width)
   local n = res.matrix and res.matrix:rows() or res.results and #res.results or #res
   lines[1] = ("result: %s rows, %s, %s"):format(show.count(n),
     res.ok and "all well" or show.count(#res.errors) .. " failed", show.seconds(res.total_time or 0))
-  if res.model then lines[#lines + 1] = "  model       " .. tostring(res.model) end
+  if res.model then
+    lines[#lines + 1] = "  model       " .. tostring(res.model)
+  end
   if type(res.usage) == "table" then
     local tokens = res.usage.total_tokens or res.usage.prompt_tokens
-    if tokens then lines[#lines + 1] = "  tokens      " .. show.count(tokens) end
+    if tokens then
+      lines[#lines + 1] = "  tokens      " .. show.count(tokens)
+    end
   end
   requests_lines(lines, res, width)
   for i = 1, math.min(#(res.errors or {}), more or 5) do
@@ -160,21 +180,29 @@ end
 -- ---- tables ----------------------------------------------------------------------------------------------
 
 local function key_text(k)
-  if type(k) == "string" and k:find "^[%a_][%w_]*$" then return k end
+  if type(k) == "string" and k:find "^[%a_][%w_]*$" then
+    return k
+  end
   return "[" .. (type(k) == "string" and text_of(k, 40) or tostring(k)) .. "]"
 end
 
 local function by_key(a, b)
-  if type(a) == type(b) and (type(a) == "string" or type(a) == "number") then return a < b end
+  if type(a) == type(b) and (type(a) == "string" or type(a) == "number") then
+    return a < b
+  end
   return type(a) < type(b) or (type(a) == type(b) and tostring(a) < tostring(b))
 end
 
 local function function_text(f)
   local info = debug.getinfo(f, "Su")
-  if info.what == "C" then return "function in C" end
+  if info.what == "C" then
+    return "function in C"
+  end
   local names = {}
   for i = 1, info.nparams do names[i] = debug.getlocal(f, i) end
-  if info.isvararg then names[#names + 1] = "..." end
+  if info.isvararg then
+    names[#names + 1] = "..."
+  end
   return ("function(%s) %s:%d"):format(table.concat(names, ", "), info.short_src, info.linedefined)
 end
 
@@ -196,8 +224,12 @@ end
 local write
 
 local function table_text(t, state, depth)
-  if state.seen[t] then return "(shown above)" end
-  if depth > DEPTH then return next(t) == nil and "{}" or "{..}" end
+  if state.seen[t] then
+    return "(shown above)"
+  end
+  if depth > DEPTH then
+    return next(t) == nil and "{}" or "{..}"
+  end
   state.seen[t] = true
   local list, rest = entries(t, state.limit)
   local parts, length, lines = {}, 0, false
@@ -206,8 +238,12 @@ local function table_text(t, state, depth)
     length = length + #parts[i] + 2
     lines = lines or parts[i]:find("\n", 1, true)
   end
-  if rest > 0 then parts[#parts + 1] = (".. %s more: show(_, N)"):format(show.count(rest)) end
-  if #parts == 0 then return "{}" end
+  if rest > 0 then
+    parts[#parts + 1] = (".. %s more: show(_, N)"):format(show.count(rest))
+  end
+  if #parts == 0 then
+    return "{}"
+  end
   if not lines and length + 2 * depth < state.width - 8 then
     return "{ " .. table.concat(parts, ", ") .. " }"
   end
@@ -217,18 +253,34 @@ end
 
 function write(v, state, depth)
   local kind, t = kind_of(v), type(v)
-  if t == "string" then return (text_of(v, depth == 0 and state.text or 60)) end
-  if t == "function" then return function_text(v) end
+  if t == "string" then
+    return (text_of(v, depth == 0 and state.text or 60))
+  end
+  if t == "function" then
+    return function_text(v)
+  end
   if kind == "moonpool.matrix" then
-    if depth == 0 then return matrix_text(v, state.more, state.width) end
+    if depth == 0 then
+      return matrix_text(v, state.more, state.width)
+    end
     return ("matrix %d x %d"):format(v:rows(), v:cols())
   end
-  if kind == "moonpool.row" then return ("row of %d: %s"):format(#v, row_text(v, state.width)) end
-  if t ~= "table" then return tostring(v) end
-  if kind == "moonpool.error" then return depth == 0 and error_text(v) or tostring(v) end
-  if depth == 0 and is_result(v) then return result_text(v, state.more, state.width) end
+  if kind == "moonpool.row" then
+    return ("row of %d: %s"):format(#v, row_text(v, state.width))
+  end
+  if t ~= "table" then
+    return tostring(v)
+  end
+  if kind == "moonpool.error" then
+    return depth == 0 and error_text(v) or tostring(v)
+  end
+  if depth == 0 and is_result(v) then
+    return result_text(v, state.more, state.width)
+  end
   local meta = getmetatable(v)
-  if type(meta) == "table" and meta.__tostring then return tostring(v) end
+  if type(meta) == "table" and meta.__tostring then
+    return tostring(v)
+  end
   return table_text(v, state, depth)
 end
 

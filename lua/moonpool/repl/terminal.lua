@@ -1,5 +1,5 @@
--- moonpool.repl.terminal: a session on a terminal: lines edited while tasks go on, history and its search,
--- completion, pastes of many lines as one chunk.
+-- moonpool.repl.terminal: a session on a terminal: lines edited while tasks go on, history and its
+-- search, completion, pastes of many lines as one chunk.
 local commands = require "moonpool.repl.commands"
 local complete = require "moonpool.repl.complete"
 local core = require "moonpool.core"
@@ -31,7 +31,9 @@ local function in_columns(list)
     end
     lines[#lines + 1] = (table.concat(row):gsub("%s+$", ""))
   end
-  if #list > MOST_SHOWN then lines[#lines + 1] = (".. %d more"):format(#list - MOST_SHOWN) end
+  if #list > MOST_SHOWN then
+    lines[#lines + 1] = (".. %d more"):format(#list - MOST_SHOWN)
+  end
   return table.concat(lines, "\n")
 end
 
@@ -41,7 +43,9 @@ local function on_complete(self, pending)
   self.load_options()
   local list, replaced = complete.at(before, function(name) return self:lookup(name) end,
     function() return self:names() end, commands.names())
-  if #list == 0 then return end
+  if #list == 0 then
+    return
+  end
   local common = complete.common(list)
   if #common > replaced then
     insert(self, common:sub(replaced + 1))
@@ -54,7 +58,9 @@ end
 
 local function find(lines, query, from)
   for i = from, 1, -1 do
-    if lines[i]:find(query, 1, true) then return i end
+    if lines[i]:find(query, 1, true) then
+      return i
+    end
   end
 end
 
@@ -76,7 +82,9 @@ local function search(self)
     bytes = nil
     if not key then
       bytes = self.editor:read()
-      if not bytes then return nil end
+      if not bytes then
+        return nil
+      end
     elseif key == "\18" then
       at = find(lines, query, at - 1) or at
     elseif key == "\127" or key == "\8" then
@@ -102,7 +110,9 @@ local function on_search(self)
     self.editor:insert(line)
   end
   self.editor:show()
-  if line and now then io.stdout:write "\n" end
+  if line and now then
+    io.stdout:write "\n"
+  end
   return line and now
 end
 
@@ -120,17 +130,23 @@ end
 
 local function remember(self, source)
   for line in source:gmatch "[^\n]+" do
-    if self.history.add(line) then self.editor:remember(line) end
+    if self.history.add(line) then
+      self.editor:remember(line)
+    end
   end
 end
 
 -- What an event of the editor asks for: the input that is complete now, or nil.
 local function input_of(self, event, text, pending)
-  if event == "line" then return text end
+  if event == "line" then
+    return text
+  end
   if event == "complete" then
     on_complete(self, pending)
   elseif event == "search" then
-    if on_search(self) then return (self.editor:line()) end
+    if on_search(self) then
+      return (self.editor:line())
+    end
   elseif event == "paste" then
     text = text:gsub("\r\n?", "\n")
     local whole, rest = text:match "^(.*)\n(.-)$"
@@ -150,13 +166,19 @@ local function read(self, pending)
   while true do
     local event, text = self.editor:feed(bytes)
     bytes = nil
-    if event == "interrupt" or event == "eof" then return nil, event end
+    if event == "interrupt" or event == "eof" then
+      return nil, event
+    end
     if event then
       local input, rest = input_of(self, event, text, pending)
-      if input then return input, rest end
+      if input then
+        return input, rest
+      end
     else
       bytes = self.editor:read()
-      if not bytes then return nil, "eof" end
+      if not bytes then
+        return nil, "eof"
+      end
     end
   end
 end

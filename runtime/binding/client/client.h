@@ -80,8 +80,8 @@ struct mp__gatherer *mp__check_gatherer(lua_State *L, int idx); /* borrowed */
 void mp__gatherer_unref(struct mp__gatherer *g);
 const struct mp__plan *mp__check_plan(lua_State *L, int idx);
 /* An enum mp_err; total in seconds. */
-int mp__gather(struct mp__gatherer *g, const struct mp__plan *p, const struct mp_str *rows, size_t n,
-               const struct mp_gather *how, double total, mp_done_fn *done, void *arg,
+int mp__gather(struct mp__gatherer *g, const struct mp__plan *p, const struct mp_str *rows,
+               size_t n, const struct mp_gather *how, double total, mp_done_fn *done, void *arg,
                uint64_t *ticket);
 void mp__gather_cancel(struct mp__gatherer *g, uint64_t ticket);
 void mp__open_batcher(lua_State *L);

@@ -4,14 +4,14 @@
  */
 #include "binding/files/decode.h"
 
+#include "binding/files/files.h"
+
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 #include <zlib.h>
 #include <zstd.h>
-
-#include "binding/files/files.h"
 
 #define RAW ((size_t)64 * 1024)
 

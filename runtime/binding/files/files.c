@@ -5,9 +5,9 @@
  * A regular file is read at once, without the loop: the page cache answers in microseconds. Of
  * pipes and terminals is read only what is there; for more the task waits.
  */
-#include "binding/files/decode.h"
 #include "binding/files/files.h"
 
+#include "binding/files/decode.h"
 #include "binding/binding.h"
 #include "binding/value/json.h"
 

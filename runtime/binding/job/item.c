@@ -3,13 +3,12 @@
  * and taken up again writes the bytes that an undisturbed one writes.
  */
 #include "binding/job/job.h"
-
-#include <stdio.h>
-#include <string.h>
-
 #include "binding/value/json.h"
 #include "codec/json_write.h"
 #include "codec/utf8.h"
+
+#include <stdio.h>
+#include <string.h>
 
 static const char broken[] = "\xEF\xBF\xBD"; /* U+FFFD */
 
@@ -126,7 +125,7 @@ static int add_cleaned(struct mp__buf *b, const char *s, size_t n)
         i += step ? step : 1;
     }
     rc = rc ? rc : put(&clean, s + from, n - from);
-    rc = rc ? rc : mp__json_string(b, clean.p ? clean.p : "", clean.n, &bad);
+    rc = rc ? rc : mp__json_string(b, clean.p != NULL ? clean.p : "", clean.n, &bad);
     mp__buf_free(&clean);
     return rc;
 }

@@ -2,12 +2,11 @@
  * quantize.c - one byte a number: the range of each dimension over all rows, then the rows by it.
  */
 #include "binding/job/job.h"
+#include "binding/value/matrix.h"
 
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
-
-#include "binding/value/matrix.h"
 
 static mp_matrix *push_range(lua_State *L, size_t cols)
 {

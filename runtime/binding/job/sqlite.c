@@ -193,7 +193,7 @@ static int l_query(lua_State *L)
     if (s == NULL)
         return push_failure(L, d);
     bind_all(L, s, top);
-    while ((rc = sql.step(s)) == ROW) {
+    for (rc = sql.step(s); rc == ROW; rc = sql.step(s)) {
         push_row(L, s);
         lua_rawseti(L, top + 1, ++n);
     }

@@ -101,39 +101,6 @@ static int l_create(lua_State *L)
     return rc ? push_failure(L, path, reason(rc)) : 1;
 }
 
-static int cut(struct mp__npy_writer *w, lua_Integer rows)
-{
-    off_t size = (off_t)MP__NPY_HEADER + (off_t)rows * w->cols * (w->f16 ? 2 : 4);
-
-    if ((uint64_t)rows > w->rows)
-        return MP_EINVAL;
-    w->rows = (uint64_t)rows;
-    return ftruncate(w->fd, size) == 0 ? mp__npy_finish(w) : MP_ESYS;
-}
-
-/* npy_truncate(path, rows) -> true: back to its first rows, perhaps from an unfinished end. */
-static int l_truncate(lua_State *L)
-{
-    const char *path = luaL_checkstring(L, 1);
-    lua_Integer rows = luaL_checkinteger(L, 2);
-    struct mp__npy_writer w;
-    int fd, rc;
-
-    luaL_argcheck(L, rows >= 0, 2, "cannot be negative");
-    fd = open(path, O_RDWR | O_CLOEXEC);
-    if (fd < 0)
-        return push_failure(L, path, strerror(errno));
-    rc = mp__npy_reopen(&w, fd);
-    if (rc == 0)
-        rc = cut(&w, rows);
-    if (close(fd) != 0 && rc == 0)
-        rc = MP_ESYS;
-    if (rc != 0)
-        return push_failure(L, path, reason(rc));
-    lua_pushboolean(L, 1);
-    return 1;
-}
-
 static int push_written(lua_State *L, int rc)
 {
     if (rc != 0)
@@ -446,11 +413,8 @@ static void make_class(lua_State *L, const char *name, const luaL_Reg *methods, 
 
 void mp__open_npy(lua_State *L)
 {
-    static const luaL_Reg functions[] = {{"npy_create", l_create},
-                                         {"npy_open", l_open},
-                                         {"npy_load", l_load},
-                                         {"npy_truncate", l_truncate},
-                                         {NULL, NULL}};
+    static const luaL_Reg functions[] = {
+        {"npy_create", l_create}, {"npy_open", l_open}, {"npy_load", l_load}, {NULL, NULL}};
 
     make_class(L, writer_type, writer_methods, l_writer_close);
     make_class(L, reader_type, reader_methods, l_reader_close);
