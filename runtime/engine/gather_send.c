@@ -325,6 +325,15 @@ static void give_usage(struct mp__share *sh, int64_t prompt, int64_t total)
         r->total_tokens = (r->total_tokens > 0 ? r->total_tokens : 0) + total;
 }
 
+/* A call that a fault has ended (nobody was ever answered) tells it by its exchanges, as any other. */
+static enum mp_kind cut_short(const struct mp_result *from)
+{
+    return from->kind == MP_KIND_CANCELLED || from->kind == MP_KIND_TOTAL_TIMEOUT ||
+                   from->kind == MP_KIND_CLOSED
+               ? from->kind
+               : MP_KIND_NONE;
+}
+
 static void give(struct mp__share *sh, const struct mp_result *from)
 {
     struct mp__submission *s = sh->s;
@@ -345,8 +354,8 @@ static void give(struct mp__share *sh, const struct mp_result *from)
     if (r->model == NULL && from->model != NULL)
         r->model = strdup(from->model);
     s->left -= sh->count;
-    if (from->kind != MP_KIND_NONE || s->left == 0)
-        mp__submission_end(s, from->kind);
+    if (cut_short(from) != MP_KIND_NONE || s->left == 0)
+        mp__submission_end(s, cut_short(from));
 }
 
 /* Bytes of the rows that the server answered, three more a row so that empty ones count. */

@@ -180,13 +180,14 @@ void mpp_retry_held(struct mpp_part *part)
 }
 
 /* Throttling is a matter of pace, which the rate and the limit of concurrency see to, as long as the
- * endpoint answers somebody: it takes no attempt away from the row. Who will not wait has it so, and a
- * request that is refused for ever has an end. */
+ * endpoint answers somebody: it takes no attempt away from the row. Who will not wait or wants no second
+ * attempt has it so, and a request that is refused for ever has an end. */
 static int only_pace(const struct mpp_part *part, const struct mpp_endpoint *ep,
                      const struct mpp_outcome *o, const struct mpp_judgement *j)
 {
     return j->cls == MPP_THROTTLED && j->retry && o->status != 0 &&
-           !part->call->policy->retry.fail_fast && part->facts.throttled < PACE_MOST &&
+           !part->call->policy->retry.fail_fast && mpp_most_attempts(part) > 1 &&
+           part->facts.throttled < PACE_MOST &&
            ep->stats.ok > 0 && ep->client->core->now - ep->latency_at < PACE_FRESH;
 }
 
