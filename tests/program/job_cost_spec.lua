@@ -128,12 +128,10 @@ end)
 -- A service whose vectors turn after so many requests.
 local function drifting(after)
   return rig.embedder(function(seen, n)
-    if n <= after then
-      return nil
-    end
     local data = {}
     for i, text in ipairs(seen.body.input) do
-      data[i] = { index = i - 1, embedding = { -#text, 7, n } }
+      local number = tonumber(text:match "%d+") or 0
+      data[i] = { index = i - 1, embedding = { n <= after and 900 or -900, number, #text } }
     end
     return { json = { data = data, model = "m", usage = { prompt_tokens = 1, total_tokens = 1 } } }
   end)
@@ -154,7 +152,7 @@ describe("a model that is not what it was", function()
 end)
 
 describe("a job's report", function()
-  it("is a page that needs nothing else, and tells a server that answers nothing but one vector", function()
+  it("is a page that needs nothing else; a server that answers one vector to all is found", function()
     write_rows(200)
     local server = rig.embedder(function(seen, n)
       if n == 3 then
@@ -175,6 +173,7 @@ describe("a job's report", function()
       "not sound", "prefers%-color%-scheme:dark", "answers of 429", "<polyline" } do
       assert.matches(words, page)
     end
+    assert.matches("the vectors are not sound: [6-9]%d of %d%d texts", err) -- as soon as it shows
     assert.is_nil(page:find "<script" or page:find "src=" or page:find "href=")
     local out
     out, err, rc = program.run("check " .. path "out")

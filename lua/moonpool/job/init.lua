@@ -6,6 +6,7 @@
 -- The same job again goes on where it was stopped; see lua/docs/jobs.md. A sink that is a function
 -- gets the batches in order and keeps what it likes.
 local core = require "moonpool.core"
+local inspect = require "moonpool.job.inspect"
 local layout = require "moonpool.job.layout"
 local earlier = require "moonpool.job.earlier"
 local difference = require "moonpool.job.difference"
@@ -207,6 +208,23 @@ local function watch_drift(self, writer, before)
   writer.canary = look
 end
 
+-- What is wrong with the vectors is said once, as soon as it shows.
+local function watch_health(self)
+  local o, told = self.o, false
+  return function(health)
+    local unsound = not told and inspect.unsound(health)
+    if not unsound then
+      return
+    end
+    told = true
+    if o.on_drift == "stop" then
+      error(core.error("drift", "the vectors are not sound: " .. unsound, { drift = true }), 0)
+    elseif o.on_event then
+      o.on_event("the vectors are not sound: " .. unsound)
+    end
+  end
+end
+
 local ENOSPC = 28
 
 local function stop(self, way, err)
@@ -264,7 +282,7 @@ local function through(self, input, way)
   run.go {
     client = o.client, source = input, writer = way.writer, earlier = way.earlier, resumed = way.resumed,
     appended = way.appended, call = call_options(o), dedupe = o.dedupe ~= false, on_event = o.on_event,
-    cache = self.cache, detailed = o.detailed, grace = o.grace,
+    cache = self.cache, detailed = o.detailed, grace = o.grace, on_health = watch_health(self),
     meter = cost.meter { price = o.price, budget = o.budget, before = self.run_before },
     started = function(state) self.state = state end,
     on_progress = o.on_progress and function() o.on_progress(self) end,

@@ -193,7 +193,8 @@ local style = [[
 @media(prefers-color-scheme:dark){:root{--ink:#e6e8eb;--soft:#99a;--line:#3a4048;--paper:#15181c;
 --a:#56b4e9;--b:#e69f00}}
 body{font:15px/1.45 system-ui,sans-serif;color:var(--ink);background:var(--paper);max-width:1360px;
-margin:2em auto;padding:0 1em}h1{font-size:1.4em}h2{font-size:1.1em;margin-top:1.6em}table{border-collapse:collapse}
+margin:2em auto;padding:0 1em}
+h1{font-size:1.4em}h2{font-size:1.1em;margin-top:1.6em}table{border-collapse:collapse}
 th{text-align:left;font-weight:normal;color:var(--soft);padding:.15em 1.2em .15em 0;white-space:nowrap}
 td{padding:.15em 0;font-variant-numeric:tabular-nums}.grid-of{display:grid;gap:1em;
 grid-template-columns:repeat(auto-fit,minmax(min(100%,34em),1fr))}figure{margin:0}

@@ -382,6 +382,9 @@ local function take(self, batch)
   self.succeeded = self.succeeded + #batch.items - #batch.errors
   self.writer:give_way()
   self.writer:put(batch.items, batch.matrix, batch.errors)
+  if self.on_health and (self.batches <= 8 or self.batches % 64 == 0) then
+    self.on_health(self.writer:health())
+  end
   if self.cache and batch.matrix then
     self.cache:put_batch(batch)
   end
@@ -491,7 +494,7 @@ function run.go(o)
     again = {}, waiting = {}, n_waiting = 0, copies = {}, copied_raw = {}, kept = 0, batches = 0,
     gate = core.waitlist(), never = core.waitlist(), in_flight = 0, grace = o.grace, meter = o.meter,
     probe_rows = o.call.batch_size or 128, skips = o.skips ~= false, errors = {}, attempts = {}, times = {},
-    detailed = o.detailed, each = o.each, problem_line = o.problem_line,
+    detailed = o.detailed, on_health = o.on_health, each = o.each, problem_line = o.problem_line,
     n = { asked = 0, kept = 0, moved = 0, unmatched = 0, duplicates = 0, cached = 0 },
   }, Run)
   self.probing = self.probe_rows
