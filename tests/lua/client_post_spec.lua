@@ -232,4 +232,27 @@ describe("request", function()
     local deep = rig.client(server.url .. "/deep/er//")
     assert.equal("/deep/er/x", assert(deep:request { path = "x" }).data.path)
   end)
+
+  it("refuses replies whose few bytes become gigabytes, and keeps integers exactly", function()
+    local bodies = {
+      big = { "[" .. ("[],"):rep(4000000) .. "[]]", "application/json" },
+      packed = { "\xdd" .. string.pack(">I4", 8000000) .. ("\x90"):rep(8000000), "application/msgpack" },
+      sound = { '{"id":18446744073709551615}', "application/json" },
+      uint = { "\xcf\xff\xff\xff\xff\xff\xff\xff\xff", "application/msgpack" },
+    }
+    local server = rig.serve(function(seen)
+      local reply = bodies[seen.path:sub(2)]
+      return { body = reply[1], headers = { ["content-type"] = reply[2] } }
+    end)
+    local client = rig.client(server, { retry = false })
+    for _, name in ipairs { "big", "packed" } do
+      local res, err = client:request { path = "/" .. name }
+      assert.is_nil(res)
+      assert.equal("too_large", err.kind)
+    end
+    local res = assert(client:request { path = "/sound" })
+    assert.equal("18446744073709551615", tostring(res.data.id))
+    assert.equal(bodies.sound[1], res.body)
+    assert.equal("18446744073709551615", tostring(client:request { path = "/uint" }.data))
+  end)
 end)

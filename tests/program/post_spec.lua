@@ -42,6 +42,19 @@ describe("moonpool post", function()
     assert.matches("sent 300 rows .* 300 requests", err)
   end)
 
+  it("sends bodies byte for byte", function()
+    local body = '{"z":1.0,"a":[18446744073709551615, 1e2],"z":2,"m":{"b":1,"a":0.10}}'
+    local server = echo()
+    local _, err, rc = post(server, "--path /x", "  " .. body .. " \n")
+    assert.equal(0, rc, err)
+    assert.equal(body, server.log[1].text)
+    _, err, rc = post(server, "--batch-format",
+      '{"custom_id":"1", "url":"/y","method":"POST", "body": ' .. body .. ' }\n')
+    assert.equal(0, rc, err)
+    assert.equal(body, server.log[2].text)
+    assert.matches("json", server.log[2].headers["content-type"])
+  end)
+
   it("sends every kind of JSON as it is", function()
     local server = echo()
     local values = {
@@ -56,7 +69,7 @@ describe("moonpool post", function()
       assert.matches("^application/json", seen.headers["content-type"])
     end
     for i, value in ipairs(values) do
-      assert.is_true(sent[(value:gsub("\\u00e9", "é"))], i)
+      assert.is_true(sent[value], i)
     end
   end)
 

@@ -1,4 +1,5 @@
 -- moonpool.cli.post: any JSON API, one request a line.
+local core = require "moonpool.core"
 local endpoint = require "moonpool.cli.endpoint"
 local filter = require "moonpool.cli.filter"
 local json = require "moonpool.json"
@@ -52,14 +53,10 @@ local function custom_id(value)
   return type(id) ~= "table" and id or nil
 end
 
--- A text is a body of its own for the client; here it is JSON like the rest.
-local function payload_of(value)
-  return type(value) == "table" and value or json.encode(value)
-end
-
-local function plain_line(entry, value)
+-- Bodies go out as they stand in the file, byte for byte: the order of keys, numbers of any size.
+local function plain_line(entry, value, line)
   entry.custom_id = custom_id(value)
-  entry.payload = payload_of(value)
+  entry.payload = line and line:match "^%s*(.-)%s*$" or json.encode(value)
 end
 
 local known = {}
@@ -68,7 +65,7 @@ for _, name in ipairs(methods) do
 end
 
 local function batch_line(args)
-  return function(entry, value)
+  return function(entry, value, line)
     entry.custom_id = custom_id(value)
     local method, url, body = field(value, "method"), field(value, "url"), field(value, "body")
     if type(value) ~= "table" then
@@ -82,7 +79,9 @@ local function batch_line(args)
     elseif body == nil then
       return "the line has no field 'body'"
     end
-    entry.method, entry.path, entry.payload = method, url, payload_of(body)
+    entry.method, entry.path = method, url
+    -- Not where its name is escaped, or the line is none of JSON.
+    entry.payload = line and core.json_slice(line, "body") or json.encode(body)
   end
 end
 
@@ -130,7 +129,8 @@ end
 -- ---- the command --------------------------------------------------------------------------------
 
 function post.source(args)
-  return { input = args.input, records = true, parse = args.batch_format and batch_line(args) or plain_line }
+  return { input = args.input, records = true, lines = true,
+    parse = args.batch_format and batch_line(args) or plain_line }
 end
 
 local function caller(args, client)

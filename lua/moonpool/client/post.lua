@@ -168,7 +168,7 @@ function client.methods.batch_post(self, opts)
   return res
 end
 
---- One exchange: {data, status, headers, time, attempts}, or nil, err.
+--- One exchange: {data, body (as it came), status, headers, time, attempts}, or nil, err.
 function client.methods.request(self, opts)
   local state = client.state(self, 2)
   options.check("request", opts, request_rules, 2, call.secrets)
@@ -192,11 +192,13 @@ function client.methods.request(self, opts)
   if not r then
     return nil, err
   end
+  local raw = core.result_info(r).exchanges > 0 and core.result_body(r, 1) or nil
   local res, info = build(state, r)
   local row = res[1]
   if row.error then
     return nil, row.error
   end
+  row.body = raw
   row.ok, row.total_time, row.errors, row.requests = true, info.total_time, {}, res.requests
   return row
 end

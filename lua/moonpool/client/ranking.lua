@@ -35,14 +35,16 @@ local function at_path(doc, path)
   return doc
 end
 
+local VALUES_MAX = 256 * 1024 * 1024 -- bytes that one reply may become
+
 local function bad(message, ...)
   return nil, call.error("decode", message:format(...))
 end
 
 local function list_of(body, desc)
-  local doc, err = json.decode(body)
+  local doc, err, kind = json.decode(body, VALUES_MAX)
   if doc == nil then
-    return bad("the reply is not JSON: %s", tostring(err))
+    return nil, call.error(kind, ("the reply is not JSON: %s"):format(err))
   end
   local list = at_path(doc, desc.reply.list or "")
   if type(list) ~= "table" then

@@ -8,6 +8,7 @@ local json = require "moonpool.json"
 
 local sse = {}
 
+local MAX_VALUES = 256 * 1024 * 1024 -- bytes that the JSON of one event may become
 local MAX_EVENT = 16 * 1024 * 1024 -- bytes of one line, and of the data of one event
 
 -- In objects null reads as nil, as `delta.content or ""` expects; in a list it holds its place.
@@ -34,7 +35,7 @@ local event_meta = {
     if name ~= "json" then
       return nil
     end
-    local value = json.decode(rawget(ev, "data"))
+    local value = json.decode(rawget(ev, "data"), MAX_VALUES)
     value = value ~= json.null and without_nulls(value) or nil
     rawset(ev, "json", value)
     return value

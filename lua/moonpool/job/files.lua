@@ -121,8 +121,8 @@ function files.open(path, form)
 end
 
 --- The function that reads a record.
-function files.read_of(reader, form)
-  return form == "jsonl" and reader.json or reader.read
+function files.read_of(reader, form, lines)
+  return form == "jsonl" and (lines and reader.record or reader.json) or reader.read
 end
 
 return files

@@ -36,20 +36,21 @@ end
 Entries.__close = Entries.close
 
 local function item_by(parse)
-  return function(value)
+  return function(value, _, _, _, line)
     local item = { row = 0 }
-    local problem = parse(item, value)
+    local problem = parse(item, value, line)
     item.problem = problem and core.error("invalid", problem) or nil
     return item
   end
 end
 
 --- rowjob.items { input = as source.open takes it, records = not text, parse = function(item, value) fills
---- the item and returns what is wrong with the value, or nil } -> source, or nil and the reason.
+--- the item and returns what is wrong with the value, or nil; lines = it gets the line of JSON third }
+--- -> source, or nil and the reason.
 function rowjob.items(o)
   local item = item_by(o.parse)
   local form = o.records and (type(o.input) == "string" and files.form(o.input) or "jsonl") or "text"
-  return source.open { input = o.input, form = form, text_item = item, record_item = item }
+  return source.open { input = o.input, form = form, text_item = item, record_item = item, lines = o.lines }
 end
 
 --- The same as a source of entries.

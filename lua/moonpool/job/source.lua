@@ -81,8 +81,8 @@ local function describe_record(self, o)
   local field, id_field = o.field or "text", o.id_field or "id"
   local get_text, get_id = fieldpath.compile(field), fieldpath.compile(id_field)
   local record_item = self.record_item
-  return function(value)
-    return record_item(value, field, get_text, get_id)
+  return function(value, line)
+    return record_item(value, field, get_text, get_id, line)
   end
 end
 
@@ -95,7 +95,7 @@ function Source:next()
     end
     local value, message, code = self.read(reader)
     if value ~= nil then
-      return self.describe(value)
+      return self.describe(value, message) -- of a record its line, where that was asked for
     elseif not message then
       self:advance()
     elseif code == "io" then
@@ -143,7 +143,7 @@ function Source:open_file()
   if not reader then
     error(core.error("file", err), 0)
   end
-  self.reader, self.read = reader, files.read_of(reader, self.form)
+  self.reader, self.read = reader, files.read_of(reader, self.form, self.lines)
 end
 
 --- Bytes read and, where they are known, bytes there are: for a progress bar.
@@ -258,7 +258,7 @@ end
 
 --- source.open { input = path, directory, glob, "-", list or iterator; form = "text", "jsonl", "csv" or
 --- "tsv" (nil: as the name and the fields say), field = "text", id_field = "id" }; text_item and
---- record_item may replace those above. -> source, or nil and the reason.
+--- record_item may replace those above, and with `lines` the latter gets the line of JSON too. -> source, or nil and the reason.
 function source.open(o)
   if type(o.input) ~= "string" then
     return iterator(o)
@@ -270,7 +270,7 @@ function source.open(o)
   local form = o.form or files.form(list[1] or o.input) or (o.field or o.id_field) and "jsonl" or "text"
   local self = setmetatable({
     list = list, at = 1, before = 0, form = form, bytes = total_bytes(list), stamp = files.stamp(list),
-    text_item = o.text_item or source.text_item, record_item = o.record_item or source.record_item,
+    lines = o.lines, text_item = o.text_item or source.text_item, record_item = o.record_item or source.record_item,
   }, Source)
   self.describe = form == "text" and describe_text(self) or describe_record(self, o)
   if list[1] then

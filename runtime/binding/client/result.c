@@ -238,19 +238,20 @@ static int is_msgpack(const struct mp_exchange *x)
 }
 
 /* Pushes the reply as a value: JSON or MessagePack decoded, other bytes as a string, nothing as
- * nil. 0, or -1 with the reason in err and nothing pushed. */
-static int push_data(lua_State *L, const struct mp_exchange *x, char *err, size_t cap)
+ * nil. The kind of what is wrong, with the reason in err and nothing pushed; NULL: nothing. */
+static const char *push_data(lua_State *L, const struct mp_exchange *x, char *err, size_t cap)
 {
     const char *body = mp_exchange_body(x);
+    int rc = 1;
     if (x->body_len == 0)
         lua_pushnil(L);
     else if (is_msgpack(x))
-        return mp__msgpack_decode(L, body, x->body_len, err, cap) == 1 ? 0 : -1;
+        rc = mp__msgpack_decode(L, body, x->body_len, err, cap);
     else if (looks_like_json(x))
-        return mp__json_decode(L, body, x->body_len, err, cap) == 1 ? 0 : -1;
+        rc = mp__json_decode(L, body, x->body_len, err, cap);
     else
         lua_pushlstring(L, body, x->body_len);
-    return 0;
+    return rc == 1 ? NULL : rc == -2 ? "too_large" : "decode";
 }
 
 /* Pushes the row's table; 1 when it has an error. */
@@ -267,13 +268,13 @@ static int push_row(lua_State *L, const struct mp_exchange *x)
         put_int(L, "hedges", x->hedges);
     mp__headers_push(L, mp_exchange_head(x), x->head_len);
     lua_setfield(L, -2, "headers");
-    int bad = push_data(L, x, err, sizeof(err)) != 0;
-    if (!bad)
+    const char *bad = push_data(L, x, err, sizeof(err));
+    if (bad == NULL)
         lua_setfield(L, -2, "data");
     if (x->kind != MP_KIND_NONE)
         push_error(L, x, mp_kind_name(x->kind), mp_exchange_message(x));
-    else if (bad)
-        push_error(L, x, "decode", err);
+    else if (bad != NULL)
+        push_error(L, x, bad, err);
     else
         return 0;
     lua_setfield(L, -2, "error");

@@ -45,7 +45,7 @@ struct reader {
 
 enum got { GOT_LINE, GOT_MORE, GOT_END, GOT_LONG, GOT_ERROR, GOT_NOTHING_YET };
 
-enum want { WANT_LINE, WANT_JSON };
+enum want { WANT_LINE, WANT_JSON, WANT_RECORD };
 
 static const char reader_type[] = "moonpool.line_reader";
 
@@ -201,8 +201,11 @@ static int push_line(lua_State *L, const char *p, size_t n, enum want want)
     }
     if (is_blank(p, n))
         return push_bad(L, "the line is blank", "blank");
-    if (mp__json_decode(L, p, n, err, sizeof(err)) == 1)
-        return 1;
+    if (mp__json_decode(L, p, n, err, sizeof(err)) == 1) {
+        if (want == WANT_RECORD)
+            lua_pushlstring(L, p, n);
+        return want == WANT_RECORD ? 2 : 1;
+    }
     return push_bad(L, in_file(L, err, text, sizeof(text)), "json");
 }
 
@@ -275,6 +278,14 @@ static int l_json(lua_State *L)
     check_reader(L);
     lua_settop(L, 1);
     return read_k(L, LUA_OK, WANT_JSON);
+}
+
+/* r:record() -> the value of the next line, and its text; else as json. */
+static int l_record(lua_State *L)
+{
+    check_reader(L);
+    lua_settop(L, 1);
+    return read_k(L, LUA_OK, WANT_RECORD);
 }
 
 static int l_line(lua_State *L)
@@ -426,8 +437,9 @@ static int l_open_lines(lua_State *L)
 void mp__open_files(lua_State *L)
 {
     static const luaL_Reg methods[] = {
-        {"read", l_read}, {"json", l_json}, {"line", l_line},   {"offset", l_offset},
-        {"size", l_size}, {"skip", l_skip}, {"close", l_close}, {NULL, NULL},
+        {"read", l_read}, {"json", l_json},     {"record", l_record},
+        {"line", l_line}, {"offset", l_offset}, {"size", l_size},
+        {"skip", l_skip}, {"close", l_close},   {NULL, NULL},
     };
 
     luaL_newmetatable(L, reader_type);

@@ -24,7 +24,10 @@ struct decoder {
     const char *what; /* the error, once there is one */
     const char *at;   /* and its place */
     int depth;
+    size_t left; /* of the budget of values */
 };
+
+static const char too_many[] = "the values would take too much memory";
 
 static int parse_value(struct decoder *d);
 
@@ -38,6 +41,11 @@ static int fail_at(struct decoder *d, const char *at, const char *what)
 static int fail(struct decoder *d, const char *what)
 {
     return fail_at(d, d->p, d->p == d->end ? "the text ends too early" : what);
+}
+
+static int take(struct decoder *d, size_t bytes)
+{
+    return mp__values_take(&d->left, bytes) ? 0 : fail_at(d, d->p, too_many);
 }
 
 static void skip_space(struct decoder *d)
@@ -129,6 +137,22 @@ static double slow_number(struct decoder *d, const char *start)
     return v;
 }
 
+/* Beyond Lua's integers: a float where that is exact, else its digits. */
+static int large_integer(struct decoder *d, const char *start)
+{
+    char text[330];
+    size_t n = (size_t)(d->p - start);
+    double v = slow_number(d, start);
+
+    if (n < sizeof(text) && snprintf(text, sizeof(text), "%.0f", v) == (int)n &&
+        memcmp(text, start, n) == 0) {
+        lua_pushnumber(d->L, v);
+        return 0;
+    }
+    mp__json_push_digits(d->L, start, n);
+    return take(d, MP__VALUE_TABLE + MP__VALUE_STRING + n);
+}
+
 static int parse_number(struct decoder *d)
 {
     static const double pow10[] = {1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,  1e7,
@@ -145,6 +169,8 @@ static int parse_number(struct decoder *d)
         lua_pushinteger(d->L, (lua_Integer)(num.neg ? 0 - num.mant : num.mant));
         return 0;
     }
+    if (num.plain && num.mant != 0)
+        return large_integer(d, start);
     if (num.digits <= 19 && num.mant <= UINT64_C(1) << 53 && num.point >= -22 && num.point <= 22) {
         /* both factors are exact doubles, so one rounding: exact (Clinger, PLDI 1990) */
         v = (double)num.mant;
@@ -318,7 +344,7 @@ static int parse_string(struct decoder *d)
         lua_pushlstring(d->L, start, (size_t)(s - start));
     }
     d->p = s + 1;
-    return 0;
+    return take(d, MP__VALUE_STRING + (size_t)(s - start));
 }
 
 /* ---- arrays and objects ---- */
@@ -328,7 +354,7 @@ static void close_small_array(lua_State *L, int n)
 {
     lua_createtable(L, n, 0);
     if (n == 0) {
-        mp__json_push_marker(L, 0);
+        mp__json_push_marker(L, MP__MARK_ARRAY);
         lua_setmetatable(L, -2);
         return;
     }
@@ -343,7 +369,7 @@ static int parse_elements(struct decoder *d)
     lua_Integer n = 0;
 
     for (;;) {
-        if (parse_value(d) != 0)
+        if (parse_value(d) != 0 || take(d, MP__VALUE_SLOT) != 0)
             return -1;
         n++;
         if (n == ON_STACK)
@@ -414,7 +440,7 @@ static int parse_members(struct decoder *d)
     int n = 0;
 
     for (;;) {
-        if (parse_pair(d) != 0)
+        if (parse_pair(d) != 0 || take(d, MP__VALUE_NODE) != 0)
             return -1;
         n += n <= ON_STACK / 2;
         if (n == ON_STACK / 2)
@@ -456,6 +482,8 @@ static int parse_nested(struct decoder *d)
         return fail_at(d, d->p, "nested deeper than 512 levels");
     if (!lua_checkstack(d->L, ON_STACK + 8))
         return fail_at(d, d->p, "out of memory");
+    if (take(d, MP__VALUE_TABLE) != 0)
+        return -1;
     d->depth++;
     rc = *d->p == '[' ? parse_array(d) : parse_object(d);
     d->depth--;
@@ -548,7 +576,13 @@ static void report(const struct decoder *d, char *err, size_t errcap)
 
 int mp__json_decode(lua_State *L, const char *p, size_t n, char *err, size_t errcap)
 {
-    struct decoder d = {.L = L, .start = p != NULL ? p : "", .p = p != NULL ? p : ""};
+    return mp__json_decode_within(L, p, n, MP__VALUES_MAX, err, errcap);
+}
+
+int mp__json_decode_within(lua_State *L, const char *p, size_t n, size_t most, char *err,
+                           size_t errcap)
+{
+    struct decoder d = {.L = L, .left = most, .start = p != NULL ? p : "", .p = p != NULL ? p : ""};
     int top = lua_gettop(L);
 
     d.end = d.start + (p != NULL ? n : 0);
@@ -558,5 +592,5 @@ int mp__json_decode(lua_State *L, const char *p, size_t n, char *err, size_t err
         return 1;
     lua_settop(L, top);
     report(&d, err, errcap);
-    return -1;
+    return d.what == too_many ? -2 : -1;
 }

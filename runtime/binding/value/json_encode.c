@@ -8,6 +8,7 @@
 #include "binding/value/headers.h"
 #include "binding/value/json.h"
 #include "codec/json_write.h"
+#include "codec/number.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -29,6 +30,7 @@ struct encoder {
     const struct mp__json_options *opt;
     const void *array_marker;
     const void *object_marker;
+    const void *number_marker;
     char *err;
     size_t errcap;
 };
@@ -344,6 +346,21 @@ static int encode_table_as(struct encoder *e, struct frame *f, int depth, int as
                                                : encode_object(e, f, depth);
 }
 
+/* An integer beyond Lua's, as it was read. */
+static int encode_digits(struct encoder *e, const struct frame *up)
+{
+    size_t n = 0;
+    const char *p = NULL;
+    float unused;
+
+    lua_rawgeti(e->L, -1, 1);
+    if (lua_type(e->L, -1) == LUA_TSTRING)
+        p = lua_tolstring(e->L, -1, &n);
+    if (p == NULL || mp__num_parse(p, n, &unused) == MP_EINVAL)
+        return fail(e, up, "a number whose digits are none");
+    return add(e, up, p, n);
+}
+
 static int encode_table(struct encoder *e, const struct frame *up, int depth)
 {
     lua_State *L = e->L;
@@ -361,8 +378,11 @@ static int encode_table(struct encoder *e, const struct frame *up, int depth)
         lua_pop(L, 1);
         mp__headers_fill(L, -1);
     }
-    rc = encode_table_as(e, &f, depth + 1, marker != NULL && marker == e->array_marker,
-                         marker != NULL && marker == e->object_marker);
+    if (marker != NULL && marker == e->number_marker)
+        rc = encode_digits(e, up);
+    else
+        rc = encode_table_as(e, &f, depth + 1, marker != NULL && marker == e->array_marker,
+                             marker != NULL && marker == e->object_marker);
     lua_settop(L, top);
     return rc;
 }
@@ -403,11 +423,11 @@ static int encode_value(struct encoder *e, const struct frame *up, int depth)
     }
 }
 
-static const void *marker_pointer(lua_State *L, int object)
+static const void *marker_pointer(lua_State *L, enum mp__marker which)
 {
     const void *p;
 
-    mp__json_push_marker(L, object);
+    mp__json_push_marker(L, which);
     p = lua_topointer(L, -1);
     lua_pop(L, 1);
     return p;
@@ -425,8 +445,9 @@ int mp__json_encode_with(lua_State *L, int idx, struct mp__buf *out,
         err[0] = '\0';
     if (!lua_checkstack(L, 4))
         return fail(&e, NULL, "out of memory");
-    e.array_marker = marker_pointer(L, 0);
-    e.object_marker = marker_pointer(L, 1);
+    e.array_marker = marker_pointer(L, MP__MARK_ARRAY);
+    e.object_marker = marker_pointer(L, MP__MARK_OBJECT);
+    e.number_marker = marker_pointer(L, MP__MARK_NUMBER);
     lua_pushvalue(L, idx);
     rc = encode_value(&e, NULL, 0);
     lua_settop(L, top);

@@ -4,7 +4,10 @@
  */
 #include "binding/value/msgpack.h"
 
+#include "binding/value/json.h"
+
 #include <lauxlib.h>
+#include <inttypes.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
@@ -16,7 +19,10 @@ struct reader {
     const unsigned char *p;
     size_t n, at;
     const char *why;
+    size_t left; /* of the budget of values */
 };
+
+static const char too_many[] = "the values would take too much memory";
 
 static int value(struct reader *r, int depth);
 
@@ -24,6 +30,11 @@ static int fail(struct reader *r, const char *why)
 {
     r->why = why;
     return -1;
+}
+
+static int take(struct reader *r, size_t bytes)
+{
+    return mp__values_take(&r->left, bytes) ? 0 : fail(r, too_many);
 }
 
 static int big_endian(struct reader *r, unsigned bytes, uint64_t *out)
@@ -41,6 +52,8 @@ static int bytes(struct reader *r, uint64_t len)
 {
     if (len > r->n - r->at)
         return fail(r, "truncated");
+    if (take(r, MP__VALUE_STRING + (size_t)len) != 0)
+        return -1;
     lua_pushlstring(r->L, (const char *)r->p + r->at, (size_t)len);
     r->at += (size_t)len;
     return 0;
@@ -55,6 +68,8 @@ static int sized_bytes(struct reader *r, unsigned width)
 static int extension(struct reader *r, uint64_t len)
 {
     uint64_t type = 0;
+    if (take(r, MP__VALUE_TABLE + 2 * MP__VALUE_NODE) != 0)
+        return -1;
     lua_createtable(r->L, 0, 2);
     if (big_endian(r, 1, &type) != 0 || bytes(r, len) != 0)
         return -1;
@@ -68,6 +83,8 @@ static int array(struct reader *r, uint64_t len, int depth)
 {
     if (len > r->n - r->at)
         return fail(r, "truncated");
+    if (take(r, MP__VALUE_TABLE + (size_t)len * MP__VALUE_SLOT) != 0)
+        return -1;
     lua_createtable(r->L, (int)(len < 65536 ? len : 65536), 0);
     for (uint64_t i = 0; i < len; i++) {
         if (value(r, depth) != 0)
@@ -88,6 +105,8 @@ static int map(struct reader *r, uint64_t len, int depth)
 {
     if (len > (r->n - r->at) / 2)
         return fail(r, "truncated");
+    if (take(r, MP__VALUE_TABLE + (size_t)len * MP__VALUE_NODE) != 0)
+        return -1;
     lua_createtable(r->L, 0, (int)(len < 65536 ? len : 65536));
     for (uint64_t i = 0; i < len; i++) {
         if (value(r, depth) != 0)
@@ -110,8 +129,14 @@ static int number(struct reader *r, unsigned tag)
     if (tag >= 0xd0) {
         unsigned shift = 64 - 8 * width;
         lua_pushinteger(r->L, (lua_Integer)((int64_t)(v << shift) >> shift));
-    } else if (v > INT64_MAX) {
+    } else if (v > INT64_MAX && v % 2048 == 0) { /* exact: 53 bits of 64 */
         lua_pushnumber(r->L, (lua_Number)v);
+    } else if (v > INT64_MAX) {
+        char digits[24];
+        int n = snprintf(digits, sizeof(digits), "%" PRIu64, v);
+        if (take(r, MP__VALUE_TABLE + MP__VALUE_STRING) != 0)
+            return -1;
+        mp__json_push_digits(r->L, digits, (size_t)n);
     } else {
         lua_pushinteger(r->L, (lua_Integer)v);
     }
@@ -196,7 +221,7 @@ static int value(struct reader *r, int depth)
 
 int mp__msgpack_decode(lua_State *L, const char *p, size_t n, char *err, size_t errcap)
 {
-    struct reader r = {L, (const unsigned char *)p, n, 0, NULL};
+    struct reader r = {L, (const unsigned char *)p, n, 0, NULL, MP__VALUES_MAX};
     int top = lua_gettop(L);
     int rc = value(&r, 0);
     if (rc == 0 && r.at != n)
@@ -205,5 +230,5 @@ int mp__msgpack_decode(lua_State *L, const char *p, size_t n, char *err, size_t 
         return 1;
     lua_settop(L, top);
     snprintf(err, errcap, "MessagePack: %s at byte %zu", r.why, r.at + 1);
-    return -1;
+    return r.why == too_many ? -2 : -1;
 }
