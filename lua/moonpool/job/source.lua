@@ -258,7 +258,8 @@ end
 
 --- source.open { input = path, directory, glob, "-", list or iterator; form = "text", "jsonl", "csv" or
 --- "tsv" (nil: as the name and the fields say), field = "text", id_field = "id" }; text_item and
---- record_item may replace those above, and with `lines` the latter gets the line of JSON too. -> source, or nil and the reason.
+--- record_item may replace those above, and with `lines` the
+--- latter gets the line of JSON too. -> source, or nil and the reason.
 function source.open(o)
   if type(o.input) ~= "string" then
     return iterator(o)
@@ -270,7 +271,8 @@ function source.open(o)
   local form = o.form or files.form(list[1] or o.input) or (o.field or o.id_field) and "jsonl" or "text"
   local self = setmetatable({
     list = list, at = 1, before = 0, form = form, bytes = total_bytes(list), stamp = files.stamp(list),
-    lines = o.lines, text_item = o.text_item or source.text_item, record_item = o.record_item or source.record_item,
+    lines = o.lines,
+    text_item = o.text_item or source.text_item, record_item = o.record_item or source.record_item,
   }, Source)
   self.describe = form == "text" and describe_text(self) or describe_record(self, o)
   if list[1] then
