@@ -2,8 +2,18 @@
 -- before anything is sent, with the option's name and the nearest one that exists.
 local M = {}
 
+local closed_environment = false
+
+--- From now on no variable of the environment is read: for scripts of others.
+function M.no_environment()
+  closed_environment = true
+end
+
 --- A variable of the environment; an empty one is not set, as for curl and in the shell's ${X:-}.
 function M.env(name)
+  if closed_environment then
+    return nil
+  end
   local value = os.getenv(name)
   return value ~= "" and value or nil
 end

@@ -180,6 +180,10 @@ void mp__fault_message(char *out, size_t cap, const struct mp__xfer *x)
                      : " (the proxy cannot or may not reach the server)");
         return;
     }
+    if (x->os_errno == EACCES && x->kind == MP_KIND_INVALID) {
+        snprintf(out, cap, "this address may not be connected to");
+        return;
+    }
     if (x->target->unix_path != NULL && !x->connected && x->os_errno != 0) {
         snprintf(out, cap, "cannot connect to the unix socket %s: %s; is the server running?",
                  x->target->unix_path, strerror(x->os_errno));

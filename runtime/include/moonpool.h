@@ -294,6 +294,12 @@ MP_API void mp_engine_close(mp_engine *engine, void (*cb)(void *arg), void *arg)
  * 0; timeout_ms passed (-1: none): 0; else an enum mp_err. */
 MP_API int mp_wait(mp_engine *engine, int timeout_ms);
 
+/* From now on no engine of this process connects to a loopback, link-local, private or otherwise
+ * special address, nor to a unix socket, but for those listed ("10.0.0.0/8", "127.0.0.1:8089",
+ * "[::1]:80"), whatever names, redirects and proxies say. For programs that run scripts of others;
+ * call it before the first request. MP_EINVAL: mp_last_error() names the entry. */
+MP_API int mp_restrict_addresses(const char *const *allowed, size_t n);
+
 /* ---- pool: connections, shared by clients ----------------------------------------------- */
 
 struct mp_pool_config {

@@ -66,12 +66,15 @@ struct mp__task {
     struct mp__link sibling; /* in scope->tasks, or when over in scope->failures */
     struct mp__waitlist joiners;
     struct mp__node node;
+    uint64_t steps;       /* instructions left to it; MP__NO_STEPS: as many as it likes */
     int n;                /* new: values on co to start it with; done: results */
     unsigned raised;      /* times the cancellation was raised */
     unsigned char state;  /* enum task_state */
     unsigned char why;    /* enum cancel_why; not WHY_NONE: cancelled, maybe not aware of it yet */
     unsigned char failed; /* its function raised */
 };
+
+#define MP__NO_STEPS UINT64_MAX
 
 enum { TASK_UV_CO = 1, TASK_UV_RESULT, TASK_UV_SCOPE, TASK_UV_PLACE, TASK_UVS = TASK_UV_PLACE };
 
@@ -185,6 +188,11 @@ int mp__l_main(lua_State *L);
 void mp__open_coroutine(lua_State *L);
 void mp__open_sync(lua_State *L);
 void mp__open_signal(lua_State *L);
+
+/* limit.c: a task made by a limited one is limited too; a coroutine is given back. */
+void mp__limit_inherit(struct mp__task *t, lua_State *co);
+void mp__limit_unhook(lua_State *co);
+void mp__open_limit(lua_State *L);
 void mp__signal_take(struct mp__rt *rt);
 void mp__signal_release(struct mp__rt *rt);
 void mp__signal_seen(struct mp__rt *rt); /* on the loop: cancel what a signal cancels */

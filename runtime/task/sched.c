@@ -96,6 +96,7 @@ static void keep_thread(struct mp__sched *s, lua_State *L, struct mp__task *t, i
     lua_State *co = t->co;
     t->co = NULL;
     mp__signal_unhook(co);
+    mp__limit_unhook(co);
     if (s->nfree < MP__FREE_THREADS && lua_status(co) == LUA_OK && lua_gettop(co) == 0) {
         lua_rawgetp(L, LUA_REGISTRYINDEX, &free_key);
         lua_getiuservalue(L, ud, TASK_UV_CO);
@@ -129,6 +130,7 @@ void mp__sched_adopt(lua_State *L, struct mp__task *t)
     lua_pushvalue(L, -2);
     lua_rawsetp(L, -2, t);
     lua_pop(L, 1);
+    mp__limit_inherit(t, co);
     t->co = co;
     s->ntasks++;
 }

@@ -283,5 +283,6 @@ void mp__open_task(lua_State *L)
     mp__open_scope(L);
     mp__open_sync(L);
     mp__open_signal(L);
+    mp__open_limit(L);
     mp__open_coroutine(L);
 }

@@ -31,16 +31,6 @@ Examples:
   moonpool gateway gateway.lua --log access.jsonl]],
 }
 
-local function bytes(text)
-  local n, unit = text:match "^(%d+)([kKmMgG]?)[iI]?[bB]?$"
-  local shift = ({ [""] = 0, k = 10, m = 20, g = 30 })[(unit or ""):lower()]
-  n = math.tointeger(tonumber(n))
-  if not n or n << shift >> shift ~= n then
-    return nil, ("'%s' is no number of bytes (for example 64M)"):format(text)
-  end
-  return n << shift
-end
-
 function M.configure(p)
   p:argument("config", "Upstreams, models, keys and limits."):args "?":argname "CONFIG.lua"
   serving.configure(p)
@@ -54,7 +44,7 @@ function M.configure(p)
   p:option("--slots", "Upstream requests at once (default 4; with --max-batch 1, 128).")
     :argname "N":convert(parser.count)
   p:option("--cache-bytes", "Memory for vectors of texts seen before (default 0: none).")
-    :argname "BYTES":convert(bytes)
+    :argname "BYTES":convert(parser.bytes)
   p:option("--request-timeout", "Seconds that a request may take (default 60)."):argname "SECONDS"
     :convert(parser.positive)
   p:option("--log", "Access log, a JSON object a line."):argname "FILE"

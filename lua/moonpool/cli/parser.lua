@@ -129,4 +129,15 @@ parser.count = integer(1)
 --- An integer of at least 0.
 parser.whole = integer(0)
 
+--- A number of bytes: 1000, 64M, 2GiB.
+function parser.bytes(text)
+  local n, unit = text:match "^(%d+)([kKmMgG]?)[iI]?[bB]?$"
+  local shift = ({ [""] = 0, k = 10, m = 20, g = 30 })[(unit or ""):lower()]
+  n = math.tointeger(tonumber(n))
+  if not n or n << shift >> shift ~= n then
+    return nil, ("'%s' is no number of bytes (for example 64M)"):format(text)
+  end
+  return n << shift
+end
+
 return parser

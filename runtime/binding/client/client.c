@@ -357,6 +357,23 @@ static int l_client_tostring(lua_State *L)
     return 1;
 }
 
+/* restrict_addresses{address, ...}: see mp_restrict_addresses. */
+static int l_restrict_addresses(lua_State *L)
+{
+    const char *list[64];
+    luaL_checktype(L, 1, LUA_TTABLE);
+    size_t n = lua_rawlen(L, 1);
+    luaL_argcheck(L, n <= 64, 1, "more than 64 addresses");
+    luaL_checkstack(L, 70, "addresses");
+    for (size_t i = 0; i < n; i++) {
+        lua_rawgeti(L, 1, (lua_Integer)i + 1);
+        list[i] = lua_tostring(L, -1); /* stays on the stack */
+    }
+    if (mp_restrict_addresses(list, n) != 0)
+        return luaL_error(L, "%s", mp_last_error());
+    return 0;
+}
+
 void mp__open_client(lua_State *L)
 {
     static const luaL_Reg client_meta[] = {{"__gc", l_client_close},
@@ -364,10 +381,13 @@ void mp__open_client(lua_State *L)
                                            {"__tostring", l_client_tostring},
                                            {NULL, NULL}};
     static const luaL_Reg pool_meta[] = {{"__gc", l_pool_gc}, {"__close", l_pool_gc}, {NULL, NULL}};
-    static const luaL_Reg functions[] = {
-        {"client_new", l_client_new},     {"client_close", l_client_close},
-        {"client_stats", l_client_stats}, {"pool_new", l_pool_new},
-        {"pool_close", l_pool_gc},        {NULL, NULL}};
+    static const luaL_Reg functions[] = {{"client_new", l_client_new},
+                                         {"client_close", l_client_close},
+                                         {"client_stats", l_client_stats},
+                                         {"pool_new", l_pool_new},
+                                         {"pool_close", l_pool_gc},
+                                         {"restrict_addresses", l_restrict_addresses},
+                                         {NULL, NULL}};
     luaL_newmetatable(L, MP__CLIENT_TYPE);
     luaL_setfuncs(L, client_meta, 0);
     luaL_newmetatable(L, MP__POOL_TYPE);

@@ -115,6 +115,7 @@ void mp__reply_end(struct mp__handle *h, CURLcode code);
 
 int mp__socket_cb(CURL *easy, curl_socket_t fd, int what, void *lane, void *sockp);
 curl_socket_t mp__socket_open(void *handle, curlsocktype purpose, struct curl_sockaddr *addr);
+int mp__guard_allows(const struct sockaddr *sa); /* guard.c */
 int mp__socket_close(void *lane, curl_socket_t fd);
 void mp__socket_rest(struct mp__socket *s, int events); /* what an idle one watches for */
 void mp__socket_release(struct mp__transport *t, struct mp__socket *s);

@@ -183,6 +183,10 @@ curl_socket_t mp__socket_open(void *handle, curlsocktype purpose, struct curl_so
     struct mp__handle *h = handle;
     struct mp__lane *lane = h->xfer->lane;
     (void)purpose;
+    if (!mp__guard_allows(&addr->addr)) {
+        lane->t->open_errno = EACCES;
+        return CURL_SOCKET_BAD;
+    }
     curl_socket_t fd =
         socket(addr->family, addr->socktype | SOCK_CLOEXEC | SOCK_NONBLOCK, addr->protocol);
     struct mp__socket *s = fd >= 0 ? socket_new(lane, fd, 1) : NULL;

@@ -256,6 +256,8 @@ static void describe_end(struct mp__transport *t, struct mp__xfer *x, CURLcode c
         os_errno = 0;
     if (os_errno == 0 && !x->connected)
         os_errno = t->open_errno;
+    if (t->open_errno == EACCES && !x->connected)
+        x->kind = MP_KIND_INVALID; /* the guard's no: another attempt would get the same */
     t->open_errno = 0;
     x->os_errno = (int)os_errno;
     x->detail = x->handle->fault[0] != '\0'   ? x->handle->fault

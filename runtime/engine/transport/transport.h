@@ -125,4 +125,9 @@ int mp__proxy_check(const char *text, char *err, size_t errcap);
 char *mp__url_follow(const char *from, const char *location);
 void mp__url_free(struct mp__url *url);
 
+/* Addresses nobody connects to but those listed: see mp_restrict_addresses. -1, or the index of the
+ * entry that is none. At most MP__GUARD_MAX entries. */
+#define MP__GUARD_MAX 64
+int mp__guard_set(const char *const *list, size_t n);
+
 #endif
