@@ -10,7 +10,7 @@ function M.start(config)
   local made = rig.keep(moonpool.gateway(config))
   made.on_error = function(_, err) io.stderr:write("gateway: ", tostring(err), "\n") end
   local server = rig.keep(assert(moonpool.serve(made:options "127.0.0.1:0")))
-  local client = rig.client(server.url, { retry = false, accept_encoding = false })
+  local client = rig.client(server.url, { preset = "none", accept_encoding = false })
   local self = { gateway = made, server = server, url = server.url, client = client }
 
   --- One request: status, decoded body, headers, whatever the status.

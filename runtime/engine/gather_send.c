@@ -353,6 +353,10 @@ static void give(struct mp__share *sh, const struct mp_result *from)
     give_faults(sh, from);
     if (r->model == NULL && from->model != NULL)
         r->model = strdup(from->model);
+    if (r->words == NULL && from->words != NULL) {
+        r->words = strdup(from->words);
+        r->status = from->status;
+    }
     s->left -= sh->count;
     if (cut_short(from) != MP_KIND_NONE || s->left == 0)
         mp__submission_end(s, cut_short(from));
