@@ -186,7 +186,8 @@ end
 
 local function workers(nginx)
   local list = {}
-  for pid in programs.output("pgrep -P " .. nginx.pid):gmatch "%d+" do list[#list + 1] = pid end
+  local children = programs.read(("/proc/%s/task/%s/children"):format(nginx.pid, nginx.pid))
+  for pid in children:gmatch "%d+" do list[#list + 1] = pid end
   return list
 end
 
