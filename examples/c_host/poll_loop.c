@@ -48,8 +48,9 @@ static int take_lines(mp_bridge *bridge, struct input *in)
     while (at < end) {
         char *newline = memchr(at, '\n', (size_t)(end - at));
         size_t n = (size_t)((newline != NULL ? newline : end) - at);
-        if (newline == NULL && !in->ended && in->n < sizeof(in->text))
-            break;
+        int whole_buffer = at == in->text && in->n == sizeof(in->text);
+        if (newline == NULL && !in->ended && !whole_buffer)
+            break; /* the rest of the line is still to come */
         rc = submit(bridge, at, n, in->lines + 1);
         if (rc != 0)
             break;

@@ -11,6 +11,9 @@ local abi = require "resty.moonpool.abi"
 local ngx = ngx
 local C_str, C_new, C_gc, C_cast = ffi.string, ffi.new, ffi.gc, ffi.cast
 
+-- A completion whose arg is the number that it was submitted with.
+ffi.cdef "struct mp_resty_completion { uint64_t ticket; uintptr_t id; struct mp_result *result; };"
+
 local M = { _VERSION = abi._VERSION }
 
 local JOIN, IDEMPOTENT, HELD = 1, 8, 64
@@ -68,11 +71,12 @@ local reading = false
 local waiters, nwaiting, next_id = {}, 0, 0
 
 local MANY = 64
-local completions, ticket_box
+local completions, numbered, ticket_box
 
 local function adopt(b)
   bridge = C_gc(b, lib.mp_bridge_close)
   completions = C_new("struct mp_completion[?]", MANY)
+  numbered = C_cast("struct mp_resty_completion *", completions)
   ticket_box = C_new "uint64_t[1]"
 end
 
@@ -81,7 +85,7 @@ local function own(result)
 end
 
 local function deliver(c)
-  local id = tonumber(C_cast("uintptr_t", c.arg))
+  local id = tonumber(c.id)
   local w = waiters[id]
   local result = own(c.result)
   if not w then return end -- its request is gone
@@ -94,7 +98,7 @@ end
 local function drain()
   repeat
     local n = lib.mp_bridge_poll(bridge, completions, MANY)
-    for i = 0, n - 1 do deliver(completions[i]) end
+    for i = 0, n - 1 do deliver(numbered[i]) end
   until n < MANY
 end
 
@@ -230,6 +234,12 @@ local refused = { [-2] = "rate_limited", [-4] = "closed", [-5] = "closed" }
 
 -- ---- waiting ---------------------------------------------------------------------------------------
 
+-- No closure a request: LuaJIT does not compile a function that makes one.
+local function client_is_gone()
+  M.abort()
+  ngx.exit(499)
+end
+
 -- Open tickets of the running request, to be dropped when its client goes away.
 local function tickets_of_request()
   local ctx = ngx.ctx
@@ -239,10 +249,7 @@ local function tickets_of_request()
   ctx.moonpool_open = open
   if settings.on_abort ~= false then
     -- Not in every phase, and not without lua_check_client_abort: then the call simply goes on.
-    pcall(ngx.on_abort, function()
-      M.abort(open)
-      ngx.exit(499)
-    end)
+    pcall(ngx.on_abort, client_is_gone)
   end
   return open
 end
@@ -282,6 +289,7 @@ local function wait(w)
     while not w.finished do
       local ok, err = w.sema:wait(5)
       if not ok and err ~= "timeout" then
+        open[w] = nil
         M.abort { [w] = true }
         return nil, failure("invalid", err) -- a phase that may not wait
       end
@@ -295,25 +303,47 @@ local function wait(w)
   return result
 end
 
--- Submits and waits: the result, or nil and an error. `keep` holds what the request points to.
-local function run(q, gather, keep)
+-- Semaphores are used again: each is a C object with a finalizer.
+local spare, nspare = {}, 0
+
+local function take_semaphore()
+  if nspare == 0 then return semaphore.new(0) end
+  local sema = spare[nspare]
+  spare[nspare] = nil
+  nspare = nspare - 1
+  return sema
+end
+
+-- Only after its one post was waited for: then it is as new.
+local function give_semaphore(sema)
+  if nspare < 256 then
+    nspare = nspare + 1
+    spare[nspare] = sema
+  end
+end
+
+-- Submits and waits: the result, or nil and an error. `t` has the request, and what it points to.
+local function run(t, gather)
   local w = {}
   next_id = next_id + 1
   w.id = next_id
-  q.arg = C_cast("void *", next_id)
+  t.arg[0] = next_id
+  local q = t.request
   if reading then
-    w.sema = semaphore.new(0)
+    w.sema = take_semaphore()
+    q.flags = t.flags
   else
-    q.flags = bit.bor(q.flags, HELD)
+    q.flags = t.flags + HELD
   end
   local rc = lib.mp_bridge_submit(bridge, q, gather, ticket_box)
-  if rc ~= 0 then return nil, failure(refused[rc] or "invalid", last_error()), keep end
+  if rc ~= 0 then return nil, failure(refused[rc] or "invalid", last_error()) end
   w.ticket = ticket_box[0]
-  if w.sema then
-    waiters[w.id] = w
-    nwaiting = nwaiting + 1
-  end
-  return wait(w)
+  if not w.sema then return wait(w) end
+  waiters[w.id] = w
+  nwaiting = nwaiting + 1
+  local result, err = wait(w)
+  if w.finished then give_semaphore(w.sema) end
+  return result, err
 end
 
 -- ---- results of embed ------------------------------------------------------------------------------
@@ -330,26 +360,53 @@ function result_methods:row(i)
   return self.data + (i - 1) * self.cols
 end
 
+local text_box, length_box = C_new "char *[1]", C_new "size_t[1]"
+
 --- The whole reply as JSON text: format "float" or "base64", style "openai", "tei", "cohere" or "ollama".
 function result_methods:json(format, style)
-  local r = self.result
-  local reply = C_new "struct mp_reply"
-  reply.size = ffi.sizeof(reply)
-  reply.matrix, reply.first, reply.nrows = r.matrix, r.first_row, self.rows
-  reply.style = styles[style or "openai"] or error("style: openai, tei, cohere or ollama expected", 2)
-  reply.format = formats[format or "float"] or error("format: float or base64 expected", 2)
-  local model = self.model
-  reply.model = model
-  reply.prompt_tokens, reply.total_tokens = r.prompt_tokens, r.total_tokens
-  reply.total_time = r.total_time
-  local out, n = C_new "char *[1]", C_new "size_t[1]"
-  if lib.mp_reply_write(reply, out, n) ~= 0 then return nil, failure("invalid", last_error()) end
-  local text = C_str(out[0], n[0])
-  lib.mp_free(out[0])
+  local s = styles[style or "openai"] or error("style: openai, tei, cohere or ollama expected", 2)
+  local f = formats[format or "float"] or error("format: float or base64 expected", 2)
+  local result = self.result
+  local model = result.model == nil and self.asked or nil
+  if lib.mp_result_reply(result, s, f, model, text_box, length_box) ~= 0 then
+    return nil, failure("invalid", last_error())
+  end
+  local out = text_box[0]
+  local text = C_str(out, length_box[0])
+  lib.mp_free(out)
   return text
 end
 
-local result_mt = { __index = result_methods }
+-- What few callers look at is found when it is looked at.
+local lazy = {}
+
+function lazy.data(res)
+  return lib.mp_matrix_data(res.result.matrix) + res.result.first_row * res.cols
+end
+
+function lazy.model(res)
+  local model = res.result.model
+  return model ~= nil and C_str(model) or res.asked
+end
+
+function lazy.total_time(res)
+  return res.result.total_time
+end
+
+function lazy.usage(res)
+  local result = res.result
+  return result.total_tokens >= 0 and { prompt_tokens = tonumber(result.prompt_tokens),
+    total_tokens = tonumber(result.total_tokens) } or nil
+end
+
+local result_mt = { __index = function(res, name)
+  local method = result_methods[name]
+  if method then return method end
+  local find = lazy[name]
+  local value = find and find(res)
+  if value ~= nil then rawset(res, name, value) end
+  return value
+end }
 
 local function error_of(result, x)
   local kind = x and x.kind ~= 0 and x.kind or tonumber(result.kind)
@@ -380,22 +437,18 @@ local function collect_errors(result)
   return errors
 end
 
+local none = {}
+
 local function result_of(result, model)
-  if result.rows_ok == 0 then
+  local rows, good = tonumber(result.rows), tonumber(result.rows_ok)
+  if good == 0 then
     if result.nfaults > 0 then return nil, fault_error(result.faults[0]) end
     return nil, error_of(result, result.nexchanges > 0 and result.exchanges[0] or nil)
   end
-  local cols = tonumber(result.dimensions)
-  local res = {
-    result = result, rows = tonumber(result.rows), cols = cols, ok = result.rows_ok == result.rows,
-    data = lib.mp_matrix_data(result.matrix) + result.first_row * cols,
-    model = result.model ~= nil and C_str(result.model) or model,
-    total_time = result.total_time,
-    usage = result.total_tokens >= 0 and { prompt_tokens = tonumber(result.prompt_tokens),
-      total_tokens = tonumber(result.total_tokens) } or nil,
-  }
-  if not res.ok then res.errors = collect_errors(result) else res.errors = {} end
-  return setmetatable(res, result_mt)
+  return setmetatable({
+    result = result, rows = rows, cols = result.dimensions, ok = good == rows, asked = model,
+    errors = good == rows and none or collect_errors(result),
+  }, result_mt)
 end
 
 -- ---- embed -----------------------------------------------------------------------------------------
@@ -426,7 +479,36 @@ local function frame_text(opts)
   return "{" .. table.concat(head, ",")
 end
 
+-- One of each for all calls: the bridge copies everything before it returns.
+local gather, timeouts = C_new "struct mp_gather", C_new "struct mp_timeouts"
+local rows_cap = 16
+local rows = C_new("struct mp_str[?]", rows_cap)
+local suffix = "]}"
+local keyed = false
+gather.size = ffi.sizeof(gather)
+
+-- A request to be filled in, and where its number goes.
+local function template(flags)
+  local q = C_new "struct mp_request"
+  q.size = ffi.sizeof(q)
+  q.timeouts = timeouts
+  local at = C_cast("char *", q) + ffi.offsetof("struct mp_request", "arg")
+  return { request = q, arg = C_cast("uintptr_t *", at), flags = flags }
+end
+
 local last_frame -- of the request before, which is most often the same
+
+local function frame_new(prefix, opts)
+  local t = template(IDEMPOTENT)
+  local q = t.request
+  t.prefix, t.model, t.dimensions, t.extra = prefix, opts.model, opts.dimensions, opts.extra
+  q.path, q.mode = dialect.d.path, JOIN
+  q.prefix.p, q.prefix.n = prefix, #prefix
+  q.suffix.p, q.suffix.n = suffix, #suffix
+  q.vectors = dialect.shape.vectors
+  q.rows = rows
+  return t
+end
 
 local function frame_of(opts)
   local f = last_frame
@@ -437,42 +519,21 @@ local function frame_of(opts)
   local prefix = frame_text(opts)
   f = frames[prefix]
   if not f then
-    f = { prefix = prefix, model = model, dimensions = opts.dimensions, extra = opts.extra }
+    f = frame_new(prefix, opts)
     frames[prefix] = f
   end
   last_frame = f
   return f
 end
 
--- One of each for all calls: the bridge copies everything before it returns.
-local request, gather, timeouts
-local rows, rows_cap = nil, 0
-local suffix = "]}"
-
-local function prepare(opts)
-  if not request then
-    request, gather = C_new "struct mp_request", C_new "struct mp_gather"
-    timeouts = C_new "struct mp_timeouts"
-  end
-  ffi.fill(request, ffi.sizeof(request))
-  ffi.fill(gather, ffi.sizeof(gather))
-  request.size, gather.size = ffi.sizeof(request), ffi.sizeof(gather)
-  if opts.timeout then
-    timeouts.total = opts.timeout
-    request.timeouts = timeouts
-  end
-  return request
-end
-
 local function fill_rows(input)
-  local single = type(input) == "string"
-  local n = single and 1 or #input
+  local n = #input
   if n > rows_cap then
-    rows_cap = math.max(n, 16)
+    rows_cap = n
     rows = C_new("struct mp_str[?]", rows_cap)
   end
   for i = 1, n do
-    local text = single and input or input[i]
+    local text = input[i]
     if type(text) ~= "string" then error(("input: text %d is a %s"):format(i, type(text)), 3) end
     rows[i - 1].p, rows[i - 1].n = text, #text
   end
@@ -481,32 +542,39 @@ end
 
 local priorities = { low = -1, normal = 0, high = 1 }
 
+local function fill_gather(opts)
+  local key = opts.key
+  if key or keyed then
+    gather.key.p, gather.key.n = key, key and #key or 0
+    keyed = key ~= nil
+  end
+  local priority = priorities[opts.priority or "normal"]
+  if not priority then error("embed: priority: low, normal or high expected", 3) end
+  gather.priority = priority
+end
+
 --- embed { input = text or texts, model =, dimensions =, timeout =, key =, priority =, extra = }
 -- -> result, or nil and an error. Waits; for every phase that may (rewrite, access, content, timers).
 function M.embed(opts)
   need_bridge()
-  local input = opts.input
-  if type(input) ~= "string" and type(input) ~= "table" then
-    error("embed: input: text or list expected", 2)
-  end
-  if opts.timeout and not (type(opts.timeout) == "number" and opts.timeout > 0) then
+  local input, timeout = opts.input, opts.timeout
+  if timeout and not (type(timeout) == "number" and timeout > 0) then
     error("embed: timeout: positive number expected", 2)
   end
   local f = frame_of(opts)
-  local q = prepare(opts)
-  local n = fill_rows(input)
-  if n == 0 then error("embed: input: empty", 2) end
-  q.path = dialect.d.path
-  q.mode, q.flags = JOIN, IDEMPOTENT
-  q.rows, q.nrows = rows, n
-  q.prefix.p, q.prefix.n = f.prefix, #f.prefix
-  q.suffix.p, q.suffix.n = suffix, #suffix
-  q.vectors = dialect.shape.vectors
-  if opts.key then gather.key.p, gather.key.n = opts.key, #opts.key end
-  if opts.priority then
-    gather.priority = priorities[opts.priority] or error("embed: priority: low, normal or high expected", 2)
+  local q = f.request
+  if type(input) == "string" then
+    rows[0].p, rows[0].n = input, #input
+    q.nrows = 1
+  elseif type(input) == "table" and #input > 0 then
+    q.nrows = fill_rows(input)
+  else
+    error(type(input) == "table" and "embed: input: empty" or "embed: input: text or list expected", 2)
   end
-  local result, err = run(q, gather, f)
+  q.rows = rows
+  timeouts.total = timeout or 0
+  fill_gather(opts)
+  local result, err = run(f, gather)
   if not result then return nil, err or failure("closed", "the bridge is closed") end
   return result_of(result, opts.model or settings.model)
 end
@@ -542,15 +610,22 @@ end
 -- and an error.
 function M.request(opts)
   need_bridge()
-  local q = prepare(opts)
-  local v, n, keep = headers_of(opts.headers)
   if type(opts.path) ~= "string" then error("request: path: text expected", 2) end
-  fill_rows(opts.body or "")
+  if opts.body ~= nil and type(opts.body) ~= "string" then error("request: body: text expected", 2) end
+  local t = template(0)
+  local q = t.request
+  local v, n, keep = headers_of(opts.headers)
+  t.keep = { v, keep }
   q.method = opts.method or (opts.body and "POST" or "GET")
   q.path = opts.path
   q.headers, q.nheaders = v, n
-  q.rows, q.nrows = opts.body and rows or nil, 1
-  local result, err = run(q, nil, { v, keep })
+  if opts.body then
+    rows[0].p, rows[0].n = opts.body, #opts.body
+    q.rows = rows
+  end
+  q.nrows = 1
+  timeouts.total = opts.timeout or 0
+  local result, err = run(t, nil)
   if not result then return nil, err or failure("closed", "the bridge is closed") end
   local x = result.nexchanges > 0 and result.exchanges[0] or nil
   if not x or (x.kind ~= 0 and x.status <= 0) then return nil, error_of(result, x) end

@@ -228,3 +228,21 @@ void mp_result_free(struct mp_result *r)
     free((char *)r->words);
     free(r);
 }
+
+int mp_result_reply(const struct mp_result *r, uint32_t style, uint32_t format, const char *model,
+                    char **out, size_t *n)
+{
+    struct mp_reply reply = MP_INIT(struct mp_reply);
+    if (r == NULL || r->matrix == NULL)
+        return mp__fail(MP_EINVAL, "result: it has no vectors");
+    reply.matrix = r->matrix;
+    reply.first = (size_t)r->first_row;
+    reply.nrows = (size_t)r->rows;
+    reply.style = style;
+    reply.format = format;
+    reply.model = model != NULL ? model : r->model;
+    reply.prompt_tokens = r->prompt_tokens;
+    reply.total_tokens = r->total_tokens;
+    reply.total_time = r->total_time;
+    return mp_reply_write(&reply, out, n);
+}

@@ -547,6 +547,11 @@ MP_API void mp_result_free(struct mp_result *result);
 /* Inside `done`: keep the result beyond it (then mp_result_free it). */
 MP_API struct mp_result *mp_result_keep(const struct mp_result *result);
 
+/* All rows of a result as the body of a reply, as mp_reply_write does; model NULL: as the server said.
+ * MP_EINVAL also where a row failed. */
+MP_API int mp_result_reply(const struct mp_result *result, uint32_t style, uint32_t format,
+                           const char *model, char **out, size_t *n);
+
 /* ---- batcher: the rows of many callers in few requests -------------------------------------
 
  * Submissions whose requests would be the same but for their rows are joined. While one of `slots`
