@@ -146,6 +146,33 @@ case("list", function(row)
   end)
 end)
 
+-- Many callers' texts in few requests, never more of them than the service takes.
+case("batcher", function(row)
+  return with(row, {}, nil, function(client, mock)
+    local list, wrong = texts(130), nil
+    local want = vectors(list)
+    local batcher <close> = client:batcher { slots = 2 }
+    moonpool.scope(function(scope)
+      for i = 1, #list do
+        scope:spawn(function()
+          local call = { model = row.model }
+          for name, value in pairs(row.call or {}) do call[name] = value end
+          local res, err = batcher:embed(list[i], call)
+          for k = 1, DIM do
+            if not res or math.abs(res[1][k] - want:row(i)[k]) > 1e-6 then
+              wrong = wrong or res and ("row %d is wrong"):format(i) or tostring(err)
+            end
+          end
+        end)
+      end
+    end)
+    for status, n in pairs(mock:stats().statuses) do
+      if status ~= "200" then return ("%d replies of status %s"):format(n, status) end
+    end
+    return wrong
+  end)
+end)
+
 -- More at once than the service takes: split, however much is asked for; and the dialect does refuse it.
 case("over the limit", function(row)
   if not row.most or row.most > 300 then return "-" end

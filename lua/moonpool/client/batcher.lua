@@ -66,8 +66,7 @@ local function least(a, b)
 end
 
 -- What one request may carry can depend on the model: a batcher of the engine for each such limit.
-local function handle_for(b, o)
-  local limits = call.limits(b.state, b.client, b.state.provider.embed, o)
+local function handle_for(b, limits)
   local c = {}
   for k, v in pairs(b.config) do c[k] = v end
   c.size, c.tokens = least(c.size, limits.inputs), least(c.tokens, limits.tokens)
@@ -117,7 +116,7 @@ function M.plan(self, name, opts, sample, level)
   found = { style = spec.row_style, alone = spec.one_request }
   if not found.alone then
     found.core = core.batcher_plan(b.state.core, spec)
-    found.handle = handle_for(b, setmetatable({ model = o.model or b.state.options.model }, { __index = o }))
+    found.handle, found.row_of = handle_for(b, spec.limits), spec.row_of
   end
   -- its headers change from call to call
   if b.state.dynamic_key then
@@ -132,12 +131,12 @@ function M.plan(self, name, opts, sample, level)
 end
 
 -- Rows that are no texts are JSON.
-local function rows_of(list)
+local function rows_of(list, row_of)
   if type(list[1]) == "string" then
     return list
   end
   local rows = {}
-  for i = 1, #list do rows[i] = json.encode(list[i]) end
+  for i = 1, #list do rows[i] = row_of(list[i]) end
   return rows
 end
 
@@ -147,8 +146,9 @@ function M.submit(self, plan, rows, o, whole)
   if b.closed then
     return nil, core.error("closed", "the batcher is closed")
   end
-  return core.batcher_embed(plan.handle, plan.core, rows_of(rows), nil, o.key, o.priority, o.max_wait,
-    o.timeout, o.cancel_token, whole)
+  rows = rows_of(rows, plan.row_of)
+  return core.batcher_embed(plan.handle, plan.core, rows, nil, o.key, o.priority, o.max_wait, o.timeout,
+    o.cancel_token, whole)
 end
 
 --- What a failed submission's result says: the error of the first row that failed.

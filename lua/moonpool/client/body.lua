@@ -155,6 +155,7 @@ function M.put_rows(spec, list, desc, shared, where, level)
     return
   end
   local rows = {}
+  spec.row_of = function(v) return row_json(desc, shared, v) end
   for i = 1, #list do
     local text, why = row_json(desc, shared, list[i])
     if not text then

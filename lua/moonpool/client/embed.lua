@@ -222,7 +222,7 @@ function M.spec(self, opts, level)
   local shape = desc.shape and desc.shape(fields, o, state.options) or desc.reply
   spec.vectors = { dimensions = o.dimensions }
   for name, value in pairs(shape) do spec.vectors[name] = value end
-  spec.packed = encoding == "bytes"
+  spec.packed, spec.limits = encoding == "bytes", limits
   if desc.encoding and not spec.packed then
     spec.optional_at, spec.optional_n = bodies.member(spec.suffix, desc.encoding, fields[desc.encoding])
   end

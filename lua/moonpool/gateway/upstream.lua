@@ -52,7 +52,8 @@ end
 local function embed_options(desc, job, model)
   local o = { model = model }
   local fields, own = desc.fields or {}, desc.options or {}
-  if job.dimensions and fields.dimensions then
+  local of_rows = desc.wrap and desc.wrap.fields or {}
+  if job.dimensions and (fields.dimensions or of_rows.dimensions) then
     o.dimensions = job.dimensions
   end
   if job.user and fields.user then
