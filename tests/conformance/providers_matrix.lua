@@ -354,8 +354,8 @@ case("rerank", function(row)
   if not provider.get(row.provider).rerank or row.name:find "bytes" then return "-" end
   return with(row, {}, nil, function(client)
     local list = texts(40)
-    local res, err = client:rerank { query = list[7], texts = list, model = RERANKERS[row.provider] or row.model,
-      top_n = 5 }
+    local model = RERANKERS[row.provider] or row.model
+    local res, err = client:rerank { query = list[7], texts = list, model = model, top_n = 5 }
     if not res then return tostring(err) end
     if #res.results ~= 5 or res.results[1].index ~= 7 then return "the best is not the best" end
     for k = 2, 5 do
