@@ -11,6 +11,8 @@ local options = require "moonpool.options"
 local M = {}
 
 local MAX_IDLE = 64 -- workers kept waiting
+local MAX_FAILURES = 100 -- of a worker for want of memory
+local NO_MEMORY = "not enough memory" -- Lua's own words
 
 local rule = options.rule
 local rules = {
@@ -92,14 +94,15 @@ function server:work()
     if not req then
       return
     end
-    if idle == 0 then
-      self:add_worker()
-    end
+    local alone = idle == 0 and not self:add_worker()
     local ok, err = xpcall(run, traceback, req, handler)
     if not ok then
       self:failed(req, err)
     end
     if req:gone() or idle > MAX_IDLE then
+      if alone and not self:add_worker() then
+        error("no memory for a worker", 0)
+      end
       return
     end
   end
@@ -107,15 +110,21 @@ end
 
 -- A worker that is cancelled while it is idle means that the scope of the server is.
 local function worker(self)
-  local ok, err = pcall(self.work, self)
-  if not ok then
-    self:shut()
-    error(err, 0)
+  local ok, err
+  for _ = 1, MAX_FAILURES do
+    ok, err = pcall(self.work, self)
+    if ok then
+      return
+    elseif err ~= NO_MEMORY then -- for one request it may have been too little
+      break
+    end
   end
+  self:shut()
+  error(err, 0)
 end
 
 function server:add_worker()
-  pcall(self.scope.spawn, self.scope, worker, self)
+  return (pcall(self.scope.spawn, self.scope, worker, self))
 end
 
 -- ---- the object ---------------------------------------------------------------------------------

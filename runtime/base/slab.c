@@ -47,11 +47,16 @@ static int grow(struct mp__slab *slab)
     return 0;
 }
 
+int mp__slab_reserve(struct mp__slab *slab)
+{
+    return slab->free != NULL ? 0 : grow(slab);
+}
+
 void *mp__slab_get(struct mp__slab *slab)
 {
     void *object;
 
-    if (slab->free == NULL && grow(slab) < 0)
+    if (mp__slab_reserve(slab) < 0)
         return NULL;
     object = slab->free;
     memcpy(&slab->free, object, sizeof(void *));

@@ -19,7 +19,8 @@ struct mp__slab {
 
 void mp__slab_init(struct mp__slab *slab, size_t size, uint32_t per);
 void mp__slab_fini(struct mp__slab *slab);
-void *mp__slab_get(struct mp__slab *slab); /* content undefined but for its first use: zero */
+void *mp__slab_get(struct mp__slab *slab);   /* content undefined but for its first use: zero */
+int mp__slab_reserve(struct mp__slab *slab); /* 0: the next get succeeds; -1: no memory */
 void mp__slab_put(struct mp__slab *slab, void *object);
 void *mp__slab_at(const struct mp__slab *slab, uint32_t index); /* NULL: never made */
 /* An object's index for life; a search over the chunks. */

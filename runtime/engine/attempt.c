@@ -426,7 +426,8 @@ void mp__attempt_start(struct mp__part *part, const struct mpp_action *act)
         mp__hists_record(&a->client->pool_waits, 0, now - facts->admitted, now);
     int rc = mp__attempt_build(a, facts, now);
     if (rc != 0) {
-        fail_now(a, MP_KIND_INVALID, a->message[0] ? NULL : mp_strerror(rc));
+        fail_now(a, rc == MP_ENOMEM ? MP_KIND_CONNECT : MP_KIND_INVALID,
+                 a->message[0] ? NULL : mp_strerror(rc));
         return;
     }
     struct mp__endpoint *ep = &a->client->endpoints[a->endpoint];

@@ -299,12 +299,15 @@ int mp__attempt_headers(struct mp__attempt *a, const struct mp_header *more, siz
     return own_chain(a, rows, nrows, more, n);
 }
 
-static void set_headers(struct mp__attempt *a)
+/* Never fewer headers than were given: one of them may be the key. */
+static int set_headers(struct mp__attempt *a)
 {
     size_t n = 0;
     const struct mp_header *rows = row_headers(a, &n);
-    if (rows == NULL || n == 0 || own_chain(a, rows, n, NULL, 0) != 0)
-        a->xfer.headers = mp__call_chain(a->call, a->endpoint, a->xfer.body != NULL);
+    if (rows != NULL && n > 0)
+        return own_chain(a, rows, n, NULL, 0);
+    a->xfer.headers = mp__call_chain(a->call, a->endpoint, a->xfer.body != NULL);
+    return a->xfer.headers != NULL ? 0 : MP_ENOMEM;
 }
 
 int mp__attempt_build(struct mp__attempt *a, const struct mpp_part_facts *facts, mp__time now)
@@ -319,7 +322,9 @@ int mp__attempt_build(struct mp__attempt *a, const struct mpp_part_facts *facts,
     /* A buffer is made for each transfer: a few vectors do not pay for a large one. */
     a->xfer.big_reply = (a->call->has_vectors && a->part->count > FEW_VECTORS) ||
                         (a->call->flags & MP_BIG_REPLY) != 0;
-    set_headers(a);
+    rc = set_headers(a);
+    if (rc != 0)
+        return rc;
     if (hooks != NULL && hooks->before != NULL)
         hooks->before(hooks->core.arg, a);
     add_deadline_headers(a, now);

@@ -222,7 +222,9 @@ static int start_in_core(struct mp__call *call, const struct mp_request *q)
         call->mode == MP_BODY_JOIN ? mp__limit_key(call->client, call->path, q->model) : 0;
     cfg.user = call;
     call->core = mpp_call_new(&cfg, call->created);
-    return call->core != NULL ? 0 : MP_EAGAIN;
+    if (call->core != NULL)
+        return 0;
+    return call->engine->calls_open >= call->engine->cfg.max_calls ? MP_EAGAIN : MP_ENOMEM;
 }
 
 static struct mp__call *call_new(struct mp_engine *e, const struct mp_request *q, size_t bytes)
@@ -254,9 +256,12 @@ static struct mp__call *call_new(struct mp_engine *e, const struct mp_request *q
     }
     copy_inputs(call, q, (char *)(call + 1));
     take_timeouts(call, q->timeouts);
-    if (call->result == NULL || take_headers(call, q) != 0) {
+    if (call->result != NULL && call->mode == MP_BODY_WHOLE)
+        call->result->exchanges = calloc(call->nrows, sizeof(*call->result->exchanges));
+    if (call->result == NULL || take_headers(call, q) != 0 ||
+        (call->mode == MP_BODY_WHOLE && call->result->exchanges == NULL)) {
         mp__header_free(call->headers);
-        free(call->result);
+        mp_result_free(call->result);
         free(call);
         return NULL;
     }
@@ -279,7 +284,7 @@ int mp_submit(mp_engine *e, const struct mp_request *given, uint64_t *ticket)
         return mp__fail(MP_EAGAIN, "%u calls are open", e->calls_open);
     struct mp__call *call = call_new(e, &q, bytes);
     if (call == NULL)
-        return MP_ENOMEM;
+        return mp__fail(MP_ENOMEM, "out of memory");
     rc = slot_take(e, call);
     if (rc == 0) {
         rc = start_in_core(call, &q);
@@ -288,7 +293,7 @@ int mp_submit(mp_engine *e, const struct mp_request *given, uint64_t *ticket)
     }
     if (rc != 0) {
         mp__header_free(call->headers);
-        free(call->result);
+        mp_result_free(call->result);
         free(call);
         return mp__fail(rc, "%s", mp_strerror(rc));
     }
@@ -633,6 +638,8 @@ static const char *kind_message(enum mp_kind kind)
         return "the client was closed";
     case MP_KIND_RATE_LIMITED:
         return "the rate limit leaves no room";
+    case MP_KIND_TOO_LARGE:
+        return "out of memory";
     default:
         return mp_kind_name(kind);
     }
@@ -819,10 +826,10 @@ struct mp__hdr *mp__call_chain(struct mp__call *call, uint32_t endpoint, int wit
     struct mp__hdr **chain = &call->chains[endpoint * 2 + (with_body ? 1 : 0)];
     if (*chain == NULL) {
         struct mp__header_set *all = mp__header_copy(ep->headers);
-        for (size_t i = 0; all != NULL && i < call->headers->n; i++)
-            if (mp__header_put(all, call->headers->v[i].name, call->headers->v[i].value) != 0)
-                break;
-        if (all != NULL)
+        int rc = all != NULL ? 0 : MP_ENOMEM;
+        for (size_t i = 0; rc == 0 && i < call->headers->n; i++)
+            rc = mp__header_put(all, call->headers->v[i].name, call->headers->v[i].value);
+        if (rc == 0)
             *chain = mp__header_chain(all, with_body);
         mp__header_free(all);
     }

@@ -206,7 +206,16 @@ static int check_proxy(const struct mp__endpoint *ep)
     char why[160];
     const char *name = strcmp(ep->url.scheme, "https") == 0 ? "proxy for https" : "proxy for http";
     int rc = mp__proxy_check(ep->target.proxy, why, sizeof(why));
-    return rc == MP_EINVAL ? mp__fail(rc, "%s: %s", name, why) : rc;
+    if (rc == MP_ENOMEM)
+        return mp__fail(rc, "out of memory");
+    return rc != 0 ? mp__fail(rc, "%s: %s", name, why) : 0;
+}
+
+static int copy_or(char **to, const char *s, const char *fallback)
+{
+    const char *from = s != NULL ? s : fallback;
+    *to = from != NULL ? strdup(from) : NULL;
+    return from != NULL && *to == NULL;
 }
 
 static int endpoint_init(struct mp_client *c, struct mp__endpoint *ep,
@@ -249,10 +258,9 @@ static int endpoint_init(struct mp_client *c, struct mp__endpoint *ep,
         if (ep->name == NULL)
             return mp__fail(MP_ENOMEM, "out of memory");
     }
-    if (in->health_path != NULL)
-        ep->health_path = strdup(in->health_path);
     ep->health_timeout = in->health_timeout;
-    return 0;
+    return copy_or(&ep->health_path, in->health_path, NULL) ? mp__fail(MP_ENOMEM, "out of memory")
+                                                            : 0;
 }
 
 const struct mp__target *mp__endpoint_target(struct mp_client *c, struct mp__endpoint *ep)
@@ -285,28 +293,26 @@ static void endpoint_fini(struct mp__endpoint *ep)
 
 /* ---- clients ---- */
 
-static char *copy_or(const char *s, const char *fallback)
+/* A CA or a proxy that is lost for want of memory would be a client that trusts others or talks past
+ * the proxy: without all of them there is no client. */
+static int copy_strings(struct mp_client *c, const struct mp_client_config *cfg)
 {
-    const char *from = s != NULL ? s : fallback;
-    return from != NULL ? strdup(from) : NULL;
-}
-
-static void copy_strings(struct mp_client *c, const struct mp_client_config *cfg)
-{
+    int lost = 0;
     const char *no_proxy = env("no_proxy");
     if (no_proxy == NULL)
         no_proxy = env("NO_PROXY");
-    c->tls_ca = copy_or(cfg->tls.ca_file, NULL);
-    c->tls_cert = copy_or(cfg->tls.cert_file, NULL);
-    c->tls_key = copy_or(cfg->tls.key_file, NULL);
-    c->proxy_http = copy_or(cfg->proxy_http, NULL);
-    c->proxy_https = copy_or(cfg->proxy_https, NULL);
-    c->no_proxy = copy_or(cfg->no_proxy, no_proxy != NULL ? no_proxy : "");
-    c->accept_encoding = copy_or(cfg->accept_encoding, "gzip, zstd");
-    c->request_id_header = copy_or(cfg->request_id_header, "x-request-id");
-    c->request_id_prefix = copy_or(cfg->request_id_prefix, "moonpool");
-    c->idempotency_header = copy_or(cfg->idempotency_header, NULL);
-    c->rate_key = copy_or(cfg->rate_key, NULL);
+    lost |= copy_or(&c->tls_ca, cfg->tls.ca_file, NULL);
+    lost |= copy_or(&c->tls_cert, cfg->tls.cert_file, NULL);
+    lost |= copy_or(&c->tls_key, cfg->tls.key_file, NULL);
+    lost |= copy_or(&c->proxy_http, cfg->proxy_http, NULL);
+    lost |= copy_or(&c->proxy_https, cfg->proxy_https, NULL);
+    lost |= copy_or(&c->no_proxy, cfg->no_proxy, no_proxy != NULL ? no_proxy : "");
+    lost |= copy_or(&c->accept_encoding, cfg->accept_encoding, "gzip, zstd");
+    lost |= copy_or(&c->request_id_header, cfg->request_id_header, "x-request-id");
+    lost |= copy_or(&c->request_id_prefix, cfg->request_id_prefix, "moonpool");
+    lost |= copy_or(&c->idempotency_header, cfg->idempotency_header, NULL);
+    lost |= copy_or(&c->rate_key, cfg->rate_key, NULL);
+    return lost ? mp__fail(MP_ENOMEM, "out of memory") : 0;
 }
 
 static void take_timeouts(struct mp_timeouts *t, const struct mp_timeouts *given)
@@ -371,7 +377,7 @@ static int start_in_core(struct mp_client *c, const struct mp_client_config *cfg
     struct mpp_client_cfg k = {0};
     struct mpp_endpoint_cfg *eps = calloc(c->nendpoints, sizeof(*eps));
     if (eps == NULL)
-        return MP_ENOMEM;
+        return mp__fail(MP_ENOMEM, "out of memory");
     struct mp__shared_map *map = NULL;
     if (cfg->shared != NULL) {
         map = mp__shared_open(c->engine, cfg->shared);
@@ -403,12 +409,14 @@ static int start_in_core(struct mp_client *c, const struct mp_client_config *cfg
     k.user = c;
     c->core = mpp_client_new(c->engine->core, &k);
     free(eps);
-    return c->core != NULL ? 0 : MP_ENOMEM;
+    return c->core != NULL ? 0 : mp__fail(MP_ENOMEM, "out of memory");
 }
 
 static int client_init(struct mp_client *c, const struct mp_client_config *cfg)
 {
-    copy_strings(c, cfg);
+    int lost = copy_strings(c, cfg);
+    if (lost != 0)
+        return lost;
     c->hooks = cfg->hooks;
     if (c->hooks != NULL)
         c->hooks->retain(c->hooks->core.arg);
@@ -452,7 +460,7 @@ int mp_client_new(mp_engine *e, const struct mp_client_config *given, mp_client 
         return rc;
     struct mp_client *c = calloc(1, sizeof(*c));
     if (c == NULL)
-        return MP_ENOMEM;
+        return mp__fail(MP_ENOMEM, "out of memory");
     c->engine = e;
     c->refs = 1;
     rc = client_init(c, &cfg);

@@ -82,6 +82,8 @@ int mp__hook_rewrite(struct mp__attempt *a, const struct mp__rewrite *rewrite); 
 int mp__hook_replace(struct mp__attempt *a, const char *body, size_t n);        /* in after */
 int mp__hook_refuse(struct mp__attempt *a, const char *message);                /* in after */
 
+void mp__exchange_drop(struct mp_exchange *x); /* frees what it says, not itself */
+
 /* ---- around a hook ---- */
 
 void mp__hook_enter(struct mp_engine *e);

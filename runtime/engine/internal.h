@@ -204,7 +204,7 @@ struct mp__call {
     uint32_t parts_made;
     uint64_t witness;    /* a row with a vector of its own, plus one; 0: none yet */
     unsigned varied : 1; /* rows differ: the server is no constant */
-    unsigned has_vectors : 1, cancelled : 1, finished : 1, cancel_later : 1;
+    unsigned has_vectors : 1, cancelled : 1, finished : 1, lost : 1, cancel_later : 1;
 };
 
 struct mp__span {

@@ -81,6 +81,8 @@ void mp__probe_start(struct mp_client *c, uint32_t endpoint)
     struct mp__endpoint *ep = &c->endpoints[endpoint];
     struct mp__xfer_probe *p = calloc(1, sizeof(*p));
     if (ep->probe != NULL || c->closed || p == NULL) {
+        if (p == NULL && ep->probe == NULL && !c->closed)
+            mpp_probe_done(c->core, endpoint, -1, mp__now()); /* or none would be asked for again */
         free(p);
         return;
     }

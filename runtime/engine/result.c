@@ -26,16 +26,17 @@ const char *mp_exchange_body(const struct mp_exchange *x)
     return x->data != NULL ? id + strlen(id) + 1 : "";
 }
 
+/* What an exchange says that there is no memory to describe: head, message, id and body. */
+static const char nothing[] = "\0\0\0";
+static const char no_memory[] = "\0out of memory\0\0";
+
 /* The place of the next exchange. Where every row is a request of its own the row is the index:
  * sorting tens of thousands of them at the end would stall the loop. */
 static struct mp_exchange *place(struct mp__call *call, uint64_t first)
 {
     struct mp_result *r = call->result;
-    if (call->mode == MP_BODY_WHOLE) {
-        if (r->exchanges == NULL)
-            r->exchanges = calloc(call->nrows, sizeof(*r->exchanges));
-        return r->exchanges != NULL ? &r->exchanges[first] : NULL;
-    }
+    if (call->mode == MP_BODY_WHOLE)
+        return &r->exchanges[first]; /* made with the call */
     if (r->nexchanges == call->results_cap) {
         size_t cap = call->results_cap ? call->results_cap * 2 : 4;
         struct mp_exchange *v = realloc(r->exchanges, cap * sizeof(*v));
@@ -71,17 +72,41 @@ char *mp__exchange_pack(struct mp_exchange *x, const char *head, const char *mes
     return p;
 }
 
+void mp__exchange_drop(struct mp_exchange *x)
+{
+    if (x->data != nothing && x->data != no_memory)
+        free((char *)x->data);
+    x->data = NULL;
+    x->head_len = x->message_len = 0;
+    x->body_len = 0;
+}
+
+/* Vectors stand without their exchange's text; a body that is lost is no success. */
+static void without_memory(struct mp_exchange *x, int vectors)
+{
+    int fine = x->kind == MP_KIND_NONE && vectors;
+    if (x->kind == MP_KIND_NONE && !vectors)
+        x->kind = MP_KIND_TOO_LARGE;
+    x->data = fine ? nothing : no_memory;
+    x->message_len = (uint32_t)strlen(x->data + 1);
+    x->head_len = 0;
+    x->body_len = 0;
+}
+
 int mp__result_add(struct mp__call *call, const struct mp_exchange *x, const char *head,
                    const char *message, const char *request_id, const char *body)
 {
     struct mp_result *r = call->result;
     struct mp_exchange *to = place(call, x->first);
     struct mp_exchange filled = *x;
-    if (to == NULL)
+    if (to == NULL) {
+        call->lost = 1;
         return MP_ENOMEM;
+    }
     filled.data = mp__exchange_pack(&filled, head, message, request_id, body);
     if (filled.data == NULL)
-        return MP_ENOMEM;
+        without_memory(&filled, call->has_vectors);
+    x = &filled;
     *to = filled;
     r->nexchanges++;
     call->covered += x->count;
@@ -199,7 +224,7 @@ void mp__result_finish(struct mp_result *r, int view)
 void mp__result_seal(struct mp__call *call, enum mp_kind kind, mp__time now)
 {
     struct mp_result *r = call->result;
-    r->kind = kind;
+    r->kind = kind == MP_KIND_NONE && call->lost ? MP_KIND_TOO_LARGE : kind;
     r->total_time = (double)(now - call->created) / 1e9;
     if (call->mode == MP_BODY_WHOLE && r->nexchanges < call->nrows)
         close_gaps(call);
@@ -218,7 +243,7 @@ void mp_result_free(struct mp_result *r)
     if (r == NULL || r->kept-- > 0)
         return;
     for (size_t i = 0; i < r->nexchanges; i++)
-        free((char *)r->exchanges[i].data);
+        mp__exchange_drop(&r->exchanges[i]);
     free(r->exchanges);
     for (size_t i = 0; i < r->nfaults; i++)
         free((char *)r->faults[i].message);

@@ -88,8 +88,6 @@ static void preload_editor(lua_State *L)
 
 static int run(lua_State *L, struct command *c)
 {
-    luaL_openlibs(L);
-    preload_editor(L);
     if (mp_lua_open(L, NULL) != LUA_OK)
         return failed(L);
     mp_lua_signals(L);
@@ -114,6 +112,16 @@ static int flushed(void)
     return 0;
 }
 
+/* All of it protected: an error outside any pcall ends the process with a core. */
+static int p_run(lua_State *L)
+{
+    struct command *c = lua_touserdata(L, 1);
+    luaL_openlibs(L);
+    preload_editor(L);
+    c->code = run(L, c);
+    return 0;
+}
+
 int main(int argc, char **argv)
 {
     struct command c = {argc, argv, 0};
@@ -123,7 +131,13 @@ int main(int argc, char **argv)
         fputs("moonpool: not enough memory\n", stderr);
         return EXIT_ERROR;
     }
-    c.code = run(L, &c);
+    lua_pushcfunction(L, p_run);
+    lua_pushlightuserdata(L, &c);
+    if (lua_pcall(L, 1, 0, 0) != LUA_OK) {
+        fprintf(stderr, "moonpool: %s\n",
+                lua_type(L, -1) == LUA_TSTRING ? lua_tostring(L, -1) : "not enough memory");
+        c.code = EXIT_ERROR;
+    }
     mp_lua_close(L);
     lua_close(L);
     return flushed() ? c.code : c.code != 0 ? c.code : EXIT_ERROR;

@@ -18,7 +18,7 @@ static void next_request(struct mp__conn *c);
 
 /* ---- memory ---- */
 
-static struct mp__conn *conn_new(struct mp__http_server *s)
+struct mp__conn *mp__conn_new(struct mp__http_server *s)
 {
     struct mp__link *spare = mp__list_shift(&s->spare);
     if (spare != NULL) {
@@ -56,7 +56,13 @@ static void release(struct mp__conn *c)
     mp__buf_trim(&c->head, MP__KEEP_HEAD);
     mp__buf_trim(&c->body, 0);
     mp__buf_trim(&c->held, 0);
-    if (s->closing || s->nspare >= MP__SPARE_CONNS) {
+    if (s->reserve == NULL && !s->closing) {
+        s->reserve = c;
+        if (s->missed && !s->stopping) {
+            s->missed = 0;
+            mp__conn_accept(s);
+        }
+    } else if (s->closing || s->nspare >= MP__SPARE_CONNS) {
         mp__conn_free(c);
     } else {
         mp__list_unshift(&s->spare, &c->all);
@@ -464,7 +470,13 @@ static int make_room(struct mp__http_server *s)
 
 void mp__conn_accept(struct mp__http_server *s)
 {
-    struct mp__conn *c = conn_new(s);
+    struct mp__conn *c = mp__conn_new(s);
+    int none = c == NULL;
+    if (none) {
+        c = s->reserve;
+        s->reserve = NULL;
+        s->missed = c == NULL;
+    }
     if (c == NULL)
         return;
     reset_fields(c);
@@ -480,7 +492,7 @@ void mp__conn_accept(struct mp__http_server *s)
     s->stats.open++;
     s->stats.accepted++;
     mp__list_push(&s->conns, &c->all);
-    if (uv_accept(&s->uv.stream, &c->uv.stream) != 0) {
+    if (uv_accept(&s->uv.stream, &c->uv.stream) != 0 || none) {
         mp__conn_close(c);
         return;
     }

@@ -110,6 +110,8 @@ struct mp__http_server {
     uint64_t clock_ms[MP__C_COUNT];
     struct mp__link spare; /* mp__conn.all */
     size_t nspare;
+    struct mp__conn *reserve; /* to turn a client away when there is no memory for another */
+    int missed;               /* one waits to be turned away: libuv reports no more until then */
     llhttp_settings_t settings;
     struct mp__http_stats stats;
     struct mp__buf scratch; /* the head of the reply being written */
@@ -134,6 +136,7 @@ void mp__server_quiet(struct mp__http_server *s);               /* a reply is ov
 void mp__server_released(struct mp__http_server *s); /* a handle closed or a request ended */
 
 /* conn.c */
+struct mp__conn *mp__conn_new(struct mp__http_server *s); /* NULL: out of memory */
 void mp__conn_accept(struct mp__http_server *s);
 void mp__conn_close(struct mp__conn *c);
 void mp__conn_reset(struct mp__conn *c);

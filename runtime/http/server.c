@@ -116,6 +116,11 @@ int mp__http_server_new(uv_loop_t *loop, const struct mp__http_config *config,
     for (int k = 0; k < MP__C_COUNT; k++)
         mp__list_init(&s->clocks[k]);
     mp__parse_settings(&s->settings);
+    s->reserve = mp__conn_new(s);
+    if (s->reserve == NULL) {
+        free(s);
+        return UV_ENOMEM;
+    }
     ignore_sigpipe();
     uv_timer_init(loop, &s->timer);
     uv_unref((uv_handle_t *)&s->timer); /* what it guards keeps the loop alive */
@@ -335,6 +340,8 @@ void mp__server_released(struct mp__http_server *s)
 {
     if (!s->closing || s->handles > 0 || s->stats.working > 0)
         return;
+    if (s->reserve != NULL)
+        mp__conn_free(s->reserve);
     while (!mp__list_empty(&s->spare))
         mp__conn_free(MP__ENTRY(mp__list_shift(&s->spare), struct mp__conn, all));
     void (*cb)(void *) = s->close_cb;

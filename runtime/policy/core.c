@@ -23,6 +23,11 @@ struct mpp_core *mpp_new(const struct mpp_config *cfg)
     mp__list_init(&core->pools);
     mp__list_init(&core->asking);
     mp__list_init(&core->rates);
+    /* What runs can end without memory, and as it ends the next may begin. */
+    if (mp__slab_reserve(&core->parts) < 0 || mp__slab_reserve(&core->attempts) < 0) {
+        mpp_free(core);
+        return NULL;
+    }
     return core;
 }
 

@@ -49,6 +49,8 @@ static void close_engine(struct mp__rt *rt, void *arg)
 {
     mp_engine *e = rt->engine;
     (void)arg;
+    if (e == NULL)
+        return;
     rt->engine = NULL;
     mp__rt_hold(rt);
     mp_engine_on_turn(e, NULL, NULL);
@@ -66,11 +68,14 @@ static mp_engine *engine_of(lua_State *L)
     const char *seed = getenv("MOONPOOL_SEED");
     if (seed != NULL)
         cfg.seed = strtoull(seed, NULL, 10);
-    rt->engine = mp_engine_new_on_loop(rt->loop, &cfg);
-    if (rt->engine == NULL)
-        luaL_error(L, "cannot make the engine: out of memory or descriptors");
+    /* First, for an engine that nobody closes would keep the loop from ending. */
     if (mp__rt_on_close(rt, close_engine, NULL) != 0)
         luaL_error(L, "out of memory");
+    rt->engine = mp_engine_new_on_loop(rt->loop, &cfg);
+    if (rt->engine == NULL) {
+        mp__rt_off_close(rt, close_engine, NULL);
+        luaL_error(L, "cannot make the engine: out of memory or descriptors");
+    }
     mp_engine_on_turn(rt->engine, on_turn, rt);
     return rt->engine;
 }

@@ -12,6 +12,7 @@
 #include "binding/value/matrix.h"
 #include "binding/value/msgpack.h"
 #include "codec/head.h"
+#include "engine/hooks.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -311,10 +312,7 @@ static int l_result_rows(lua_State *L)
         if (push_row(L, x))
             append_error(L, 3, lua_gettop(L), (lua_Integer)x->first + 1);
         lua_rawseti(L, 2, (lua_Integer)x->first + 1);
-        free((char *)x->data);
-        x->data = NULL;
-        x->head_len = x->message_len = 0;
-        x->body_len = 0;
+        mp__exchange_drop(x);
     }
     return 0;
 }

@@ -33,8 +33,7 @@ void mp__request_again(struct mp__req *r, struct mp__http_request *http)
     http->on_gone = on_gone;
 }
 
-int mp__push_request(lua_State *L, int server, struct mp__http_request *http,
-                     struct mp_result *failed)
+struct mp__req *mp__push_request(lua_State *L, int server)
 {
     struct mp__req *r = lua_newuserdatauv(L, sizeof(*r), REQ_UVS);
     memset(r, 0, sizeof(*r));
@@ -43,9 +42,7 @@ int mp__push_request(lua_State *L, int server, struct mp__http_request *http,
     lua_pushvalue(L, server);
     lua_setiuservalue(L, -2, REQ_UV_SERVER);
     r->srv = mp__check_server(L, server);
-    r->failed = failed;
-    mp__request_again(r, http);
-    return 1;
+    return r;
 }
 
 void mp__request_over(struct mp__req *r)

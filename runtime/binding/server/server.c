@@ -328,13 +328,16 @@ static int next_now(lua_State *L, struct mp__srv *s)
 {
     if (s->closing)
         return 0;
+    /* The object first: if there is no memory for it the request stays in the queue. */
+    struct mp__req *r = s->queued > 0 ? mp__push_request(L, 1) : NULL;
     struct mp__waiting_request next = queue_take(s);
     if (next.http == NULL) {
         s->streak = 0;
         return mp__waitlist_wait(L, &s->idle, (lua_KContext)s, next_k);
     }
     s->streak++;
-    mp__push_request(L, 1, next.http, next.failed);
+    r->failed = next.failed;
+    mp__request_again(r, next.http);
     lua_pushinteger(L, s->idle.n);
     return 2;
 }

@@ -56,8 +56,8 @@ struct front *mp__test_front(lua_State *L, int idx);
 void mp__open_front(lua_State *L);
 
 /* request.c */
-int mp__push_request(lua_State *L, int server, struct mp__http_request *http,
-                     struct mp_result *failed);           /* takes failed over */
+/* One that mp__request_again is to fill. */
+struct mp__req *mp__push_request(lua_State *L, int server);
 struct mp__req *mp__check_request(lua_State *L, int idx); /* raises when it is over */
 void mp__request_over(struct mp__req *r);                 /* before the call that ends http */
 void mp__request_again(struct mp__req *r, struct mp__http_request *http); /* it did not end it */

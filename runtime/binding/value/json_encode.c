@@ -84,7 +84,7 @@ static int fail_put(struct encoder *e, const struct frame *f, int rc)
     char what[80];
 
     if (rc != MP__ETOOBIG)
-        return fail(e, f, "out of memory");
+        luaL_error(e->L, "not enough memory"); /* as where Lua itself has none */
     snprintf(what, sizeof(what), "the text would be longer than %zu bytes", e->out->max);
     return fail(e, f, what);
 }

@@ -15,6 +15,7 @@
 #define SMALL_BODY   (60 * 1024) /* curl sends up to 64 KiB together with the headers */
 #define SMALL_BUFFER (16L * 1024)
 #define BIG_BUFFER   (128L * 1024)
+#define NOBODYS      UINT64_MAX /* a target's id: set for none, to be reset before it is set again */
 
 _Static_assert(offsetof(struct mp__hdr, data) == offsetof(struct curl_slist, data) &&
                    offsetof(struct mp__hdr, next) == offsetof(struct curl_slist, next) &&
@@ -107,6 +108,14 @@ void mp__easy_free(struct mp__handle *h)
     free(h);
 }
 
+/* A text that curl copies. One that it has no memory for must not just be missing: without its CA or
+ * its proxy a request would go out all the same, and without its URL to the place of the one before. */
+static void set_text(struct mp__handle *h, CURLoption option, const char *text)
+{
+    if (curl_easy_setopt(h->easy, option, text) != CURLE_OK)
+        h->spoilt = 1;
+}
+
 static void set_callbacks(struct mp__handle *h)
 {
     CURL *e = h->easy;
@@ -127,11 +136,12 @@ static void set_callbacks(struct mp__handle *h)
 }
 
 /* What holds for every request: no signals, no environment, no redirects, no cookies, no netrc. */
-static void set_house_rules(CURL *e)
+static void set_house_rules(struct mp__handle *h)
 {
+    CURL *e = h->easy;
     curl_easy_setopt(e, CURLOPT_NOSIGNAL, 1L);
     curl_easy_setopt(e, CURLOPT_QUICK_EXIT, 1L);
-    curl_easy_setopt(e, CURLOPT_PROTOCOLS_STR, "http,https");
+    set_text(h, CURLOPT_PROTOCOLS_STR, "http,https");
     curl_easy_setopt(e, CURLOPT_FOLLOWLOCATION, 0L);
     curl_easy_setopt(e, CURLOPT_HEADEROPT, (long)CURLHEADER_SEPARATE);
     curl_easy_setopt(e, CURLOPT_NETRC, (long)CURL_NETRC_IGNORED);
@@ -153,46 +163,48 @@ static long http_version(const struct mp__target *target, const char *url)
     return *target->proxy != '\0' ? CURL_HTTP_VERSION_1_1 : CURL_HTTP_VERSION_2_PRIOR_KNOWLEDGE;
 }
 
-static void set_tls(CURL *e, const struct mp__target *target)
+static void set_tls(struct mp__handle *h, const struct mp__target *target)
 {
+    CURL *e = h->easy;
     curl_easy_setopt(e, CURLOPT_SSL_VERIFYPEER, target->verify ? 1L : 0L);
     curl_easy_setopt(e, CURLOPT_SSL_VERIFYHOST, target->verify ? 2L : 0L);
     curl_easy_setopt(e, CURLOPT_PROXY_SSL_VERIFYPEER, target->verify ? 1L : 0L);
     curl_easy_setopt(e, CURLOPT_PROXY_SSL_VERIFYHOST, target->verify ? 2L : 0L);
     if (target->ca_file != NULL) {
-        curl_easy_setopt(e, CURLOPT_CAINFO, target->ca_file);
+        set_text(h, CURLOPT_CAINFO, target->ca_file);
         curl_easy_setopt(e, CURLOPT_CAPATH, NULL);
-        curl_easy_setopt(e, CURLOPT_PROXY_CAINFO, target->ca_file);
+        set_text(h, CURLOPT_PROXY_CAINFO, target->ca_file);
         curl_easy_setopt(e, CURLOPT_PROXY_CAPATH, NULL);
     }
     if (target->cert_file != NULL)
-        curl_easy_setopt(e, CURLOPT_SSLCERT, target->cert_file);
+        set_text(h, CURLOPT_SSLCERT, target->cert_file);
     if (target->key_file != NULL)
-        curl_easy_setopt(e, CURLOPT_SSLKEY, target->key_file);
+        set_text(h, CURLOPT_SSLKEY, target->key_file);
 }
 
-static void set_target(struct mp__handle *h, struct mp__lane *lane, const struct mp__target *target,
-                       const char *url)
+static int set_target(struct mp__handle *h, struct mp__lane *lane, const struct mp__target *target,
+                      const char *url)
 {
     CURL *e = h->easy;
     struct curl_slist *old = h->resolve;
+    h->spoilt = 0;
     if (h->target_id != 0)
         curl_easy_reset(e);
     set_callbacks(h);
-    set_house_rules(e);
+    set_house_rules(h);
     curl_easy_setopt(e, CURLOPT_OPENSOCKETDATA, h);
     curl_easy_setopt(e, CURLOPT_CLOSESOCKETDATA, lane);
     curl_easy_setopt(e, CURLOPT_SHARE, lane->t->share);
     curl_easy_setopt(e, CURLOPT_HTTP_VERSION, http_version(target, url));
     curl_easy_setopt(e, CURLOPT_PIPEWAIT, target->http_version == 2 ? 1L : 0L);
-    curl_easy_setopt(e, CURLOPT_PROXY, target->proxy); /* set even when "": no look at the env */
-    curl_easy_setopt(e, CURLOPT_NOPROXY, target->no_proxy);
-    set_tls(e, target);
+    set_text(h, CURLOPT_PROXY, target->proxy); /* set even when "": no look at the env */
+    set_text(h, CURLOPT_NOPROXY, target->no_proxy);
+    set_tls(h, target);
     if (target->unix_path != NULL)
-        curl_easy_setopt(e, CURLOPT_UNIX_SOCKET_PATH, target->unix_path);
+        set_text(h, CURLOPT_UNIX_SOCKET_PATH, target->unix_path);
     h->decodes = *target->accept_encoding != '\0' && mp__coding_offers(target->accept_encoding);
     if (*target->accept_encoding != '\0')
-        curl_easy_setopt(e, CURLOPT_ACCEPT_ENCODING, target->accept_encoding);
+        set_text(h, CURLOPT_ACCEPT_ENCODING, target->accept_encoding);
     curl_easy_setopt(e, CURLOPT_HTTP_CONTENT_DECODING, h->decodes ? 0L : 1L);
     if (target->connect_timeout > 0) /* ours fires first and knows why */
         curl_easy_setopt(e, CURLOPT_CONNECTTIMEOUT_MS,
@@ -205,16 +217,19 @@ static void set_target(struct mp__handle *h, struct mp__lane *lane, const struct
         curl_easy_setopt(e, CURLOPT_MAXLIFETIME_CONN,
                          target->max_age >= 1 ? (long)target->max_age : 1L);
     h->resolve = target->resolve != NULL ? curl_slist_append(NULL, target->resolve) : NULL;
+    if (target->resolve != NULL && h->resolve == NULL)
+        h->spoilt = 1;
     curl_easy_setopt(e, CURLOPT_RESOLVE, h->resolve);
     h->spread = target->resolve != NULL && strchr(target->resolve, ',') != NULL;
     curl_easy_setopt(e, CURLOPT_DNS_SHUFFLE_ADDRESSES, h->spread ? 1L : 0L);
     curl_slist_free_all(old);
-    h->target_id = target->id;
+    h->target_id = h->spoilt ? NOBODYS : target->id;
     h->url[0] = '\0';
     h->method[0] = '\0';
     h->buffer = 0;
     h->fresh = 0;
     h->h2c = http_version(target, url) == CURL_HTTP_VERSION_2_PRIOR_KNOWLEDGE;
+    return h->spoilt ? MP_ENOMEM : 0;
 }
 
 struct mp__handle *mp__easy_take(struct mp__lane *lane, const struct mp__xfer *x)
@@ -240,8 +255,10 @@ struct mp__handle *mp__easy_take(struct mp__lane *lane, const struct mp__xfer *x
             return NULL;
         }
     }
-    if (h->target_id != x->target->id)
-        set_target(h, lane, x->target, x->url);
+    if (h->target_id != x->target->id && set_target(h, lane, x->target, x->url) != 0) {
+        mp__easy_give(lane, h);
+        return NULL;
+    }
     return h;
 }
 
@@ -265,18 +282,19 @@ static void set_method(struct mp__handle *h, const char *method, int has_body)
         curl_easy_setopt(e, CURLOPT_POST, 1L);
     else if (!head)
         curl_easy_setopt(e, CURLOPT_HTTPGET, 1L);
-    curl_easy_setopt(e, CURLOPT_CUSTOMREQUEST, plain ? NULL : method);
+    set_text(h, CURLOPT_CUSTOMREQUEST, plain ? NULL : method);
 }
 
-void mp__easy_request(struct mp__handle *h, struct mp__xfer *x)
+int mp__easy_request(struct mp__handle *h, struct mp__xfer *x)
 {
+    h->spoilt = 0;
     CURL *e = h->easy;
     int has_body = x->body != NULL;
     mp__reply_begin(h);
     long buffer = x->big_reply ? BIG_BUFFER : SMALL_BUFFER;
 
     if (strcmp(h->url, x->url) != 0) {
-        curl_easy_setopt(e, CURLOPT_URL, x->url);
+        set_text(h, CURLOPT_URL, x->url);
         size_t n = strlen(x->url);
         if (n < sizeof(h->url))
             memcpy(h->url, x->url, n + 1);
@@ -307,4 +325,9 @@ void mp__easy_request(struct mp__handle *h, struct mp__xfer *x)
         curl_easy_setopt(e, CURLOPT_FRESH_CONNECT, x->fresh ? 1L : 0L);
         h->fresh = x->fresh;
     }
+    if (!h->spoilt)
+        return 0;
+    h->url[0] = '\0'; /* what it is set to is not known */
+    h->method[0] = '\0';
+    return MP_ENOMEM;
 }

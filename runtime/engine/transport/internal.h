@@ -39,10 +39,12 @@ struct mp__lane {
     uint32_t retired; /* sockets */
     uint32_t index;
     struct mp__handle *free_handles;
-    uint64_t led[MP__LED]; /* targets whose clear-text HTTP/2 connection was opened */
+    struct mp__link handles; /* mp__handle.running */
+    uint64_t led[MP__LED];   /* targets whose clear-text HTTP/2 connection was opened */
     unsigned led_next;
     unsigned due : 1;     /* curl wants to be called at once */
     unsigned touched : 1; /* curl acted: messages may wait */
+    unsigned lost : 1;    /* curl ran out of memory in it: it must not be called again */
 };
 
 /* What is to be known of a reply's head, interim ones aside. */
@@ -61,11 +63,13 @@ struct mp__handle {
     uint64_t target_id;
     struct mp__xfer *xfer;
     struct curl_slist *resolve;
+    struct mp__link running;
     struct mp__link connecting; /* struct mp__socket */
     char method[12];            /* with a body: the method the handle is set to; else "" */
     char url[256];              /* the url it is set to, "" when longer */
     long buffer;
     unsigned fresh : 1, spread : 1;
+    unsigned spoilt : 1; /* an option could not be set */
     unsigned h2c : 1;
     unsigned decodes : 1;        /* codings are undone here and not by curl */
     struct mp__head head;        /* of the reply */
@@ -105,7 +109,7 @@ void mp__easy_free(struct mp__handle *h);
 void mp__h2c_start(struct mp__lane *lane, struct mp__handle *h, struct mp__xfer *x);
 int mp__h2c_astray(struct mp__xfer *x);
 int mp__h2c_again(struct mp__transport *t, struct mp__xfer *x);
-void mp__easy_request(struct mp__handle *h, struct mp__xfer *x);
+int mp__easy_request(struct mp__handle *h, struct mp__xfer *x); /* MP_ENOMEM: not to be sent */
 
 /* reply.c: a line of the head, bytes of the body: 0 to go on; what a good end leaves to be said. */
 void mp__reply_begin(struct mp__handle *h);
@@ -120,6 +124,7 @@ int mp__socket_close(void *lane, curl_socket_t fd);
 void mp__socket_rest(struct mp__socket *s, int events); /* what an idle one watches for */
 void mp__socket_release(struct mp__transport *t, struct mp__socket *s);
 void mp__sockets_connected(struct mp__handle *h);
+void mp__sockets_lose(struct mp__lane *lane);   /* closes them all in curl's place */
 void mp__sockets_abandon(struct mp__handle *h); /* before an unfinished transfer is removed */
 unsigned mp__socket_retransmits(int fd);
 void mp__transport_handle_closed(struct mp__transport *t);

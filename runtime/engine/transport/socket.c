@@ -178,6 +178,16 @@ void mp__sockets_abandon(struct mp__handle *h)
     }
 }
 
+void mp__sockets_lose(struct mp__lane *lane)
+{
+    struct mp__transport *t = lane->t;
+    for (size_t fd = 0; fd < t->by_fd_cap; fd++)
+        if (t->by_fd[fd] != NULL && t->by_fd[fd]->lane == lane && t->by_fd[fd]->ours)
+            mp__socket_close(lane, (curl_socket_t)fd);
+        else if (t->by_fd[fd] != NULL && t->by_fd[fd]->lane == lane)
+            mp__socket_release(t, t->by_fd[fd]);
+}
+
 curl_socket_t mp__socket_open(void *handle, curlsocktype purpose, struct curl_sockaddr *addr)
 {
     struct mp__handle *h = handle;

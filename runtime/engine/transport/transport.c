@@ -39,7 +39,12 @@ static void lane_flag(struct mp__lane *lane, int due)
 void mp__lane_action(struct mp__lane *lane, curl_socket_t fd, int events)
 {
     int running = 0;
-    curl_multi_socket_action(lane->multi, fd, events, &running);
+    if (lane->lost)
+        return;
+    /* Where curl 7.88 has no memory for what it knows of a socket it leaves a hash table with no slots
+     * behind and divides by their number at the next call, a removal included. */
+    if (curl_multi_socket_action(lane->multi, fd, events, &running) == CURLM_OUT_OF_MEMORY)
+        lane->lost = 1;
     lane_flag(lane, 0);
 }
 
@@ -69,17 +74,12 @@ static int timer_cb(CURLM *multi, long ms, void *lanep)
     return 0;
 }
 
-static int lane_open(struct mp__transport *t, struct mp__lane *lane, uint32_t index)
+static int lane_multi(struct mp__lane *lane)
 {
-    lane->t = t;
-    lane->index = index;
+    struct mp__transport *t = lane->t;
     lane->multi = curl_multi_init();
     if (lane->multi == NULL)
         return MP_ENOMEM;
-    uv_timer_init(t->loop, &lane->timer);
-    uv_unref((uv_handle_t *)&lane->timer);
-    lane->timer.data = lane;
-    t->handles_open++;
     /* The default cache shrinks with the number of running handles and would drop warm
      * connections in every quiet moment. */
     curl_multi_setopt(lane->multi, CURLMOPT_MAXCONNECTS, (long)t->cfg.lane_size + 8);
@@ -87,13 +87,35 @@ static int lane_open(struct mp__transport *t, struct mp__lane *lane, uint32_t in
     curl_multi_setopt(lane->multi, CURLMOPT_SOCKETDATA, lane);
     curl_multi_setopt(lane->multi, CURLMOPT_TIMERFUNCTION, timer_cb);
     curl_multi_setopt(lane->multi, CURLMOPT_TIMERDATA, lane);
+    lane->lost = 0;
     return 0;
+}
+
+static int lane_open(struct mp__transport *t, struct mp__lane *lane, uint32_t index)
+{
+    lane->t = t;
+    lane->index = index;
+    if (lane_multi(lane) != 0)
+        return MP_ENOMEM;
+    mp__list_init(&lane->handles);
+    uv_timer_init(t->loop, &lane->timer);
+    uv_unref((uv_handle_t *)&lane->timer);
+    lane->timer.data = lane;
+    t->handles_open++;
+    return 0;
+}
+
+static int lane_has_room(struct mp__lane *lane)
+{
+    if (lane->lost && (lane->running > 0 || lane_multi(lane) != 0))
+        return 0;
+    return lane->running < lane->t->cfg.lane_size;
 }
 
 static struct mp__lane *lane_with_room(struct mp__transport *t)
 {
     for (uint32_t i = 0; i < t->lanes_open; i++)
-        if (t->lanes[i].running < t->cfg.lane_size)
+        if (lane_has_room(&t->lanes[i]))
             return &t->lanes[i];
     if (t->lanes_open == t->nlanes)
         return NULL;
@@ -125,13 +147,13 @@ int mp__transport_start(struct mp__transport *t, struct mp__xfer *x)
     x->last_io = uv_now(t->loop);
     h->xfer = x;
     h->error[0] = '\0';
-    mp__easy_request(h, x);
-    if (curl_multi_add_handle(lane->multi, h->easy) != CURLM_OK) {
+    if (mp__easy_request(h, x) != 0 || curl_multi_add_handle(lane->multi, h->easy) != CURLM_OK) {
         mp__easy_give(lane, h);
         x->handle = NULL;
         return MP_ENOMEM;
     }
     x->running = 1;
+    mp__list_push(&lane->handles, &h->running);
     lane->running++;
     t->n.running++;
     lane->due = 1;
@@ -143,9 +165,14 @@ static void detach(struct mp__transport *t, struct mp__xfer *x)
     struct mp__lane *lane = x->lane;
     lane->paused -= x->paused;
     x->paused = 0;
-    mp__sockets_abandon(x->handle);
-    curl_multi_remove_handle(lane->multi, x->handle->easy);
-    mp__easy_give(lane, x->handle);
+    mp__list_remove(&x->handle->running);
+    if (lane->lost) {
+        x->handle->xfer = NULL; /* it stays with its multi handle, which cannot be freed */
+    } else {
+        mp__sockets_abandon(x->handle);
+        curl_multi_remove_handle(lane->multi, x->handle->easy);
+        mp__easy_give(lane, x->handle);
+    }
     x->handle = NULL;
     x->running = 0;
     lane->running--;
@@ -167,7 +194,8 @@ void mp__transport_resume(struct mp__transport *t, struct mp__xfer *x)
     x->last_io = uv_now(t->loop);
     if (was_paused) {
         x->lane->paused--;
-        curl_easy_pause(x->handle->easy, CURLPAUSE_CONT);
+        if (!x->lane->lost)
+            curl_easy_pause(x->handle->easy, CURLPAUSE_CONT);
         lane_flag(x->lane, 1);
     }
 }
@@ -277,6 +305,29 @@ static void describe_end(struct mp__transport *t, struct mp__xfer *x, CURLcode c
     t->n.resets += x->reset;
 }
 
+/* Its transfers end, its connections are closed, and the next transfer gets another multi handle; the
+ * present one is left as it is, with what curl holds in it. */
+static int lane_lose(struct mp__transport *t, struct mp__lane *lane)
+{
+    int reaped = 0;
+    uv_timer_stop(&lane->timer);
+    lane->due = 0;
+    mp__sockets_lose(lane);
+    while (!mp__list_empty(&lane->handles)) {
+        struct mp__xfer *x = MP__ENTRY(lane->handles.next, struct mp__handle, running)->xfer;
+        x->status = 0;
+        x->kind = MP_KIND_CONNECT;
+        x->detail = "out of memory";
+        x->never_sent = !x->connected;
+        x->reset = x->connected;
+        x->os_errno = 0;
+        detach(t, x);
+        x->on_end(x);
+        reaped++;
+    }
+    return reaped;
+}
+
 int mp__transport_reap(struct mp__transport *t)
 {
     int reaped = 0;
@@ -285,6 +336,10 @@ int mp__transport_reap(struct mp__transport *t)
         if (!lane->touched)
             continue;
         lane->touched = 0;
+        if (lane->lost) {
+            reaped += lane_lose(t, lane);
+            continue;
+        }
         CURLMsg *msg;
         int left = 0;
         /* One message at a time: removing a handle invalidates the message, and what on_end does
@@ -412,7 +467,8 @@ void mp__transport_close(struct mp__transport *t, void (*closed)(void *arg), voi
             mp__easy_free(h);
         }
         lane->free_handles = NULL;
-        curl_multi_cleanup(lane->multi);
+        if (!lane->lost)
+            curl_multi_cleanup(lane->multi);
         uv_close((uv_handle_t *)&lane->timer, lane_timer_closed);
     }
     curl_share_cleanup(t->share);

@@ -7,14 +7,23 @@
 #include <string.h>
 #include <strings.h>
 
-static char *part(CURLU *u, CURLUPart what, unsigned flags)
+/* NULL: it has none, or *lost: no memory for it. */
+static char *part_or(CURLU *u, CURLUPart what, unsigned flags, int *lost)
 {
     char *p = NULL;
     char *copy = NULL;
-    if (curl_url_get(u, what, &p, flags) == CURLUE_OK && p != NULL)
+    CURLUcode code = curl_url_get(u, what, &p, flags);
+    if (code == CURLUE_OK && p != NULL)
         copy = strdup(p);
+    *lost |= code == CURLUE_OUT_OF_MEMORY || (p != NULL && copy == NULL);
     curl_free(p);
     return copy;
+}
+
+static char *part(CURLU *u, CURLUPart what, unsigned flags)
+{
+    int lost = 0;
+    return part_or(u, what, flags, &lost);
 }
 
 static int is_numeric(const char *host)
@@ -33,21 +42,26 @@ static int reject(struct mp__url *out, char *err, size_t cap, const char *why, c
 
 static int take_parts(CURLU *u, const char *text, struct mp__url *out, char *err, size_t cap)
 {
-    char *user = part(u, CURLUPART_USER, 0);
-    char *query = part(u, CURLUPART_QUERY, 0);
-    char *fragment = part(u, CURLUPART_FRAGMENT, 0);
+    int lost = 0;
+    char *user = part_or(u, CURLUPART_USER, 0, &lost);
+    char *query = part_or(u, CURLUPART_QUERY, 0, &lost);
+    char *fragment = part_or(u, CURLUPART_FRAGMENT, 0, &lost);
     int extra = user != NULL || query != NULL || fragment != NULL;
     free(user);
     free(query);
     free(fragment);
     if (extra) /* the text may hold a password: it is not repeated */
         return reject(out, err, cap, "a base URL takes no user, query or fragment", "");
-    char *port = part(u, CURLUPART_PORT, CURLU_DEFAULT_PORT);
-    out->scheme = part(u, CURLUPART_SCHEME, 0);
-    out->host = part(u, CURLUPART_HOST, 0);
-    out->path = part(u, CURLUPART_PATH, 0);
+    char *port = part_or(u, CURLUPART_PORT, CURLU_DEFAULT_PORT, &lost);
+    out->scheme = part_or(u, CURLUPART_SCHEME, 0, &lost);
+    out->host = part_or(u, CURLUPART_HOST, 0, &lost);
+    out->path = part_or(u, CURLUPART_PATH, 0, &lost);
     out->port = port != NULL ? (int)strtol(port, NULL, 10) : 0;
     free(port);
+    if (lost) {
+        mp__url_free(out);
+        return MP_ENOMEM;
+    }
     if (out->scheme == NULL || out->host == NULL || out->path == NULL)
         return reject(out, err, cap, "not a usable URL", text);
     if (strcmp(out->scheme, "http") != 0 && strcmp(out->scheme, "https") != 0)
@@ -100,6 +114,7 @@ static int parse_unix(const char *text, struct mp__url *out, char *err, size_t c
 int mp__url_parse(const char *text, struct mp__url *out, char *err, size_t errcap)
 {
     memset(out, 0, sizeof(*out));
+    snprintf(err, errcap, "out of memory");
     if (text == NULL || *text == '\0')
         return reject(out, err, errcap, "a base URL is needed", "(empty)");
     for (const unsigned char *p = (const unsigned char *)text; *p != '\0'; p++)
@@ -113,8 +128,9 @@ int mp__url_parse(const char *text, struct mp__url *out, char *err, size_t errca
     if (u == NULL)
         return MP_ENOMEM;
     CURLUcode code = curl_url_set(u, CURLUPART_URL, text, CURLU_NON_SUPPORT_SCHEME);
-    int rc = code != CURLUE_OK ? reject(out, err, errcap, "not a URL", "")
-                               : take_parts(u, text, out, err, errcap);
+    int rc = code == CURLUE_OUT_OF_MEMORY ? MP_ENOMEM
+             : code != CURLUE_OK          ? reject(out, err, errcap, "not a URL", "")
+                                          : take_parts(u, text, out, err, errcap);
     curl_url_cleanup(u);
     return rc != 0 ? rc : join_base(out);
 }
@@ -129,9 +145,11 @@ int mp__proxy_check(const char *text, char *err, size_t errcap)
     CURLU *u = curl_url();
     if (u == NULL)
         return MP_ENOMEM;
-    if (curl_url_set(u, CURLUPART_URL, text, CURLU_NON_SUPPORT_SCHEME | CURLU_GUESS_SCHEME) ==
-        CURLUE_OK) {
-        char *scheme = part(u, CURLUPART_SCHEME, 0);
+    CURLUcode code =
+        curl_url_set(u, CURLUPART_URL, text, CURLU_NON_SUPPORT_SCHEME | CURLU_GUESS_SCHEME);
+    int lost = code == CURLUE_OUT_OF_MEMORY;
+    if (code == CURLUE_OK) {
+        char *scheme = part_or(u, CURLUPART_SCHEME, 0, &lost);
         /* without "://" curl's guess goes by the name, its proxy code takes http */
         ok = strstr(text, "://") == NULL;
         for (int i = 0; !ok && scheme != NULL && schemes[i] != NULL; i++)
@@ -139,6 +157,8 @@ int mp__proxy_check(const char *text, char *err, size_t errcap)
         free(scheme);
     }
     curl_url_cleanup(u);
+    if (lost)
+        return MP_ENOMEM;
     if (ok)
         return 0;
     snprintf(err, errcap,
