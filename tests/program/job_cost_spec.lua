@@ -2,6 +2,7 @@
 
 local core = require "moonpool.core"
 local json = require "moonpool.json"
+local moonpool = require "moonpool"
 local program = require "program_rig"
 local rig = require "client_rig"
 
@@ -179,5 +180,45 @@ describe("a job's report", function()
     out, err, rc = program.run("check " .. path "out")
     assert.equal(1, rc, err)
     assert.matches("texts got the vector of another text", out)
+  end)
+end)
+
+describe("a provider's batch API", function()
+  it("makes the same directory, and what expires is asked in the usual way", function()
+    local other = program.start "mock --port 0 --dim 8 --batch-expired 0.3"
+    local _ <close> = other
+    local where = other:url()
+    write_rows(100)
+    local out, err, rc = embed("--via batch --price 1", where)
+    assert.equal(0, rc, err)
+    assert.equal(100, json.decode(out).asked)
+    assert.is_true(json.decode(out).tokens > 0)
+    local npy, jsonl = program.read "out/part-00000.npy", program.read "out/part-00000.jsonl"
+    assert.is_nil(core.stat(path "out/.job/batches.json"))
+    os.execute(("rm -rf '%s'"):format(path "out"))
+    embed("", where)
+    assert.equal(npy, program.read "out/part-00000.npy")
+    assert.equal(jsonl, program.read "out/part-00000.jsonl")
+  end)
+
+  it("goes on waiting for the batch that a killed job handed in", function()
+    local other = program.start "mock --port 0 --dim 8"
+    local _ <close> = other
+    local where = other:url()
+    write_rows(100)
+    local one = program.start(("embed -q -i '%s' -o '%s' --url %s --model m --via batch"):format(
+      path "in.txt", path "out", where))
+    repeat
+      moonpool.sleep(0.01)
+    until core.stat(path "out/.job/batches.json")
+    one:signal "KILL"
+    one:wait()
+    local out, err, rc = embed("--via batch", where)
+    assert.equal(0, rc, err)
+    assert.equal(100, json.decode(out).rows)
+    local client <close> = moonpool.client { base_url = where }
+    local stats = assert(client:request { method = "GET", path = "/stats" }).data
+    assert.equal(1, stats.requests["POST /v1/batches"])
+    assert.equal(100, stats.inputs)
   end)
 end)

@@ -69,6 +69,8 @@ function embed.configure(p)
     :argname "USD":convert(parser.positive)
   p:option("--report", "Page about the job: throughput, latencies, errors, cost, vectors.")
     :argname "FILE.html"
+  p:option("--via", "The provider's batch API as transport: cheaper, and done some time within a day.")
+    :argname "batch":choices { "batch" }
   p:flag("--dry-run", "Tell rows, tokens at most, requests, cost and time; send nothing.")
   p:option("--on-drift", "Embed fixed texts at the start and before a part is published; stop or warn when "
     .. "the model is not what it was."):argname "WHAT":choices { "stop", "warn" }
@@ -184,7 +186,7 @@ local function progress_to(args, recorder)
 end
 
 local function write_report(args, res, one, conn, recorder)
-  local page = require "moonpool.job.report".page {
+  local page = require "moonpool.cli.report".page {
     figures = res, state = one.state, stats = conn:stats(), recorder = recorder, model = args.model,
     url = args.url,
   }
@@ -204,7 +206,7 @@ local function job_of(args, conn, on_progress, bar)
     grace = core.in_task() and GRACE or nil, dedupe = not args.no_dedupe, normalize = args.normalize,
     truncate_dim = args.truncate_dim, f16 = args.f16, provider = args.provider, price = args.price,
     budget = args.budget, cache = args.cache, cache_size = args.cache_size, chunk = args.chunk,
-    on_drift = args.on_drift, detailed = args.report ~= nil,
+    on_drift = args.on_drift, via = args.via, detailed = args.report ~= nil,
     encoding_format = formats[args.encoding_format],
     text = not args.no_text, shard_rows = args.shard_rows, about = about(args), on_progress = on_progress,
     on_plan = function(figures)
@@ -268,7 +270,7 @@ function embed.run(args, client)
   if args.output == "-" then
     return to_stdout(args, conn)
   end
-  local recorder = args.report and require "moonpool.job.report".recorder() or nil
+  local recorder = args.report and require "moonpool.cli.report".recorder() or nil
   local on_progress, bar = progress_to(args, recorder)
   local one = job_of(args, conn, on_progress, bar)
   if args.dry_run then

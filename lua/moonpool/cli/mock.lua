@@ -25,6 +25,7 @@ local texts = {
   { "--slow", "SHARE:TIME", "share of requests stalled, for example 0.01:5s" },
   { "--reset", "SHARE", "share of replies reset in the middle" },
   { "--truncate", "SHARE", "share of replies that end in the middle" },
+  { "--batch-expired", "SHARE", "share of a batch's requests that expire (/v1/batches)" },
   { "--short", "SHARE", "share of replies with one item too few" },
   { "--chunk", "BYTES", "send bodies in HTTP chunks of so many bytes" },
   { "--dribble", "BYTES", "send replies in writes of so many bytes" },

@@ -42,6 +42,7 @@ local rules = {
   encoding_format = R.any, on_event = R.func, on_plan = R.func, grace = R.positive, options = R.table,
   about = R.table, provider = R.text, price = R.positive, budget = R.positive, cache = R.text,
   cache_size = R.count, chunk = R.text, on_drift = R.one_of("stop", "warn"), detailed = R.boolean,
+  via = R.one_of("batch"),
 }
 
 local Job = {}
@@ -282,7 +283,9 @@ local function through(self, input, way)
   run.go {
     client = o.client, source = input, writer = way.writer, earlier = way.earlier, resumed = way.resumed,
     appended = way.appended, call = call_options(o), dedupe = o.dedupe ~= false, on_event = o.on_event,
-    cache = self.cache, detailed = o.detailed, grace = o.grace, on_health = watch_health(self),
+    each = o.via == "batch" and require "moonpool.job.batch".each(way.writer) or nil,
+    probe = o.via ~= "batch", cache = self.cache, detailed = o.detailed, grace = o.grace,
+    on_health = watch_health(self),
     meter = cost.meter { price = o.price, budget = o.budget, before = self.run_before },
     started = function(state) self.state = state end,
     on_progress = o.on_progress and function() o.on_progress(self) end,

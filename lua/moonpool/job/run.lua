@@ -497,7 +497,7 @@ function run.go(o)
     detailed = o.detailed, on_health = o.on_health, each = o.each, problem_line = o.problem_line,
     n = { asked = 0, kept = 0, moved = 0, unmatched = 0, duplicates = 0, cached = 0 },
   }, Run)
-  self.probing = self.probe_rows
+  self.probing = o.probe ~= false and self.probe_rows or nil
   local call = { text = text_of, ordered = false }
   for name, value in pairs(o.call) do
     call[name] = value

@@ -24,7 +24,7 @@ local M = {}
 local dialects = {
   "openai", "tei", "cohere", "azure", "voyage", "jina", "baseten", "bayt", "gemini", "ollama", "vertex",
   "bedrock", "huggingface", "mistral", "nim", "cloudflare", "pinecone", "kserve", "vllm", "llamacpp",
-  "infinity", "nomic",
+  "infinity", "nomic", "batch",
 }
 
 local rule = options.rule
@@ -40,7 +40,7 @@ local rules = {
   concurrency = text_or_number, quota = rule.string, outage = rule.string,
   fail_first = rule.string, stall_first = rule.string, workers = text_or_number,
   record = rule.whole, record_auth = rule.boolean, record_body = rule.boolean, hook = rule.func,
-  max_body = rule.count, max_connections = rule.count,
+  batch_expired = text_or_number, max_body = rule.count, max_connections = rule.count,
 }
 
 local mock = {}
@@ -268,16 +268,17 @@ function mock:inference(req, x, dialect, handler)
   if not authorized(self, req, dialect) and not (dialect.open and dialect.open[req.path]) then
     return self:fail(req, x, dialect, 401)
   end
-  if req.method == "POST" and not (dialect.body_optional and req.body == "") then
+  if req.method == "POST" and not (dialect.body_optional and req.body == "")
+    and not (dialect.raw and dialect.raw[req.path]) then
     local status, reply
     body, status, reply = read_body(req, dialect)
     if not body then
       return self:send(req, x, status, reply)
     end
   end
-  local job, status, reply = handler(self, body, x)
+  local job, status, reply, headers = handler(self, body, x)
   if not job then
-    return self:send(req, x, status, reply)
+    return self:send(req, x, status, reply, headers)
   elseif job.free then
     return self:send(req, x, 200, job.reply())
   end
@@ -385,7 +386,7 @@ local function apply(self, opts)
   for name, value in pairs(defaults) do
     self[name] = opts[name] == nil and value or opts[name]
   end
-  self.api_key, self.hook = opts.api_key, opts.hook
+  self.api_key, self.hook, self.batch_expired = opts.api_key, opts.hook, tonumber(opts.batch_expired)
   self.quota = self.faults.quota and quota.new(self.faults.quota)
   self.slots = self.faults.workers and task.semaphore(self.faults.workers)
   self.recorder = recorder.new(opts.record or 256, opts.record_auth, opts.record_body)

@@ -1,4 +1,4 @@
--- moonpool.job.report: a job on one page that needs nothing else: figures in tables, pictures as inline SVG,
+-- moonpool.cli.report: a job on one page that needs nothing else: figures in tables, pictures as inline SVG,
 -- light or dark as the reader has it, no script.
 local chart = require "moonpool.simulate.chart"
 local core = require "moonpool.core"
