@@ -34,6 +34,8 @@ function M.fields(desc, opts, extra)
   return fields
 end
 
+local SORTED = { sort_keys = true }
+
 -- The members of a JSON object in a fixed order, so that equal calls send equal bytes.
 local function members(fields)
   local names, out = {}, {}
@@ -42,7 +44,7 @@ local function members(fields)
   for i, name in ipairs(names) do
     local value = fields[name]
     local nested = type(value) == "table" and type(next(value)) == "string"
-    out[i] = json.encode(name) .. ":" .. (nested and "{" .. members(value) .. "}" or json.encode(value))
+    out[i] = json.encode(name) .. ":" .. (nested and "{" .. members(value) .. "}" or json.encode(value, SORTED))
   end
   return table.concat(out, ",")
 end
