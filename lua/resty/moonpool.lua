@@ -182,10 +182,8 @@ local function config_of(options)
   for name, value in pairs(options) do
     if not own_options[name] then t[name] = value end
   end
-  -- All workers keep one rate and one pause an endpoint; false: each its own.
-  if t.shared == nil then t.shared = ("/dev/shm/moonpool-%d.rates"):format(tonumber(ffi.C.geteuid())) end
   if t.shared == false then t.shared = nil end
-  return encode(t)
+  return t
 end
 
 --- Starts this worker's engine; once, in init_worker_by_lua. Further calls change nothing.
@@ -199,11 +197,22 @@ function M.start(options)
     on_abort = options.on_abort,
     socket_dir = options.socket_dir or ("/tmp/moonpool-" .. tonumber(ffi.C.geteuid())),
   }
-  local json = config_of(options)
+  local config = config_of(options)
   local box = C_new "mp_bridge *[1]"
-  if lib.mp_bridge_start_json(json, #json, box) ~= 0 then
-    error("resty.moonpool.start: " .. last_error(), 2)
+  local function try()
+    local json = encode(config)
+    return lib.mp_bridge_start_json(json, #json, box) == 0
   end
+  -- All workers keep one rate and one pause an endpoint; where that has no place, each its own.
+  local chosen = options.shared == nil
+  if chosen then config.shared = ("/dev/shm/moonpool-%d.rates"):format(tonumber(ffi.C.geteuid())) end
+  local ok = try()
+  if not ok and chosen and last_error():find "^shared: " then
+    ngx.log(ngx.WARN, "moonpool: workers do not share rates: ", last_error())
+    config.shared = nil
+    ok = try()
+  end
+  if not ok then error("resty.moonpool.start: " .. last_error(), 2) end
   adopt(box[0])
   if ngx.get_phase() == "init_worker" then start_reader(0) end
   return true
