@@ -502,6 +502,8 @@ static void judge(struct mp__attempt *a, const struct mp__xfer *x)
         if (x->kind == MP_KIND_HTTP) /* a proxy's refusal */
             a->status = x->status;
         mp__fault_message(a->message, sizeof(a->message), x);
+        if (x->hopeless)
+            a->hints.should_retry = 0;
         return;
     }
     a->status = x->status;

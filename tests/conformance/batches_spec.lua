@@ -89,7 +89,7 @@ describe("conformance: merging", function()
     assert.equal(2, #res.individual_request_times)
     assert.equal(res.requests[2].time, res.individual_request_times[2])
     for k, item in ipairs(res.data) do
-      assert.equal(k - 1, item.index)
+      assert.equal(k, item.index)
       assert.equal("embedding", item.object)
       assert.same(rig.vector(tostring(k)), item.embedding)
     end

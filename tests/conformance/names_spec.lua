@@ -101,7 +101,7 @@ describe("conformance: names of the seeds", function()
     assert.equal("number", type(response.total_time))
     assert.equal("list", response.object)
     for i, item in ipairs(response.data) do
-      assert.same({ object = "embedding", index = i - 1, embedding = rig.vector(tostring(i)) }, item)
+      assert.same({ object = "embedding", index = i, embedding = rig.vector(tostring(i)) }, item)
     end
     assert.equal(3, #response.data)
     assert.equal(2, #response.individual_request_times)
@@ -116,7 +116,7 @@ describe("conformance: names of the seeds", function()
 
   it("S2 rerank: texts, return_text, truncate; data of index and score", function()
     local server = rig.serve(function() return { json = { { index = 1, score = 0.9, text = "b" },
-      { index = 0, score = 0.1, text = "a" } } } end)
+      { index = 1, score = 0.1, text = "a" } } } end)
     local response = assert(rig.client(server):rerank { query = "q", texts = { "a", "b" }, model = "m",
       return_text = true,
       raw_scores = false, truncate = false, truncation_direction = "Right",

@@ -41,7 +41,7 @@ describe("conformance: scenarios", function()
       local res = assert(run(rig.client(server), { input = texts, batch_size = 4,
         extra_headers = { ["x-extra"] = "e" } }))
       assert.is_nil(rig.wrong_row(res, texts))
-      for i, item in ipairs(res.data) do assert.equal(i - 1, item.index) end
+      for i, item in ipairs(res.data) do assert.equal(i, item.index) end
       assert.equal(n // 4, count.ok)
       assert.equal(n // 4, #res.response_headers)
       assert.equal("13", res.response_headers[1]["x-custom-header"])

@@ -87,9 +87,26 @@ local function check_hedge(t, where, level)
   end
 end
 
+-- What the seeds refuse as well: the whole ends before one attempt may, budgets beyond any sense.
+local function check_limits(t, where, level)
+  local attempt = t.timeout_s or type(t.timeout) == "number" and t.timeout
+    or type(t.timeout) == "table" and t.timeout.attempt
+  local total = t.total_timeout or t.total_timeout_s or type(t.timeout) == "table" and t.timeout.total
+  if attempt and total and attempt > total then
+    error(("%s: %s: must not be more than the total timeout"):format(where,
+      t.timeout_s and "timeout_s" or "timeout"), level + 1)
+  end
+  for _, name in ipairs { "hedge_budget_pct", "retry_budget_pct" } do
+    if t[name] and t[name] > 3 then
+      error(("%s: %s: must be at most 3 (300 %%)"):format(where, name), level + 1)
+    end
+  end
+end
+
 local function check_preference(t, where, level)
   options.check(where, t, preference_rules, level + 1, M.secrets)
   check_hedge(t, where, level + 1)
+  check_limits(t, where, level + 1)
 end
 
 local preference_meta = { __name = "moonpool.preference" }
@@ -215,6 +232,7 @@ function M.spec(client, opts, limits, where, level)
   level = (level or 2) + 1
   local o = policy.expand(merged(opts, where, level), where, level)
   check_hedge(o, where, level)
+  check_limits(o, where, level)
   local headers = {}
   local key = o.api_key or o.primary_api_key_override
   if key == nil then
@@ -254,10 +272,44 @@ function M.with_provider(rules, desc)
   return options.extended(rules, desc.options)
 end
 
+local ports = { http = ":80", https = ":443" }
+
+-- Scheme, host and port as one text, and what follows; nil for what is no URL.
+local function origin_of(url)
+  local scheme, host, rest = url:match "^(%a[%w+.-]*)://([^/?#]*)(.*)$"
+  if not scheme then
+    return nil
+  end
+  scheme, host = scheme:lower(), host:lower():gsub("^[^@]*@", "")
+  return scheme .. "://" .. (host:find ":%d+$" and host or host .. (ports[scheme] or "")), rest
+end
+
+-- A whole URL is cut to its path where it is one of the client's own; another server is refused.
+local function cut_url(state, where, url, level)
+  local origin, rest = origin_of(url)
+  if not origin then
+    return url
+  end
+  for _, base in ipairs(state.urls) do
+    local own, prefix = origin_of(base)
+    prefix = prefix and prefix:gsub("/+$", "")
+    local behind = own == origin and rest:sub(1, #prefix) == prefix and rest:sub(#prefix + 1)
+    if behind and (behind == "" or behind:find "^[/?]") then
+      return behind:find "^/" and behind or "/" .. behind
+    end
+  end
+  error(("%s: path: %s is not below this client's base_url; make another client for it"):format(where,
+    (origin:gsub("[%c\127]", "?"))), level + 1)
+end
+
 --- The path that the caller of request, batch_post or stream has named.
 function M.own_path(state, where, opts, level)
   local own = state.provider.own_paths
-  return options.path(where, opts.path or opts.url_path, level, own and own(state.options))
+  local path = opts.path or opts.url_path
+  if type(path) == "string" then
+    path = cut_url(state, where, path, level)
+  end
+  return options.path(where, path, level, own and own(state.options))
 end
 
 function M.path(desc, opts, client)

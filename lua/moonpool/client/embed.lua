@@ -52,11 +52,11 @@ function lazy.response_headers(res)
   return t
 end
 
--- The seeds' list of {index (0-based there), embedding, object}.
+-- The seeds' list of {index, embedding, object}; indices count from 1, as everywhere in Lua.
 function lazy.data(res)
   local t = {}
   for i = 1, res._info.rows do
-    t[i] = { object = "embedding", index = i - 1, embedding = res[i] and res[i]:totable() }
+    t[i] = { object = "embedding", index = i, embedding = res[i] and res[i]:totable() }
   end
   return t
 end

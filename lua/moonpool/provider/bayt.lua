@@ -280,7 +280,7 @@ return {
   key_check = key_check,
   auth = { header = "Authorization", format = "Bearer %s" },
   headers = { Accept = "application/json" },
-  defaults = { timeout = 30, retry = { max_attempts = 4, base = 1 } },
+  defaults = { timeout = 30, retry = { max_attempts = 4, base = 1, never = { 408, 409 } } },
   error = complete,
   methods = methods,
 }

@@ -70,3 +70,13 @@ int mp__h2c_again(struct mp__transport *t, struct mp__xfer *x)
     x->strayed = strayed;
     return 1;
 }
+
+int mp__h2c_answered(struct mp__transport *t, uint64_t target, int yes)
+{
+    for (size_t i = 0; i < MP__LED; i++)
+        if (t->h2c[i] == target)
+            return 1;
+    if (yes)
+        t->h2c[t->h2c_next++ % MP__LED] = target;
+    return 0;
+}

@@ -90,6 +90,8 @@ struct mp__transport {
     struct mp__link idle;    /* struct mp__socket, the longest idle first */
     uint32_t idles, retired; /* sockets on it; shut down and not yet closed */
     uint64_t idle_ms, age_ms;
+    uint64_t h2c[MP__LED]; /* targets that answered by clear-text HTTP/2 */
+    unsigned h2c_next;
     int open_errno; /* why a socket could not be opened, for the transfer that ends so */
     uv_timer_t sweep;
     uint64_t sweep_at;
@@ -109,6 +111,8 @@ void mp__easy_free(struct mp__handle *h);
 void mp__h2c_start(struct mp__lane *lane, struct mp__handle *h, struct mp__xfer *x);
 int mp__h2c_astray(struct mp__xfer *x);
 int mp__h2c_again(struct mp__transport *t, struct mp__xfer *x);
+/* Whether that target has answered so; `yes`: it has now. */
+int mp__h2c_answered(struct mp__transport *t, uint64_t target, int yes);
 int mp__easy_request(struct mp__handle *h, struct mp__xfer *x); /* MP_ENOMEM: not to be sent */
 
 /* reply.c: a line of the head, bytes of the body: 0 to go on; what a good end leaves to be said. */

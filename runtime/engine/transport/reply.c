@@ -152,11 +152,30 @@ static void name_fault(struct mp__handle *h, CURLcode code)
         fail(h, MP_KIND_DECODE, unknown_framing); /* curl 8 sees it before we do */
 }
 
+/* Told that the server speaks HTTP/2 without TLS, curl gets nothing, or words of HTTP/1.1. Where it has
+ * never answered so, it does not. */
+static void name_http2(struct mp__handle *h, CURLcode code)
+{
+    struct mp__xfer *x = h->xfer;
+    if (!h->h2c || !x->connected || x->fault != MP_KIND_NONE || x->aborted ||
+        mp__h2c_answered(x->lane->t, x->target->id, 0))
+        return;
+    if (code != CURLE_GOT_NOTHING && code != CURLE_HTTP2 && code != CURLE_WEIRD_SERVER_REPLY &&
+        !speaks_of(h, "SETTINGS") && !speaks_of(h, "HTTP/2"))
+        return;
+    fail(h, MP_KIND_CONNECT,
+         "the server does not speak HTTP/2 without TLS: leave http_version at \"1.1\"");
+    x->hopeless = 1;
+}
+
 void mp__reply_end(struct mp__handle *h, CURLcode code)
 {
-    if (code != CURLE_OK)
+    if (code == CURLE_OK && h->h2c && h->head.over)
+        mp__h2c_answered(h->xfer->lane->t, h->xfer->target->id, 1);
+    if (code != CURLE_OK) {
         name_fault(h, code);
-    else if (!h->head.over)
+        name_http2(h, code);
+    } else if (!h->head.over)
         fail(h, MP_KIND_CONNECT, "the connection was closed inside the head of the reply");
     else if (h->head.coded && mp__coding_finish(h->coding) != 0)
         fail(h, MP_KIND_DECODE, mp__coding_error(h->coding));

@@ -299,7 +299,7 @@ static void describe_end(struct mp__transport *t, struct mp__xfer *x, CURLcode c
         x->kind = MP_KIND_CONNECT;
         x->reset = 1;
     } else {
-        x->reset = x->connected && x->kind == MP_KIND_CONNECT;
+        x->reset = x->connected && x->kind == MP_KIND_CONNECT && !x->hopeless;
     }
     t->n.refused += x->refused;
     t->n.resets += x->reset;
