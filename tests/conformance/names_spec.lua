@@ -116,7 +116,7 @@ describe("conformance: names of the seeds", function()
 
   it("S2 rerank: texts, return_text, truncate; data of index and score", function()
     local server = rig.serve(function() return { json = { { index = 1, score = 0.9, text = "b" },
-      { index = 1, score = 0.1, text = "a" } } } end)
+      { index = 0, score = 0.1, text = "a" } } } end)
     local response = assert(rig.client(server):rerank { query = "q", texts = { "a", "b" }, model = "m",
       return_text = true,
       raw_scores = false, truncate = false, truncation_direction = "Right",
