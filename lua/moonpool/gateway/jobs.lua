@@ -102,7 +102,7 @@ local function teach(setup, route, job, out, ctx)
     return
   end
   setup.learned[name] = true
-  core.front_learn(setup.front, name, out.plan.handle, out.plan.core, ctx.upstream)
+  core.front_learn(setup.front, name, out.plan.handle, out.plan.core, ctx.upstream, out.cached ~= nil)
 end
 
 local function embed(setup, ctx, job)

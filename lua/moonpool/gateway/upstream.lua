@@ -191,6 +191,7 @@ function upstream:embed(job, model, o)
     matrix = matrix, first = first, count = #rows, model = said, batch = batch,
     prompt_tokens = prompt >= 0 and prompt or nil, total_tokens = total >= 0 and total or nil,
     attempts = attempts, upstream_time = time, plan = plan,
+    cached = self.caches and (attempts == 0 and #rows or 0) or nil,
   }, desc, job)
 end
 
@@ -299,6 +300,7 @@ function M.new(name, o)
       made:close()
       error(b, 0)
     end
+    self.caches = (batch and batch.cache_bytes or 0) > 0
     self.batcher = b
   end
   return self

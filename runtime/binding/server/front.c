@@ -34,6 +34,7 @@ struct model {
     struct mp__gatherer *gatherer; /* kept by the front's user value, as the plan */
     const struct mp__plan *plan;
     uint64_t requests;
+    int caches;
 };
 
 struct front {
@@ -63,6 +64,7 @@ struct call {
     uint64_t ticket, started;
     unsigned generation;
     uint32_t format, rows;
+    int caches;
 };
 
 static void front_unref(struct front *f)
@@ -195,11 +197,13 @@ static int reply(struct call *c, const struct mp_result *r)
         {"x-moonpool-attempts", tries},
         {"x-moonpool-batch", rows},
         {"x-moonpool-overhead-ms", ms},
+        {"x-moonpool-cache", attempts == 0 ? "hit" : "miss"},
     };
+    size_t nheaders = sizeof(headers) / sizeof(headers[0]) - !c->caches;
     struct mp__http_request *http = c->http;
     c->http = NULL;
     count_call(c, r, took, overhead);
-    mp__http_reply(http, 200, headers, sizeof(headers) / sizeof(headers[0]), out->p, out->n);
+    mp__http_reply(http, 200, headers, nheaders, out->p, out->n);
     mp__reply_vectors_over(out);
     return 0;
 }
@@ -252,6 +256,7 @@ int mp__front_take(struct mp__srv *s, struct mp__http_request *http)
     c->generation = f->generation;
     c->format = body.format;
     c->rows = (uint32_t)body.nrows;
+    c->caches = m->caches;
     snprintf(c->upstream, sizeof(c->upstream), "%s", m->upstream);
     snprintf(c->model, sizeof(c->model), "%s", m->name);
     f->open[c->generation % GENERATIONS]++;
@@ -332,7 +337,7 @@ static int l_front_new(lua_State *L)
     return 1;
 }
 
-/* front_learn(front, model, batcher, plan, upstream): requests for that model may be taken. */
+/* front_learn(front, model, batcher, plan, upstream, caches): requests for that model may be taken. */
 static int l_front_learn(lua_State *L)
 {
     struct front *f = check_front(L, 1);
@@ -356,7 +361,7 @@ static int l_front_learn(lua_State *L)
     memcpy(text, name, n + 1);
     memcpy(text + n + 1, upstream, upstream_len + 1);
     struct model *m = &f->models[f->nmodels++];
-    *m = (struct model){text, text + n + 1, n, g, p, 0};
+    *m = (struct model){text, text + n + 1, n, g, p, 0, lua_toboolean(L, 6)};
     return 0;
 }
 
