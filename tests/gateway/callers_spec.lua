@@ -38,7 +38,9 @@ describe("gateway: keys", function()
     assert.equal(200, (embed(g, bearer "sk-beta-secret", { model = "x" })))
     assert.equal(200, (g.ask("GET", "/health")))
     assert.equal(401, (g.ask("GET", "/v1/models")))
-    for _, seen in ipairs(up.log) do assert.is_nil((seen.headers.authorization or ""):find("secret", 1, true)) end
+    for _, seen in ipairs(up.log) do
+      assert.is_nil((seen.headers.authorization or ""):find("secret", 1, true))
+    end
     local _, text = g.ask("GET", "/metrics")
     assert.is_nil(text:find("secret", 1, true))
     assert.truthy(text:find('key="alpha"', 1, true))
@@ -192,7 +194,8 @@ describe("gateway: the log", function()
   it("has a line a request, without keys", function()
     local lines = {}
     local g = gateway.start {
-      upstreams = { a = { base_url = rig.embedder().url } }, keys = { ["sk-alpha-secret"] = { name = "alpha" } },
+      upstreams = { a = { base_url = rig.embedder().url } },
+      keys = { ["sk-alpha-secret"] = { name = "alpha" } },
       log = function(entry) lines[#lines + 1] = entry end,
     }
     embed(g, bearer "sk-alpha-secret")
@@ -213,7 +216,9 @@ describe("gateway: configurations that make no sense", function()
       ["upstreams: at least one"] = {},
       ["unknown option 'upstream'"] = { upstream = {} },
       ["there is no upstream"] = { upstreams = { a = { base_url = "http://x" } }, models = { m = "b" } },
-      ["models: is needed"] = { upstreams = { a = { base_url = "http://x" }, b = { base_url = "http://y" } } },
+      ["models: is needed"] = {
+        upstreams = { a = { base_url = "http://x" }, b = { base_url = "http://y" } },
+      },
       ["at least 8 bytes"] = { upstreams = { a = { base_url = "http://x" } }, keys = { k = { name = "n" } } },
       ["needs a name"] = { upstreams = { a = { base_url = "http://x" } }, keys = { ["sk-12345"] = {} } },
       ["window %(seconds%) is missing"] = {
