@@ -14,6 +14,7 @@ local json = require "moonpool.json"
 local limits = require "moonpool.gateway.limits"
 local log = require "moonpool.gateway.log"
 local measures = require "moonpool.gateway.measures"
+local otel = require "moonpool.gateway.otel"
 local pages = require "moonpool.gateway.pages"
 local serve = require "moonpool.serve"
 local upstream = require "moonpool.gateway.upstream"
@@ -167,7 +168,7 @@ local function work(self, setup, ctx, req, route, rest)
   if not job then
     return nil, err
   end
-  ctx.model, ctx.failed = job.model, req:failed()
+  ctx.model, ctx.failed, ctx.op = job.model, req:failed(), job.op
   return jobs.operations[job.op](setup, ctx, job)
 end
 
@@ -222,6 +223,9 @@ local function finish(self, setup, ctx, req, status)
   local took = now() - ctx.started
   callers.settle(ctx, ctx.used, status >= 400)
   self.measures:add(ctx, status, took)
+  if self.otel then
+    self.otel:record(ctx, status, took)
+  end
   write_log(self, ctx, req, status, took)
   release(setup)
 end
@@ -277,6 +281,10 @@ function gateway:handle(req)
     id = request_id(req), attempts = 0, label = label,
     peer = self.log and req.peer or nil,
   }
+  if self.otel then
+    ctx.trace, ctx.method = self.otel:begin(req:header "traceparent"), req.method
+    ctx.headers = { traceparent = otel.header(ctx.trace) }
+  end
   setup.open = setup.open + 1
   local ok, reply = pcall(answer, self, setup, ctx, req, route, rest)
   if not ok then
@@ -395,6 +403,9 @@ function gateway:close()
   end
   self.closed = true
   require "moonpool.metrics".sources[self] = nil
+  if self.otel then
+    self.otel:close()
+  end
   if self.log then
     self.log:close()
   end
@@ -435,6 +446,9 @@ function M.new(config)
     duration = measures.seconds, overhead = measures.overheads, batch = measures.sizes,
   }
   use_front(self, self.setup)
+  if checked.otel then
+    self.otel = otel.new(checked.otel, self.scope)
+  end
   if checked.log then
     local opened, why = log.open(checked.log, self.scope)
     if not opened then

@@ -71,7 +71,7 @@ local function along(setup, ctx, route, name, call)
       return nil, err or failure("total_timeout", "the request's time is over")
     end
     local out
-    ctx.upstream = up.name
+    ctx.upstream, ctx.served_by = up.name, up
     out, err = call(up, step.model or name, left)
     if out then
       ctx.attempts = ctx.attempts + (out.attempts or 0)
@@ -124,6 +124,7 @@ local function embed(setup, ctx, job)
     ctx.price = route.price or up.price or 0
     return up:embed(job, model, {
       timeout = left, key = ctx.flow, priority = ctx.key and ctx.key.priority, failed = ctx.failed,
+      headers = ctx.headers,
     })
   end)
   if not out then
@@ -136,6 +137,7 @@ local function embed(setup, ctx, job)
     return nil, failure("decode", ("%d rows were asked for, %d came"):format(n, out.count))
   end
   ctx.used = out.total_tokens or out.prompt_tokens or ctx.tokens
+  ctx.answered_model, ctx.dimensions = out.model, out.matrix:cols()
   ctx.batch, ctx.cached, ctx.upstream_time = out.batch, out.cached, out.upstream_time
   local reply = {
     vectors = out.matrix, first = out.first, count = n, style = job.style, encoding_format = job.format,
@@ -189,7 +191,7 @@ local function rerank(setup, ctx, job)
   ctx.rows = n
   local out
   out, err = along(setup, ctx, route, job.model, function(up, model, left)
-    return up:rerank(job, model, { timeout = left })
+    return up:rerank(job, model, { timeout = left, headers = ctx.headers })
   end)
   if not out then
     return nil, err
@@ -219,7 +221,7 @@ local function classify(setup, ctx, job)
   ctx.rows = n
   local out
   out, err = along(setup, ctx, route, job.model, function(up, model, left)
-    return up:classify(job, model, { timeout = left })
+    return up:classify(job, model, { timeout = left, headers = ctx.headers })
   end)
   if not out then
     return nil, err
@@ -266,6 +268,7 @@ function M.pass_through(setup, ctx, req, body)
   end
   local headers = {}
   for _, h in ipairs(passed_headers) do headers[h] = req:header(h) end
+  headers.traceparent = ctx.headers and ctx.headers.traceparent or headers.traceparent
   local step = route.steps[1]
   local up = setup.upstreams[step.upstream]
   ctx.upstream, ctx.attempts = up.name, 1

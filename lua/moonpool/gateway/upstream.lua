@@ -142,7 +142,7 @@ end
 
 -- A call whose inputs must stay together goes by itself.
 local function embed_alone(self, job, call, rows, o)
-  call.input, call.total_timeout = rows, o.timeout
+  call.input, call.total_timeout, call.headers = rows, o.timeout, o.headers
   local res, err = self.client:embed(call)
   if not res then
     return nil, err
@@ -179,7 +179,8 @@ function upstream:embed(job, model, o)
   if not plan then
     return nil, err
   end
-  if plan.alone then
+  -- A request of several callers belongs to no single trace.
+  if plan.alone or o.headers and self.single then
     return embed_alone(self, job, call, rows, o)
   end
   local matrix, first, prompt, total, said, attempts, time, batch =
@@ -202,7 +203,7 @@ local function ranked(self, name, call, o)
   if not desc then
     return refused(("the service behind has no %s call (%s)"):format(name, self.provider.name))
   end
-  call.total_timeout = o.timeout
+  call.total_timeout, call.headers = o.timeout, o.headers
   local res, err = self.client[name](self.client, call)
   if not res then
     return nil, err
@@ -300,6 +301,7 @@ function M.new(name, o)
       made:close()
       error(b, 0)
     end
+    self.single = (batch or {}).max_batch == 1
     self.caches = (batch and batch.cache_bytes or 0) > 0
     self.batcher = b
   end
