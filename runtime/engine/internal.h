@@ -2,7 +2,8 @@
  * internal.h - the engine's own structures.
  *
  * engine.c   the turn, life of the engine        client.c   endpoints, headers, pools
- * call.c     submit, parts, batching             attempt.c  one exchange: start, bytes, verdict
+ * call.c     submit, ends                        attempt.c  one exchange: start, bytes, verdict
+ * part.c     a call cut into parts
  * result.c   what the caller gets                attempt_request.c  its body, URL, headers, ids
  * hooks.c    decisions of scripts                hint.c     what faults say to an operator
  * gather.c   batchers: many callers, few requests
@@ -276,6 +277,7 @@ void mp__call_part_done(struct mp__part *part, const struct mpp_action *act);
 void mp__call_done(struct mp__call *call, enum mp_kind kind);
 void mp__call_free(struct mp__call *call);
 struct mp__part *mp__part_of(struct mpp_part *part);
+void mp__part_free(struct mp__part *part);
 struct mp__hdr *mp__call_chain(struct mp__call *call, uint32_t endpoint, int with_body);
 
 void mp__attempt_start(struct mp__part *part, const struct mpp_action *act);

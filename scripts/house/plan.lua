@@ -74,7 +74,7 @@ plan.prefixes = { between = "mp__", public = "mp_", policy = "mpp_" }
 
 plan.lua = {
   { name = "ground", uses = {},
-    modules = { "options", "json", "jsonl", "matrix", "ragged", "textio", "task", "progress" },
+    modules = { "options", "json", "jsonl", "matrix", "ragged", "textio", "task", "progress", "chart" },
     what = "tasks, options and the data types" },
   { name = "policy", uses = { "ground" }, what = "policies as tables, functions and packages" },
   { name = "provider", uses = { "ground", "client" }, what = "services as data" },
@@ -128,7 +128,7 @@ plan.prefixes = { between = "mp__", public = "mp_", policy = "mpp_" }
 
 plan.lua = {
   { name = "ground", uses = {},
-    modules = { "options", "json", "jsonl", "matrix", "ragged", "textio", "task", "progress" },
+    modules = { "options", "json", "jsonl", "matrix", "ragged", "textio", "task", "progress", "chart" },
     what = "tasks, options and the data types" },
   { name = "policy", uses = { "ground" }, what = "policies as tables, functions and packages" },
   { name = "provider", uses = { "ground", "client" }, what = "services as data" },

@@ -93,7 +93,7 @@ end
 local function lua_table()
   local lines = { "| room | files | may use |", "| --- | --- | --- |" }
   for _, room in ipairs(plan.lua) do
-    local files = room.modules and table.concat(room.modules, ".lua, ") .. ".lua" or room.name .. "/"
+    local files = room.modules and table.concat(room.modules, " ") or room.name .. "/"
     lines[#lines + 1] = ("| %s | %s | %s |"):format(room.name, files,
       uses(room))
   end

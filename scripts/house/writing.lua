@@ -170,7 +170,8 @@ local function check_sizes(report, path)
   end
   for _, f in ipairs(path:match "^runtime/.*%.c$" and functions(path) or {}) do
     if f.lines > sizes["function"] then
-      report("sizes", path, f.line, ("%s() has %d lines, at most %d"):format(f.name, f.lines, sizes["function"]))
+      report("sizes", path, f.line,
+        ("%s() has %d lines, at most %d"):format(f.name, f.lines, sizes["function"]))
     end
     if f.complexity > sizes.complexity then
       report("sizes", path, f.line, ("%s() has complexity %d, at most %d"):format(f.name, f.complexity,

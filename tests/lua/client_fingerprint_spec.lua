@@ -62,7 +62,8 @@ describe("same_space", function()
     for _, pair in ipairs {
       { "BAAI/bge-m3", "@cf/baai/bge-m3" }, { "bge-m3:latest", "bge-m3" },
       { "voyage-4-lite", "voyage-4-large" }, { "eu.cohere.embed-v4:0", "embed-v4.0" },
-      { "cohere.embed-english-v3", "embed-english-v3.0" }, { "models/gemini-embedding-001", "gemini-embedding-001" },
+      { "cohere.embed-english-v3", "embed-english-v3.0" },
+      { "models/gemini-embedding-001", "gemini-embedding-001" },
       { "nomic-ai/nomic-embed-text-v1.5", "nomic-embed-text" },
     } do
       assert.is_true(provider.same_space(pair[1], pair[2]), pair[1])

@@ -71,7 +71,8 @@ describe("AWS Signature Version 4", function()
     end
     local bad = rig.client(rig.serve(function()
       return { status = 403, json = { message = "bad very-secret-access-key" } }
-    end), { provider = "bedrock", access_key_id = "AKIDEXAMPLE", secret_access_key = "very-secret-access-key" })
+    end), { provider = "bedrock", access_key_id = "AKIDEXAMPLE",
+      secret_access_key = "very-secret-access-key" })
     local _, err = bad:embed { input = { "a" }, model = "amazon.titan-embed-text-v2:0" }
     assert.is_nil(tostring(err):find "very-secret", tostring(err))
     assert.is_nil((err.body or ""):find "very-secret")

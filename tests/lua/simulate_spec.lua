@@ -1,7 +1,7 @@
 -- Simulations: scenarios checked, run and told, and the charts.
 
 local moonpool = require "moonpool"
-local chart = require "moonpool.simulate.chart"
+local chart = require "moonpool.chart"
 local simulate = require "moonpool.simulate"
 
 local function raises(fragment, scenario)

@@ -55,7 +55,9 @@ describe("make install", function()
 
   it("prints the notices of what is compiled in", function()
     local output = succeeds("'%s/bin/moonpool' help licenses", prefix)
-    for _, name in ipairs { "Lua.org", "Fedor Indutny", "Peter Melnichenko", "Yann Collet", "the Moonpool authors" } do
+    for _, name in ipairs {
+      "Lua.org", "Fedor Indutny", "Peter Melnichenko", "Yann Collet", "the Moonpool authors",
+    } do
       assert.truthy(output:find(name, 1, true), name)
     end
   end)

@@ -170,7 +170,8 @@ describe("a job's report", function()
     assert.is_true(rc == 0 or rc == 3, err)
     assert.matches("not sound: %d+ of %d+ texts got the vector of another text", err)
     local page = program.read "r.html"
-    for _, words in ipairs { "<!doctype html>", "Throughput", "Attempts a request", "Time of a request", "USD",
+    for _, words in ipairs { "<!doctype html>", "Throughput", "Attempts a request", "Time of a request",
+      "USD",
       "not sound", "prefers%-color%-scheme:dark", "answers of 429", "<polyline" } do
       assert.matches(words, page)
     end

@@ -94,7 +94,8 @@ end)]]
     out, rc = run [[error(moonpool.error("connect", "refused"))]]
     assert.equal(1, rc)
     assert.equal("moonpool: connect: refused\n", out) -- a service's error is a sentence
-    assert.equal(out, (run [[local function deep() assert(nil, moonpool.error("connect", "refused")) end deep()]]))
+    assert.equal(out, (run [[
+local function deep() assert(nil, moonpool.error("connect", "refused")) end deep()]]))
     out, rc = sh(("MOONPOOL_LOG=debug %s run %s/script.lua"):format(moonpool, dir))
     assert.equal(1, rc)
     assert.matches("^moonpool: connect: refused\nstack traceback:.*deep", out)

@@ -1,5 +1,5 @@
 -- moonpool.simulate.report: what a simulation came to, as a table of text, as plain values, as a chart.
-local chart = require "moonpool.simulate.chart"
+local chart = require "moonpool.chart"
 local progress = require "moonpool.progress"
 
 local report = {}

@@ -1,4 +1,4 @@
--- moonpool.simulate.chart: small charts as SVG text: a page of panels with one legend for all.
+-- moonpool.chart: small charts as SVG text: a page of panels with one legend for all.
 --
 --   chart.page { title =, subtitle =, names = { "a", "b" }, panels = { chart.lines {}, chart.bars {} } }
 --
