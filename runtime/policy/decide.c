@@ -187,8 +187,8 @@ static int only_pace(const struct mpp_part *part, const struct mpp_endpoint *ep,
 {
     return j->cls == MPP_THROTTLED && j->retry && o->status != 0 &&
            !part->call->policy->retry.fail_fast && mpp_most_attempts(part) > 1 &&
-           part->facts.throttled < PACE_MOST &&
-           ep->stats.ok > 0 && ep->client->core->now - ep->latency_at < PACE_FRESH;
+           part->facts.throttled < PACE_MOST && ep->stats.ok > 0 &&
+           ep->client->core->now - ep->latency_at < PACE_FRESH;
 }
 
 static void count_fault(struct mpp_part *part, const struct mpp_outcome *outcome,

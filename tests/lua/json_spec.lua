@@ -233,7 +233,8 @@ describe("json.encode", function()
   end)
 
   it("keeps integers beyond Lua's by their digits", function()
-    local text = "[18446744073709551615,-9223372036854775809,[123456789012345678901234567890],9223372036854775807]"
+    local text = "[18446744073709551615,-9223372036854775809,[123456789012345678901234567890],"
+      .. "9223372036854775807]"
     local v = assert(json.decode(text))
     assert.equal("18446744073709551615", tostring(v[1]))
     assert.equal("integer", math.type(v[4]))
