@@ -1,5 +1,5 @@
--- moonpool.cli.report: a job on one page that needs nothing else: figures in tables, pictures as inline SVG,
--- light or dark as the reader has it, no script.
+-- moonpool.cli.report: a job on one page that needs nothing else: figures in tables, pictures as inline
+-- SVG, light or dark as the reader has it, no script.
 local chart = require "moonpool.chart"
 local core = require "moonpool.core"
 local inspect = require "moonpool.job.inspect"

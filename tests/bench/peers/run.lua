@@ -60,7 +60,8 @@ for _, workload in ipairs(workloads) do
   for round = 1, rounds do
     for i, client in ipairs(clients) do
       if client.but ~= workload.name then
-        io.stderr:write(("%s, round %d of %d: %s        \r"):format(workload.title, round, rounds, client.name))
+        io.stderr:write(("%s, round %d of %d: %s        \r"):format(workload.title, round, rounds,
+          client.name))
         local seconds, megabytes = measure(client, workload, url)
         if not seconds then
           stop(server)
@@ -123,6 +124,7 @@ for _, workload in ipairs(workloads) do
   y = y + 10
 end
 local svg <close> = assert(io.open(build .. "/bench-peers.svg", "w"))
-svg:write(('<svg xmlns="http://www.w3.org/2000/svg" width="%d" height="%d" viewBox="0 0 %d %d">'):format(WIDTH,
-  y, WIDTH, y), "<style>text{font:12px sans-serif;fill:#333}.t{font-weight:bold}.m{fill:#2a6fb0}.p{fill:#b8b8c4}",
+svg:write(('<svg xmlns="http://www.w3.org/2000/svg" width="%d" height="%d" viewBox="0 0 %d %d">'):format(
+  WIDTH, y, WIDTH, y),
+  "<style>text{font:12px sans-serif;fill:#333}.t{font-weight:bold}.m{fill:#2a6fb0}.p{fill:#b8b8c4}",
   "@media(prefers-color-scheme:dark){text{fill:#ddd}}</style>\n", table.concat(parts, "\n"), "\n</svg>\n")
