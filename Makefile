@@ -157,6 +157,10 @@ LINK_binding := $(BUILD)/binding.a $(BUILD)/task.a $(BUILD)/http.a $(BUILD)/sim.
 $(BUILD)/tests/binding_%: LUA_TEST_CFLAGS = $(LUA_CFLAGS)
 $(BUILD)/tests/binding_%: LUA_TEST_LIBS = $(LUA_STATIC) $(CRYPTO_LIBS) -ldl
 
+# Its allocations can be made to fail.
+$(BUILD)/tests/binding_torture: LUA_TEST_LIBS += -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc \
+	-Wl,--wrap=strdup,--wrap=strndup
+
 define unit_rule
 $(BUILD)/tests/$(1)_%: tests/unit/$(1)_%.c $(LINK_$(1)) $(wildcard tests/unit/*.h)
 	@mkdir -p $$(@D)

@@ -296,7 +296,7 @@ int mp__attempt_headers(struct mp__attempt *a, const struct mp_header *more, siz
 {
     size_t nrows = 0;
     const struct mp_header *rows = row_headers(a, &nrows);
-    return own_chain(a, rows, nrows, more, n);
+    return nrows == SIZE_MAX ? MP_ENOMEM : own_chain(a, rows, nrows, more, n);
 }
 
 /* Never fewer headers than were given: one of them may be the key. */
@@ -304,6 +304,8 @@ static int set_headers(struct mp__attempt *a)
 {
     size_t n = 0;
     const struct mp_header *rows = row_headers(a, &n);
+    if (n == SIZE_MAX)
+        return MP_ENOMEM;
     if (rows != NULL && n > 0)
         return own_chain(a, rows, n, NULL, 0);
     a->xfer.headers = mp__call_chain(a->call, a->endpoint, a->xfer.body != NULL);

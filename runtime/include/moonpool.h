@@ -499,7 +499,8 @@ struct mp_request {
     size_t nrows;
     mp_source_fn *source; /* MP_BODY_WHOLE without rows */
     void *source_arg;
-    /* MP_BODY_WHOLE: headers of single rows, nrows entries or NULL; read before each attempt */
+    /* MP_BODY_WHOLE: headers of single rows, nrows entries or NULL; read before each attempt. *n
+     * SIZE_MAX: they cannot be had, and the row is not sent */
     const struct mp_header *(*row_headers)(void *arg, uint64_t row, size_t *n);
     struct mp_str prefix, suffix;
     struct mp_str row_prefix, row_suffix; /* around each row */

@@ -91,16 +91,13 @@ static int encode_row(lua_State *L)
     return 0;
 }
 
+/* Made with the library: an error here, in a callback of the engine, would leap through the loop. */
+static const char hook_key;
+
 static lua_State *hook_thread(struct mp__rt *rt)
 {
-    static const char key;
     lua_State *L = rt->L;
-    if (lua_rawgetp(L, LUA_REGISTRYINDEX, &key) != LUA_TTHREAD) {
-        lua_pop(L, 1);
-        lua_newthread(L);
-        lua_pushvalue(L, -1);
-        lua_rawsetp(L, LUA_REGISTRYINDEX, &key);
-    }
+    lua_rawgetp(L, LUA_REGISTRYINDEX, &hook_key);
     lua_State *H = lua_tothread(L, -1);
     lua_pop(L, 1);
     return H;
@@ -120,7 +117,8 @@ static int on_source(void *arg, uint64_t row, struct mp_str *out)
 {
     struct mp__op *op = arg;
     if (protected(op, encode_row, row) != LUA_OK) {
-        out->p = lua_tolstring(hook_thread(op->rt), -1, &out->n);
+        lua_State *H = hook_thread(op->rt);
+        out->p = lua_type(H, -1) == LUA_TSTRING ? lua_tolstring(H, -1, &out->n) : NULL;
         return -1;
     }
     out->p = op->body.p != NULL ? op->body.p : "";
@@ -153,7 +151,7 @@ static int read_row_headers(lua_State *L)
 static const struct mp_header *on_row_headers(void *arg, uint64_t row, size_t *n)
 {
     struct mp__op *op = arg;
-    *n = 0;
+    *n = SIZE_MAX;
     if (protected(op, read_row_headers, row) != LUA_OK)
         return NULL;
     *n = op->nheaders;
@@ -444,5 +442,7 @@ void mp__open_call(lua_State *L)
     lua_pushcfunction(L, l_op_gc);
     lua_setfield(L, -2, "__gc");
     lua_pop(L, 1);
+    lua_newthread(L);
+    lua_rawsetp(L, LUA_REGISTRYINDEX, &hook_key);
     luaL_setfuncs(L, functions, 0);
 }
