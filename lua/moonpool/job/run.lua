@@ -320,7 +320,9 @@ local function next_item(self)
     end
     item.row = row
     self.row = row + 1
-    if not settle(self, item) then
+    if self.plain and not item.problem and not self.writer.ledger:seen(item, row) then
+      return ask(self, item)
+    elseif not settle(self, item) then
       if not self.meter:reserve(item) then
         self.spent = true
         return nil
@@ -497,6 +499,8 @@ function run.go(o)
     detailed = o.detailed, on_health = o.on_health, each = o.each, problem_line = o.problem_line,
     n = { asked = 0, kept = 0, moved = 0, unmatched = 0, duplicates = 0, cached = 0 },
   }, Run)
+  -- nothing but asking can be the matter with a text that was not met before
+  self.plain = not (o.resumed or o.earlier or o.cache or o.meter.budget) and o.dedupe
   self.probing = o.probe ~= false and self.probe_rows or nil
   local call = { text = text_of, ordered = false }
   for name, value in pairs(o.call) do

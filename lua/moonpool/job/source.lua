@@ -29,11 +29,10 @@ end
 
 --- A text line as an item.
 function source.text_item(line)
-  local problem = unfit(line, "the line")
-  if problem then
-    return { problem = problem, key = line, row = 0 }
+  if not text_fault(line) then
+    return { text = line, row = 0 }
   end
-  return { text = line, row = 0 }
+  return { problem = unfit(line, "the line"), key = line, row = 0 }
 end
 
 local function id_of(value, get)
