@@ -95,9 +95,10 @@ end
 local json <close> = assert(io.open(build .. "/bench-peers.json", "w"))
 json:write(("{\"machine\": %q, \"rounds\": %d, \"results\": ["):format(machine, rounds))
 for i, r in ipairs(results) do
-  json:write(i > 1 and ",\n" or "\n", ("  {\"workload\": %q, \"client\": %q, \"cpu_s\": %.3f, "
-    .. "\"least_s\": %.3f, \"most_s\": %.3f, \"peak_mb\": %.1f, \"ratio\": %.2f}"):format(r.workload.title,
-    r.client, r.cpu, r.least, r.most, r.mb, r.ratio))
+  json:write(i > 1 and ",\n" or "\n", (
+    '  {"workload": %q, "client": %q, "cpu_s": %.3f, "least_s": %.3f, "most_s": %.3f, "peak_mb": %.1f, '
+    .. '"ratio": %.2f}'
+  ):format(r.workload.title, r.client, r.cpu, r.least, r.most, r.mb, r.ratio))
 end
 json:write "\n]}\n"
 
