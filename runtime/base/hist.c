@@ -128,6 +128,34 @@ double mp__hists_seen(struct mp__hists *hists, double q, mp__time now)
     return h != NULL && samples(h) > 0 ? percentile(h, q) : -1;
 }
 
+double mp__hists_seen_all(struct mp__hists *(*next)(void *arg, uint32_t i), void *arg, double q,
+                          mp__time now)
+{
+    uint64_t of[MP__HIST_BUCKETS] = {0}, sum = 0, seen = 0;
+    struct mp__hists *hists;
+    uint32_t k;
+    unsigned i;
+
+    for (k = 0; (hists = next(arg, k)) != NULL; k++) {
+        struct mp__hist *h = hists->all;
+
+        if (h == NULL)
+            continue;
+        turn(h, now);
+        sum += samples(h);
+        for (i = 0; i < MP__HIST_BUCKETS; i++)
+            of[i] += (uint64_t)h->count[0][i] + h->count[1][i] + h->count[2][i];
+    }
+    if (sum == 0)
+        return -1;
+    for (i = 0; i < MP__HIST_BUCKETS - 1; i++) {
+        seen += of[i];
+        if (seen > 0 && (double)seen >= q * (double)sum)
+            break;
+    }
+    return middle_of(i);
+}
+
 double mp__hists_percentile(struct mp__hists *hists, uint32_t size_class, double q, mp__time now)
 {
     struct mp__hist *h = NULL;

@@ -35,6 +35,9 @@ void mp__hists_record(struct mp__hists *hists, uint32_t size_class, mp__time lat
 
 /* Of all classes, however few were seen: for people, not for decisions. -1: none. */
 double mp__hists_seen(struct mp__hists *hists, double q, mp__time now);
+/* The same over all that next(arg, i) gives for i = 0, 1, ...; NULL ends it. */
+double mp__hists_seen_all(struct mp__hists *(*next)(void *arg, uint32_t i), void *arg, double q,
+                          mp__time now);
 /* s, or -1 while there are too few samples. size_class 0: of all. */
 double mp__hists_percentile(struct mp__hists *hists, uint32_t size_class, double q, mp__time now);
 

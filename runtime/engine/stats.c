@@ -46,12 +46,10 @@ void mp_stats(mp_engine *e, struct mp_stats *out)
 void mp_client_stats(mp_client *c, struct mp_client_stats *out)
 {
     struct mp_client_stats s;
-    struct mpp_core_stats core;
     struct mp__transport_counters t;
     if (c == NULL || out == NULL)
         return;
     memset(&s, 0, sizeof(s));
-    mpp_core_stats(c->engine->core, &core);
     mp__transport_counters(c->pool->transport, &t);
     for (uint32_t i = 0; i < c->nendpoints; i++) {
         struct mpp_endpoint_stats ep;
@@ -66,13 +64,11 @@ void mp_client_stats(mp_client *c, struct mp_client_stats *out)
         s.retry_budget += ep.budget_level;
         if (ep.paused_for > s.paused_for)
             s.paused_for = ep.paused_for;
-        if (i > 0)
-            continue;
-        s.p50 = ep.p50;
-        s.p90 = ep.p90;
-        s.p95 = ep.p95;
-        s.p99 = ep.p99;
     }
+    s.p50 = mpp_client_latency(c->core, 0.50, mp__now());
+    s.p90 = mpp_client_latency(c->core, 0.90, mp__now());
+    s.p95 = mpp_client_latency(c->core, 0.95, mp__now());
+    s.p99 = mpp_client_latency(c->core, 0.99, mp__now());
     s.calls = c->n.calls;
     s.requests = c->n.requests;
     s.rows = c->n.rows;
@@ -91,7 +87,7 @@ void mp_client_stats(mp_client *c, struct mp_client_stats *out)
     s.tcp_retransmits = t.retransmits;
     s.no_local_port = c->n.no_ports;
     s.pool_timeouts = c->n.pool_timeouts;
-    s.pool_waiting = core.pool_waiting;
+    s.pool_waiting = mpp_client_waiting(c->core);
     s.pool_wait_p50 = mp__hists_percentile(&c->pool_waits, 0, 0.5, mp__now());
     s.pool_wait_p99 = mp__hists_percentile(&c->pool_waits, 0, 0.99, mp__now());
     s.hint = mp__hint_now(c);

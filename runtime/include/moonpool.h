@@ -646,7 +646,7 @@ struct mp_client_stats {
     uint64_t rows, rows_failed, bytes_sent, bytes_received;
     uint64_t connections_opened, connections_reused, connects_refused, resets;
     uint32_t in_flight, concurrency_limit, pool_waiting, connections_open;
-    double p50, p90, p95, p99;           /* s, of acceptable replies of the first endpoint */
+    double p50, p90, p95, p99;           /* s, of acceptable replies of all endpoints */
     double pool_wait_p50, pool_wait_p99; /* s, of the last 30 s; -1: too few to say */
     double paused_for;                   /* s left of a server's Retry-After */
     double retry_budget;

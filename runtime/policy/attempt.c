@@ -84,6 +84,7 @@ struct mpp_attempt *mpp_attempt_start(struct mpp_part *part, struct mpp_endpoint
     if (!is_hedge) {
         mp__list_remove(&part->queue);
         ep->client->pool->nwaiters--;
+        ep->client->nwaiting--;
         core->stats.pool_waiting--;
         mp__heap_clear(&core->heap, &part->timer);
         part->state = MPP_RUNNING;

@@ -284,6 +284,9 @@ struct mpp_load {              /* what a routing decision needs, without the per
 };
 /* The nth limit learnt, the latest used first; 0: there are no more. */
 int mpp_client_limit(const struct mpp_client *client, uint32_t nth, struct mpp_limit *out);
+/* s, a percentile of the acceptable replies of all endpoints; -1: none were seen. */
+double mpp_client_latency(const struct mpp_client *client, double q, mp__time now);
+uint32_t mpp_client_waiting(const struct mpp_client *client); /* parts, for a connection */
 uint32_t mpp_client_endpoints(const struct mpp_client *client);
 void mpp_endpoint_load(const struct mpp_client *, uint32_t endpoint, struct mpp_load *out);
 /* Learnt from usage, 0.30 at first; the mean over the endpoints. */

@@ -76,6 +76,7 @@ void mpp_part_admit(struct mpp_part *part, struct mpp_endpoint *ep)
         part->facts.admitted = core->now;
     mp__list_push(&pool->waiters, &part->queue);
     pool->nwaiters++;
+    call->client->nwaiting++;
     core->stats.pool_waiting++;
     mpp_pool_freed(pool);
     if (!mp__linked(&pool->link) && call->pool_timeout > 0)
@@ -89,6 +90,7 @@ static void stop_waiting(struct mpp_part *part)
 
     mp__list_remove(&part->queue);
     client->pool->nwaiters--;
+    client->nwaiting--;
     client->core->stats.pool_waiting--;
     mp__heap_clear(&client->core->heap, &part->timer);
 }

@@ -138,6 +138,7 @@ struct mpp_client {
     uint32_t door_faults; /* before */
     mp__time door_since;
     uint32_t admitted;
+    uint32_t nwaiting; /* parts, for a connection */
     uint32_t ncalls, nattempts;
     uint64_t ticket;
     uint8_t closing;

@@ -42,6 +42,23 @@ void mpp_endpoint_stats(const struct mpp_client *client, uint32_t endpoint, mp__
     out->tokens_per_byte = ep->tokens_per_byte;
 }
 
+static struct mp__hists *hists_at(void *client, uint32_t i)
+{
+    struct mpp_endpoint *ep = mpp_endpoint_of(client, i);
+
+    return ep != NULL ? &ep->hists : NULL;
+}
+
+double mpp_client_latency(const struct mpp_client *client, double q, mp__time now)
+{
+    return mp__hists_seen_all(hists_at, (void *)client, q, now);
+}
+
+uint32_t mpp_client_waiting(const struct mpp_client *client)
+{
+    return client->nwaiting;
+}
+
 uint32_t mpp_client_endpoints(const struct mpp_client *client)
 {
     return client->n;
