@@ -160,6 +160,7 @@ void mp__call_give_part(struct mp__call *call, const struct mpp_action *want)
     else if (call->cursor < call->nrows)
         got = next_whole(call, &info);
     if (got == 1) {
+        info.last = call->nback == 0 && call->cursor >= call->nrows;
         mpp_part_give(call->core, &info);
         return;
     }

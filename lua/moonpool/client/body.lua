@@ -179,14 +179,19 @@ function M.row_fields(desc, opts)
   return fields
 end
 
---- The whole body: rows, prefix, suffix and tail into the spec.
-function M.fill(spec, desc, list, fields, shared, where, level)
-  M.put_rows(spec, list, desc, shared, where, level + 1)
+--- What stands around the rows, into the spec: prefix, suffix and tail.
+function M.surround(spec, desc, fields)
   if desc.frame then
     spec.prefix, spec.suffix, spec.tail = desc.frame(fields, members)
   else
     spec.prefix, spec.suffix = M.frame(desc.rows, fields, desc.alone)
   end
+end
+
+--- The whole body: rows and what stands around them, into the spec.
+function M.fill(spec, desc, list, fields, shared, where, level)
+  M.put_rows(spec, list, desc, shared, where, level + 1)
+  M.surround(spec, desc, fields)
 end
 
 --- The same from a call's options.

@@ -154,21 +154,23 @@ local function sizes(state, self, opts)
 end
 
 -- What can be wrong with the options is said before the source is touched.
-local function check(self, opts, level)
-  embed.check(self, opts, "embed_each", level + 1)
-  opts.input = { "a" }
-  if embed.spec(self, opts, level + 1).no_split then
+local function plan_of(self, opts, level)
+  local plan = embed.plan(self, opts, level + 1)
+  if plan.spec.no_split then
     error("embed_each: these options need all inputs in one request", level + 1)
   end
+  return plan
 end
 
-local function starter(self, state, opts)
+local function starter(self, state, plan, opts)
   return function(batch)
     if #batch.texts == 0 then
       return
     end
-    opts.input = batch.texts
-    batch.op, batch.refused = core.call_start(state.core, (embed.spec(self, opts)))
+    if plan.passing or plan.spec.packed and state.no_bytes then
+      plan = embed.plan(self, opts)
+    end
+    batch.op, batch.refused = core.call_start(state.core, embed.planned(plan, batch.texts))
   end
 end
 
@@ -190,17 +192,18 @@ function client.methods.embed_each(self, from, opts)
   local mine, theirs = split_options(opts)
   local next_item = with_text(source_of(from), mine.text)
   options.check("embed_each", mine, own, 2)
-  check(self, theirs, 2)
+  embed.check(self, theirs, "embed_each", 2)
   local interval = mine.flush_interval
   if interval == nil then
     interval = FLUSH_INTERVAL
   end
   local size, window = sizes(state, self, theirs)
   theirs.max_concurrent_requests = 1 -- a batch that is split must not exceed the window
+  local plan = plan_of(self, theirs, 2)
   local line = pipeline.new {
     next_item = next_item, size = size, window = window, flush_interval = interval,
     ordered = mine.ordered, new = new_batch, add = mine.text and add_text or adder(mine.field or "text"),
-    start = starter(self, state, theirs), wait = wait, cancel = cancel,
+    start = starter(self, state, plan, theirs), wait = wait, cancel = cancel,
   }
   local guard, failure = line:guard(), nil
 

@@ -186,22 +186,23 @@ local function check_dimensions(state, desc, opts, level)
   end
 end
 
---- The spec of an embed call; also used by embed_each. spec.refused: why it must not be sent.
-function M.spec(self, opts, level)
+-- ---- plans: calls without their rows ----------------------------------------------------------------------
+
+--- A call without its rows, its policy compiled: made once, and used by all batches of embed_each and by
+--- calls with the same options. What the options say is checked here.
+function M.plan(self, opts, level)
   level = (level or 2) + 1
   local state = client.state(self, level)
   local desc = M.check(self, opts, "embed", level)
   if opts.long then
     error("embed: long: only of client:embed, whose rows are all there", level)
   end
-  local rows = texts_of(opts.input, level)
   local model = opts.model or state.options.model
   if desc.variant then
     desc = desc.variant(model, state.options)
   end
   local limits = call.limits(state, self, desc, setmetatable({ model = model }, { __index = opts }))
   check_dimensions(state, desc, opts, level)
-  bodies.check_rows(rows, desc, "embed: input", level)
   local spec, o = call.spec(state, opts, limits, "embed", level)
   if o.model == nil and model then
     o = setmetatable({ model = model }, { __index = o })
@@ -218,7 +219,7 @@ function M.spec(self, opts, level)
     desc.prepare(fields, o, state.options, shared)
   end
   spec.path, spec.service_path = call.path(desc, o, state), true
-  bodies.fill(spec, desc, rows, fields, shared, "embed: input", level)
+  bodies.surround(spec, desc, fields)
   local shape = desc.shape and desc.shape(fields, o, state.options) or desc.reply
   spec.vectors = { dimensions = o.dimensions }
   for name, value in pairs(shape) do spec.vectors[name] = value end
@@ -233,9 +234,73 @@ function M.spec(self, opts, level)
   end
   if split == false then
     spec.one_request, spec.no_split = true, true
-    spec.refused = check_whole(spec.rows, limits, "embed")
   end
-  return spec, state
+  return {
+    spec = spec, state = state, desc = desc, shared = shared, limits = limits, meta = { __index = spec },
+    -- Its key is asked for, its server's limits are sought, at every call.
+    passing = state.dynamic_key or type(o.api_key) == "function" or desc.learn ~= nil
+      or state.provider.discover ~= nil and not state.discovered,
+  }
+end
+
+--- The spec of a plan's call for these inputs. spec.refused: why it must not be sent.
+function M.planned(plan, input, level)
+  level = (level or 2) + 1
+  local spec = setmetatable({}, plan.meta)
+  bodies.put_rows(spec, texts_of(input, level), plan.desc, plan.shared, "embed: input", level)
+  if plan.spec.no_split then
+    spec.refused = check_whole(spec.rows, plan.limits, "embed")
+  end
+  return spec
+end
+
+local plain = { string = true, number = true, boolean = true }
+
+-- What a plan was made of, if that can be compared; tables may have changed since.
+local function key_of(opts)
+  local key, n = {}, 0
+  for name, value in next, opts do
+    if name ~= "input" then
+      if not plain[type(value)] then
+        return nil
+      end
+      key[name], n = value, n + 1
+    end
+  end
+  return getmetatable(opts) == nil and key or nil, n
+end
+
+local function same(opts, key, n)
+  for name, value in next, opts do
+    if name ~= "input" then
+      if key[name] ~= value then
+        return false
+      end
+      n = n - 1
+    end
+  end
+  return n == 0 and getmetatable(opts) == nil
+end
+
+local function kept_plan(state, opts)
+  local kept = state.plan
+  if kept and type(opts) == "table" and (type(opts.input) == "string" or type(opts.input) == "table")
+    and same(opts, kept.key, kept.n) and not (kept.plan.spec.packed and state.no_bytes) then
+    return kept.plan
+  end
+end
+
+--- The spec of an embed call and its client's state; spec.refused: why it must not be sent.
+function M.spec(self, opts, level)
+  level = (level or 2) + 1
+  local state = client.state(self, level)
+  local plan = kept_plan(state, opts)
+  if not plan then
+    plan = M.plan(self, opts, level)
+    local key, n = key_of(opts)
+    state.plan = key and not plan.passing and { plan = plan, key = key, n = n } or nil
+  end
+  return M.planned(plan, opts.input, level), state
 end
 
 -- A call whose long texts are seen to first.
