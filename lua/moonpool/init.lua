@@ -24,6 +24,8 @@ local parts = {
   ragged = { "moonpool.ragged" },
   json = { "moonpool.json" },
   jsonl = { "moonpool.jsonl" },
+  base64 = { "moonpool.base64" },
+  lines = { "moonpool.textio", "lines_or_raise" },
   job = { "moonpool.job", "new" },
   serve = { "moonpool.serve", "serve" },
   mock = { "moonpool.mock", "new" },
@@ -44,6 +46,13 @@ setmetatable(moonpool, {
     end
     rawset(self, name, value)
     return value
+  end,
+  -- Parts that were not used yet are loaded, so that all that is there shows.
+  __pairs = function(self)
+    for name in next, parts do
+      pcall(function() return self[name] end) -- a build may leave one out
+    end
+    return next, self, nil
   end,
 })
 

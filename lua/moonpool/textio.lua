@@ -57,4 +57,20 @@ function textio.lines(source, opts)
   return lines, nil, nil, lines
 end
 
+--- moonpool.lines(path, "-" or an open file): for line in lines(...), as io.lines, but waiting as a task
+--- does. A file that cannot be read and a line of more than 16 MiB raise.
+function textio.lines_or_raise(source)
+  local lines, err = textio.lines(source == nil and "-" or source)
+  if not lines then
+    error("lines: " .. err, 2)
+  end
+  return function()
+    local line, why = lines()
+    if why then
+      error(why, 0)
+    end
+    return line
+  end, nil, nil, lines
+end
+
 return textio

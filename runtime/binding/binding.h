@@ -9,6 +9,7 @@ void mp__open_files(lua_State *L);
 void mp__open_hmac(lua_State *L);
 void mp__open_job(lua_State *L);
 void mp__open_hooks(lua_State *L);
+void mp__open_base64(lua_State *L);
 void mp__open_json(lua_State *L);
 void mp__open_matrix(lua_State *L);
 void mp__open_ragged(lua_State *L);

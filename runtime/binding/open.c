@@ -117,6 +117,7 @@ MP_API int luaopen_moonpool_core(lua_State *L)
     mp__open_error(L);
     mp__open_task(L);
     mp__open_system(L);
+    mp__open_base64(L);
     mp__open_json(L);
     mp__open_matrix(L);
     mp__open_ragged(L);

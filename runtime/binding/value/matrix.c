@@ -139,6 +139,36 @@ static int l_from(lua_State *L)
     }
 }
 
+/* matrix_concat({m, ...}) -> a matrix of all their rows */
+static int l_concat(lua_State *L)
+{
+    size_t rows = 0, cols = 0, at = 0, n;
+    luaL_checktype(L, 1, LUA_TTABLE);
+    lua_Integer count = luaL_len(L, 1);
+    luaL_argcheck(L, count > 0, 1, "a list of matrices expected");
+    for (lua_Integer i = 1; i <= count; i++) {
+        lua_rawgeti(L, 1, i);
+        mp_matrix *m = mp__check_matrix(L, -1);
+        if (i > 1 && mp_matrix_cols(m) != cols)
+            return luaL_error(L, "concat: matrix %I has %I columns, the first has %I", i,
+                              (lua_Integer)mp_matrix_cols(m), (lua_Integer)cols);
+        cols = mp_matrix_cols(m);
+        rows += mp_matrix_rows(m);
+        lua_pop(L, 1);
+    }
+    float *to = mp_matrix_data(push_new(L, rows, cols));
+    for (lua_Integer i = 1; i <= count; i++) {
+        lua_rawgeti(L, 1, i);
+        mp_matrix *m = mp__check_matrix(L, -1);
+        n = mp_matrix_rows(m) * cols;
+        if (n > 0)
+            memcpy(to + at, mp_matrix_data(m), n * sizeof(float));
+        at += n;
+        lua_pop(L, 1);
+    }
+    return 1;
+}
+
 /* ---- reading ---- */
 
 static size_t check_row(lua_State *L, int arg, const mp_matrix *m)
@@ -369,6 +399,8 @@ void mp__open_matrix(lua_State *L)
     lua_pop(L, 1);
     lua_pushcfunction(L, l_from);
     lua_setfield(L, -2, "matrix_from");
+    lua_pushcfunction(L, l_concat);
+    lua_setfield(L, -2, "matrix_concat");
     lua_pushcfunction(L, l_matrix_cut);
     lua_setfield(L, -2, "matrix_cut");
     mp__open_matrix_row(L);
