@@ -4,7 +4,7 @@
  * Time is counted in instructions of the virtual machine, a hook every STEP of them: the same script is
  * stopped at the same place on any machine. The hook is a coroutine's own, and a coroutine made inside a
  * limited one inherits it; what is left is the task's. Once it is used up the hook raises the same value
- * each time it comes: whoever catches it (see moonpool.restricted) must raise it again.
+ * each time it comes: whoever catches it (see moonpool.cli.restricted) must raise it again.
  */
 #include "task/internal.h"
 

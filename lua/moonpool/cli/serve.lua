@@ -95,7 +95,7 @@ end
 
 -- A script that is not ours returns its handler and nothing else.
 local function restricted_options(args)
-  local profile = require "moonpool.restricted"
+  local profile = require "moonpool.cli.restricted"
   local file, why = io.open(args.script, "rb")
   if not file then
     fail(why)

@@ -55,9 +55,15 @@ function M.now()
 end
 
 local function value(v)
-  if math.type(v) == "integer" then return { intValue = ("%d"):format(v) } end
-  if type(v) == "number" then return { doubleValue = v } end
-  if type(v) == "boolean" then return { boolValue = v } end
+  if math.type(v) == "integer" then
+    return { intValue = ("%d"):format(v) }
+  end
+  if type(v) == "number" then
+    return { doubleValue = v }
+  end
+  if type(v) == "boolean" then
+    return { boolValue = v }
+  end
   return { stringValue = tostring(v) }
 end
 
@@ -120,7 +126,9 @@ end
 function otel:record(ctx, status, took)
   local trace = ctx.trace
   local ended = core.wall()
-  local function at(seconds) return ("%d"):format(math.floor((ended - seconds) * 1e9)) end
+  local function at(seconds)
+    return ("%d"):format(math.floor((ended - seconds) * 1e9))
+  end
   local up = ctx.served_by
   local labels = {
     ["gen_ai.operation.name"] = operations[ctx.op], ["gen_ai.provider.name"] = up and up.provider.name,
@@ -138,7 +146,9 @@ function otel:record(ctx, status, took)
       labels["gen_ai.token.type"] = nil
     end
   end
-  if not trace.sampled then return end
+  if not trace.sampled then
+    return
+  end
   local state = status >= 500 and { code = STATUS_ERROR } or {}
   add_span(self, {
     traceId = trace.trace, spanId = trace.span, parentSpanId = trace.parent, kind = KIND_SERVER,
@@ -149,7 +159,9 @@ function otel:record(ctx, status, took)
       ["moonpool.request_id"] = ctx.id, ["moonpool.batch"] = ctx.batch, ["moonpool.rows"] = ctx.rows,
     },
   })
-  if not (ctx.op and up) then return end
+  if not (ctx.op and up) then
+    return
+  end
   labels["gen_ai.usage.input_tokens"] = status < 400 and ctx.used or nil
   labels["gen_ai.embeddings.dimension.count"] = ctx.dimensions
   labels["moonpool.attempts"] = ctx.attempts
@@ -189,14 +201,18 @@ local function metric_document(self)
     local points = family.histogram.dataPoints
     points[#points + 1] = histogram_point(self, one, now)
   end
-  if #list == 0 then return nil end
+  if #list == 0 then
+    return nil
+  end
   local scoped = { { scope = scope, metrics = list } }
   return { resourceMetrics = { { resource = self.resource, scopeMetrics = scoped } } }
 end
 
 function otel:post(path, doc)
   local ok = self.client:request { method = "POST", path = path, json = doc }
-  if not ok then self.lost = self.lost + 1 end
+  if not ok then
+    self.lost = self.lost + 1
+  end
 end
 
 --- Posts what there is.
@@ -209,11 +225,15 @@ function otel:flush()
     })
   end
   local doc = metric_document(self)
-  if doc then self:post("/v1/metrics", doc) end
+  if doc then
+    self:post("/v1/metrics", doc)
+  end
 end
 
 function otel:close()
-  if self.closed then return end
+  if self.closed then
+    return
+  end
   self.closed = true
   pcall(core.timeout, 2, self.flush, self)
   self.client:close()

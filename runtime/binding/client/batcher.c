@@ -289,8 +289,8 @@ static int push_outcome(lua_State *L, int status, lua_KContext ctx)
     lua_pushinteger(L, attempts);
     lua_pushnumber(L, (double)longest);
     lua_pushinteger(L, (lua_Integer)mp_matrix_rows(r->matrix));
-    *(struct submission **)ctx = NULL; /* now, not when it is collected */
-    submission_unref(s);
+    submission_unref(s); /* now, not when it is collected */
+    *(struct submission **)ctx = NULL;
     return 8;
 }
 

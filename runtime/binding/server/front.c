@@ -361,7 +361,13 @@ static int l_front_learn(lua_State *L)
     memcpy(text, name, n + 1);
     memcpy(text + n + 1, upstream, upstream_len + 1);
     struct model *m = &f->models[f->nmodels++];
-    *m = (struct model){text, text + n + 1, n, g, p, 0, lua_toboolean(L, 6)};
+    m->name = text;
+    m->upstream = text + n + 1;
+    m->name_len = n;
+    m->gatherer = g;
+    m->plan = p;
+    m->requests = 0;
+    m->caches = lua_toboolean(L, 6);
     return 0;
 }
 

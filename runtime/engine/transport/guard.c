@@ -86,7 +86,7 @@ static int parse(const char *text, struct net *out)
 
 int mp__guard_set(const char *const *list, size_t n)
 {
-    struct net parsed[MP__GUARD_MAX];
+    struct net parsed[MP__GUARD_MAX] = {0};
     for (size_t i = 0; i < n; i++)
         if (list[i] == NULL || parse(list[i], &parsed[i]) != 0)
             return (int)i;

@@ -1,4 +1,4 @@
--- moonpool.restricted: scripts that are not ours. No file, no process, no environment, no bytecode, no
+-- moonpool.cli.restricted: scripts that are not ours. No file, no process, no environment, no bytecode, no
 -- private address; so much memory, and so much time for each request.
 --
 -- A script runs in an environment of its own and gets copies of what it may use; the library keeps its.
