@@ -75,9 +75,13 @@ libraries:
 	@test -e "$(LUA_STATIC)" && $(PKG_CONFIG) --exists libcurl libuv libcjson libcrypto zlib libzstd || \
 		{ echo "make: libraries are missing; ./scripts/setup installs them" >&2; exit 1; }
 
+# Under both names of the object: scripts/ build by absolute paths, people by relative ones, and a header
+# that only one of them knows of leaves stale objects to the other.
+DEPS_FILE = -MMD -MP -MT $(patsubst $(CURDIR)/%,%,$(abspath $@)) -MT $(abspath $@)
+
 $(BUILD)/obj/%.o: runtime/%.c | libraries
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS_ALL) $(CFLAGS_EXTRA) -MMD -MP -c -o $@ $<
+	$(CC) $(CFLAGS_ALL) $(CFLAGS_EXTRA) $(DEPS_FILE) -c -o $@ $<
 
 $(BUILD)/obj/llhttp/%.o: $(LLHTTP_DIR)/llhttp/%.c
 	@mkdir -p $(@D)
