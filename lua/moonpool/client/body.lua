@@ -44,7 +44,8 @@ local function members(fields)
   for i, name in ipairs(names) do
     local value = fields[name]
     local nested = type(value) == "table" and type(next(value)) == "string"
-    out[i] = json.encode(name) .. ":" .. (nested and "{" .. members(value) .. "}" or json.encode(value, SORTED))
+    out[i] = json.encode(name) .. ":"
+      .. (nested and "{" .. members(value) .. "}" or json.encode(value, SORTED))
   end
   return table.concat(out, ",")
 end

@@ -1,5 +1,5 @@
--- moonpool.job.batch: the provider's batch API as the way to ask: a file of requests is handed in, worked on
--- some time within a day, and read again. Half the price, and the same directory.
+-- moonpool.job.batch: the provider's batch API as the way to ask: a file of requests is handed in,
+-- worked on some time within a day, and read again. Half the price, and the same directory.
 --
 -- What was handed in is noted in .job/batches.json before it is waited for, so a job that was killed
 -- meanwhile goes on waiting for the same batch. Requests that expired are asked in the usual way.

@@ -1,5 +1,5 @@
--- moonpool.mock.batch: OpenAI's /v1/files and /v1/batches: files of requests in, files of replies out, not
--- in their order. A batch is worked on when it is asked for the second time.
+-- moonpool.mock.batch: OpenAI's /v1/files and /v1/batches: files of requests in, files of replies out,
+-- not in their order. A batch is worked on when it is asked for the second time.
 
 local core = require "moonpool.core"
 local faults = require "moonpool.mock.faults"
