@@ -74,61 +74,8 @@ plan.prefixes = { between = "mp__", public = "mp_", policy = "mpp_" }
 
 plan.lua = {
   { name = "ground", uses = {},
-    modules = { "options", "json", "jsonl", "matrix", "ragged", "textio", "task", "progress", "chart" },
-    what = "tasks, options and the data types" },
-  { name = "policy", uses = { "ground" }, what = "policies as tables, functions and packages" },
-  { name = "provider", uses = { "ground", "client" }, what = "services as data" },
-  { name = "client", uses = { "ground", "policy", "provider" }, what = "the client and its calls" },
-  { name = "job", uses = { "ground", "client" }, what = "files in, files out" },
-  { name = "serve", uses = { "ground" }, modules = { "serve" }, what = "a server of Lua functions" },
-  { name = "gateway", uses = { "ground", "client", "provider", "serve", "metrics" },
-    what = "callers and limits in front of any provider" },
-  { name = "mock", uses = { "codec", "base" }, faces = "all",
-    what = "the mock's vectors: hashed words" },
-  { name = "task", uses = { "base" }, faces = { "task.h" },
-    what = "coroutines, scopes, waiting, signals, the life of the runtime; Lua and libuv" },
-  { name = "binding",
-    uses = "all but host",
-    faces = { "binding.h" }, what = "opens the C half and the Lua library in a state" },
-  { name = "binding/value", of = "binding", uses = { "task", "engine", "codec", "base" },
-    faces = "all", what = "Lua values: JSON, MessagePack, matrices, .npy, headers, options" },
-  { name = "binding/files", of = "binding", uses = { "binding/value", "task", "base" }, faces = {},
-    what = "line readers, writers and directories that do not block the loop" },
-  { name = "binding/hook", of = "binding",
-    uses = { "binding/value", "binding/client", "task", "engine", "policy", "codec", "base" },
-    faces = { "hook.h" }, what = "decisions in Lua: called protected, timed, watched" },
-  { name = "binding/client", of = "binding",
-    uses = { "binding/value", "binding/hook", "task", "engine", "policy", "codec", "base" },
-    faces = { "client.h" }, what = "clients, calls, results, streams, policies" },
-  { name = "binding/server", of = "binding",
-    uses = { "binding/value", "task", "http", "mock", "codec", "base" }, faces = {},
-    what = "requests and replies of the server, the mock's arithmetic" },
-  { name = "binding/sim", of = "binding",
-    uses = { "binding/value", "binding/client", "binding/hook", "sim", "task", "engine", "policy", "base" },
-    faces = {}, what = "simulations" },
-  { name = "host", uses = { "binding", "task" }, faces = {},
-    what = "main(): a Lua state, the library, the command line" },
-}
-
--- Libraries and where alone they may be included; nil rooms: everywhere.
-plan.libraries = {
-  { pattern = "^curl/", name = "curl", rooms = { "engine/transport" } },
-  { pattern = "^uv%.h$", name = "libuv",
-    rooms = { "base", "engine", "http", "task", "binding", "host" } },
-  { pattern = "^lua%.h$", name = "Lua", rooms = { "task", "binding", "host" } },
-  { pattern = "^lauxlib%.h$", name = "Lua", rooms = { "task", "binding", "host" } },
-  { pattern = "^lualib%.h$", name = "Lua", rooms = { "task", "binding", "host" } },
-  { pattern = "^llhttp%.h$", name = "llhttp", rooms = { "http" } },
-  { pattern = "^openssl/", name = "libcrypto", rooms = { "binding/value" } },
-  { pattern = "^cjson/", name = "cJSON", rooms = { "codec", "engine", "binding/value" } },
-}
-
--- What a name between files begins with, and what only policy's and runtime/include's do.
-plan.prefixes = { between = "mp__", public = "mp_", policy = "mpp_" }
-
-plan.lua = {
-  { name = "ground", uses = {},
-    modules = { "options", "json", "jsonl", "matrix", "ragged", "textio", "task", "progress", "chart" },
+    modules = { "options", "base64", "json", "jsonl", "matrix", "ragged", "textio", "task", "progress",
+      "chart" },
     what = "tasks, options and the data types" },
   { name = "policy", uses = { "ground" }, what = "policies as tables, functions and packages" },
   { name = "provider", uses = { "ground", "client" }, what = "services as data" },
