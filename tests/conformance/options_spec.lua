@@ -88,12 +88,13 @@ describe("conformance: preferences", function()
     assert.equal("Bearer k", server.log[4].headers.authorization)
   end)
 
-  it("C16 budgets cannot be negative; above 300 % is the user's choice", function()
+  it("C16 budgets cannot be negative, nor exceed 300 %", function()
     for _, name in ipairs { "hedge_budget_pct", "retry_budget_pct" } do
       refused(name .. ": cannot be negative", name, -0.1)
       refused(name .. ": number expected", name, nan)
       refused(name .. ": number expected", name, "10%")
-      taken(name, 3.5)
+      refused(name .. ": cannot exceed 3%.0 %(300%%%)", name, 3.5)
+      taken(name, 3)
       taken(name, 0)
     end
   end)

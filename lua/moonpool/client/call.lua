@@ -87,18 +87,21 @@ local function check_hedge(t, where, level)
   end
 end
 
--- What the seeds refuse as well: the whole ends before one attempt may, budgets beyond any sense.
+-- What the seeds refuse as well: the whole ends before one attempt may, budgets beyond any sense. Only
+-- what the caller said counts: a preference reads as the seeds' defaults where nothing was said.
 local function check_limits(t, where, level)
-  local attempt = t.timeout_s or type(t.timeout) == "number" and t.timeout
-    or type(t.timeout) == "table" and t.timeout.attempt
-  local total = t.total_timeout or t.total_timeout_s or type(t.timeout) == "table" and t.timeout.total
+  local timeout = rawget(t, "timeout")
+  local attempt = rawget(t, "timeout_s") or type(timeout) == "number" and timeout
+    or type(timeout) == "table" and timeout.attempt
+  local total = rawget(t, "total_timeout") or rawget(t, "total_timeout_s")
+    or type(timeout) == "table" and timeout.total
   if attempt and total and attempt > total then
     error(("%s: %s: must not be more than the total timeout"):format(where,
-      t.timeout_s and "timeout_s" or "timeout"), level + 1)
+      rawget(t, "timeout_s") and "timeout_s" or "timeout"), level + 1)
   end
   for _, name in ipairs { "hedge_budget_pct", "retry_budget_pct" } do
     if t[name] and t[name] > 3 then
-      error(("%s: %s: must be at most 3 (300 %%)"):format(where, name), level + 1)
+      error(("%s: %s: cannot exceed 3.0 (300%%)"):format(where, name), level + 1)
     end
   end
 end
