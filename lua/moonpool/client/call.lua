@@ -90,11 +90,11 @@ end
 -- What the seeds refuse as well: the whole ends before one attempt may, budgets beyond any sense. Only
 -- what the caller said counts: a preference reads as the seeds' defaults where nothing was said.
 local function check_limits(t, where, level)
-  local timeout = rawget(t, "timeout")
-  local attempt = rawget(t, "timeout_s") or type(timeout) == "number" and timeout
-    or type(timeout) == "table" and timeout.attempt
+  local given = rawget(t, "timeout")
+  local attempt = rawget(t, "timeout_s") or type(given) == "number" and given
+    or type(given) == "table" and given.attempt
   local total = rawget(t, "total_timeout") or rawget(t, "total_timeout_s")
-    or type(timeout) == "table" and timeout.total
+    or type(given) == "table" and given.total
   if attempt and total and attempt > total then
     error(("%s: %s: must not be more than the total timeout"):format(where,
       rawget(t, "timeout_s") and "timeout_s" or "timeout"), level + 1)
