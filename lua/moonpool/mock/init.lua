@@ -204,6 +204,9 @@ function mock:infer(req, x, dialect, job)
     return self:send(req, x, override.status, override.body or dialect.fault(override.status),
       copy(override.headers))
   end
+  if job.stream then
+    return self:stream(req, x, job)
+  end
   local order = faults.order(self.faults, x.plan, job.rows)
   if x.plan.short then
     bump(self.stats_.faults, "short")
@@ -216,6 +219,19 @@ function mock:infer(req, x, dialect, job)
     x.headers[name] = value
   end
   return self:send(req, x, 200, body, x.headers)
+end
+
+-- Events as they are made; a fault in the middle of a reply is not for them.
+function mock:stream(req, x, job)
+  self.stats_.inputs = self.stats_.inputs + job.rows
+  self.stats_.tokens = self.stats_.tokens + job.tokens
+  bump(self.stats_.statuses, "200")
+  local headers = { ["content-type"] = "text/event-stream", ["x-request-id"] = x.id }
+  core.server_answer(req, { status = 200, headers = headers, stream = job.stream() })
+  for event in job.stream() do
+    if not core.server_write(req, event) then break end
+  end
+  core.server_end(req)
 end
 
 -- A client that leaves ends this by an error from wherever it waits.

@@ -1,5 +1,6 @@
--- moonpool.mock.openai: POST /v1/embeddings and GET /v1/models as OpenAI answers them.
+-- moonpool.mock.openai: POST /v1/embeddings, GET /v1/models and the completions as OpenAI answers them.
 
+local chat = require "moonpool.mock.chat"
 local core = require "moonpool.core"
 local input = require "moonpool.mock.input"
 
@@ -162,22 +163,31 @@ local function embeddings(mock, body)
   return job
 end
 
-local function models(mock)
-  return {
-    rows = 0, tokens = 0, free = true,
-    reply = function()
-      return core.json_encode {
-        object = "list",
-        data = { { id = mock.model, object = "model", created = 0, owned_by = "moonpool" } },
-      }
-    end,
-  }
+local function model_of(id)
+  return { id = id, object = "model", created = 0, owned_by = "moonpool" }
 end
 
-M.routes = {
-  ["/v1/embeddings"] = { POST = embeddings },
-  ["/v1/models"] = { GET = models },
-}
+local function told(value)
+  return { rows = 0, tokens = 0, free = true, reply = function() return core.json_encode(value) end }
+end
+
+local function models(mock)
+  return told { object = "list", data = { model_of(mock.model) } }
+end
+
+local function one_model(mock, _, x)
+  local id = x.req.path:match "/v1/models/(.+)$"
+  if id ~= mock.model then
+    local message = ("The model '%s' does not exist"):format(id)
+    return nil, 404, M.error(404, message, nil, "model", "model_not_found")
+  end
+  return told(model_of(id))
+end
+
+M.routes = chat.routes(refuse)
+M.routes["/v1/embeddings"] = { POST = embeddings }
+M.routes["/v1/models"] = { GET = models }
+M.patterns = { { "^/v1/models/.+$", { GET = one_model } } }
 
 --- A body that is no JSON object.
 function M.bad_body()

@@ -359,6 +359,7 @@ local function similarity(mock, body)
 end
 
 M.routes = {
+  ["/"] = { POST = embed }, -- what a model of embeddings answers there
   ["/embed"] = { POST = embed },
   ["/embed_all"] = { POST = several(strict.words) },
   ["/embed_sparse"] = { POST = several(pairs_of) },
