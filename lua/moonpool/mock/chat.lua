@@ -7,11 +7,17 @@ local M = {}
 
 -- The text of a message's content: a string, or a list of parts of which the texts count.
 local function text_of(content)
-  if type(content) == "string" then return content end
-  if not input.is_list(content) then return nil end
+  if type(content) == "string" then
+    return content
+  end
+  if not input.is_list(content) then
+    return nil
+  end
   local parts = {}
   for _, part in ipairs(content) do
-    if type(part) == "table" and type(part.text) == "string" then parts[#parts + 1] = part.text end
+    if type(part) == "table" and type(part.text) == "string" then
+      parts[#parts + 1] = part.text
+    end
   end
   return table.concat(parts, " ")
 end
@@ -30,7 +36,9 @@ local function read_chat(body)
 end
 
 local function read_prompt(body)
-  if type(body.prompt) ~= "string" then return nil, "'prompt' is a required property", "prompt" end
+  if type(body.prompt) ~= "string" then
+    return nil, "'prompt' is a required property", "prompt"
+  end
   return body.prompt
 end
 
@@ -57,8 +65,12 @@ local function events(kind, base, words)
   local at = 0
   return function()
     at = at + 1
-    if at > #words + 2 then return nil end
-    if at == #words + 2 then return "data: [DONE]\n\n" end
+    if at > #words + 2 then
+      return nil
+    end
+    if at == #words + 2 then
+      return "data: [DONE]\n\n"
+    end
     base.choices = choice(kind.piece(words[at]), at > #words and "stop" or nil)
     return "data: " .. core.json_encode(base) .. "\n\n"
   end
@@ -67,7 +79,9 @@ end
 local function handler(kind, refuse)
   return function(mock, body)
     local text, why, param = kind.read(body)
-    if not text then return refuse(why, param) end
+    if not text then
+      return refuse(why, param)
+    end
     local words = {}
     for word in text:gmatch "%s*%S+" do words[#words + 1] = word end
     local base = {

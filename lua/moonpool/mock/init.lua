@@ -229,7 +229,9 @@ function mock:stream(req, x, job)
   local headers = { ["content-type"] = "text/event-stream", ["x-request-id"] = x.id }
   core.server_answer(req, { status = 200, headers = headers, stream = job.stream() })
   for event in job.stream() do
-    if not core.server_write(req, event) then break end
+    if not core.server_write(req, event) then
+      break
+    end
   end
   core.server_end(req)
 end
