@@ -137,7 +137,9 @@ local function start_nginx(url, change)
   end
   replace("http://127.0.0.1:8089", url)
   replace("listen 127.0.0.1:8090", "listen 127.0.0.1:" .. port)
-  replace("daemon on;", "daemon off; env MOONPOOL_LIBRARY;")
+  -- Root's nginx would give its workers to nobody, who may not read a checkout below /root.
+  local user = programs.output "id -u":match "%d+" == "0" and "user root; " or ""
+  replace("daemon on;", user .. "daemon off; env MOONPOOL_LIBRARY;")
   replace("http {", ("http {\n    lua_package_path '%s/lua/?.lua;%s/?.lua;;';"):format(build, lua_dir))
   replace("        location = /stats {", more_locations .. "        location = /stats {")
   if change then text = change(text) end
