@@ -44,8 +44,8 @@ describe("limits beyond sense", function()
       { { timeout = 5, total_timeout = 4 }, "timeout: must not be more" },
       { { timeout_s = 5, total_timeout_s = 4 }, "timeout_s: must not be more" },
       { { timeout = { attempt = 5, total = 4 } }, "timeout: must not be more" },
-      { { hedge_budget_pct = 3.5 }, "hedge_budget_pct: cannot exceed 3%.0" },
-      { { retry_budget_pct = 4 }, "retry_budget_pct: cannot exceed 3%.0" },
+      { { hedge_budget_pct = 3.5 }, "hedge_budget_pct: cannot exceed 3.0" },
+      { { retry_budget_pct = 4 }, "retry_budget_pct: cannot exceed 3.0" },
       { { preference = moonpool.preference { timeout_s = 2 }, total_timeout = 1 }, "timeout_s: must not" },
     } do
       case[1].input = "x"
