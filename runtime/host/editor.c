@@ -128,8 +128,9 @@ static char *prompt_of(EditLine *el)
 static void bind_keys(EditLine *el)
 {
     el_set(el, EL_BIND, "-e", NULL);
-    el_set(el, EL_ADDFN, "moonpool-complete", "complete a name", on_complete);
-    el_set(el, EL_ADDFN, "moonpool-search", "search the history", on_search);
+    /* Wide: of narrow names libedit keeps copies that it never frees. */
+    el_wset(el, EL_ADDFN, L"moonpool-complete", L"complete a name", on_complete);
+    el_wset(el, EL_ADDFN, L"moonpool-search", L"search the history", on_search);
     el_set(el, EL_BIND, "\t", "moonpool-complete", NULL);
     el_set(el, EL_BIND, "^R", "moonpool-search", NULL);
     el_set(el, EL_BIND, "^W", "ed-delete-prev-word", NULL);
