@@ -30,10 +30,10 @@ server.__name = "moonpool.server"
 
 -- ---- one request --------------------------------------------------------------------------------
 
--- The values of the stream, called until it gives nil, as chunks; waits where the client is slower. A
+--- The values of the stream, called until it gives nil, as chunks; waits where the client is slower. A
 -- stream that has __close is closed in the end, whatever happens. A stream cut off by an error ends
 -- without its last chunk, so the client can tell.
-local function pump(req, stream)
+function M.pump(req, stream)
   local write = core.server_write
   local meta = type(stream) == "table" and getmetatable(stream)
   local held <close> = meta and meta.__close and stream or nil -- luacheck: ignore
@@ -52,7 +52,7 @@ local function answer(req, handler)
   end
   local sent, stream = core.server_answer(req, reply)
   if sent == nil then
-    pump(req, stream)
+    M.pump(req, stream)
   end
 end
 

@@ -492,7 +492,7 @@ static const char *eat(struct mp__decoder *d, const char *p, const char *end)
     case ELEMENT_AFTER:
         return mp__dec_vec_numbers(d, p, end);
     default:
-        while (p < end && mp__dec_space(*p))
+        while (p < end && mp__num_space(*p))
             p++;
         return p < end ? structure(d, p) : p;
     }

@@ -300,7 +300,7 @@ static const char *element(struct mp__decoder *d, const char *p, const char *end
 
     if (v->n < v->cap)
         v->n += mp__num_list(&p, end, (float *)(void *)v->p + v->n, v->cap - v->n);
-    while (p < end && mp__dec_space(*p))
+    while (p < end && mp__num_space(*p))
         p++;
     if (p == end)
         return p;
@@ -318,7 +318,7 @@ static const char *element(struct mp__decoder *d, const char *p, const char *end
 
 static const char *after(struct mp__decoder *d, const char *p, const char *end)
 {
-    while (p < end && mp__dec_space(*p))
+    while (p < end && mp__num_space(*p))
         p++;
     if (p == end)
         return p;

@@ -253,9 +253,4 @@ int mp__dec_raw_start(struct mp__decoder *d); /* the JSON head is complete; 0 fa
 int mp__dec_raw(struct mp__decoder *d, const char *p, size_t n);
 int mp__dec_raw_finish(struct mp__decoder *d);
 
-static inline int mp__dec_space(char c)
-{
-    return c == ' ' || c == '\n' || c == '\r' || c == '\t';
-}
-
 #endif

@@ -171,11 +171,6 @@ const char *mp__num_fast(const char *p, float *out)
     return fast(p, out);
 }
 
-static inline int is_space(char c)
-{
-    return c == ' ' || c == '\n' || c == '\r' || c == '\t';
-}
-
 static size_t list_by_one(const char **at, const char *end, float *out, size_t cap)
 {
     const char *p = *at, *limit = end - MP__NUM_AHEAD, *q;
@@ -184,12 +179,12 @@ static size_t list_by_one(const char **at, const char *end, float *out, size_t c
     if (end - p < MP__NUM_AHEAD)
         return 0;
     for (i = 0; i < cap && p <= limit; i++) {
-        while (is_space(*p) && p < limit)
+        while (mp__num_space(*p) && p < limit)
             p++;
         q = fast(p, out + i);
         if (q == NULL)
             break;
-        while (is_space(*q) && q < end - 1)
+        while (mp__num_space(*q) && q < end - 1)
             q++;
         if (*q != ',')
             break;

@@ -71,11 +71,6 @@ static size_t find_commas(const char *p, size_t bytes, uint16_t *at)
     return n;
 }
 
-static inline int is_space(char c)
-{
-    return c == ' ' || c == '\n' || c == '\r' || c == '\t';
-}
-
 struct number {
     size_t neg;
     size_t n;       /* digits after the point */
@@ -201,7 +196,7 @@ static __attribute__((noinline)) int two_long(const char *s, const char *e, cons
 
 static const char *skip(const char *p, const char *e)
 {
-    while (is_space(*p) && p < e)
+    while (mp__num_space(*p) && p < e)
         p++;
     return p;
 }

@@ -105,20 +105,34 @@ local function teach(setup, route, job, out, ctx)
   core.front_learn(setup.front, name, out.plan.handle, out.plan.core, ctx.upstream, out.cached ~= nil)
 end
 
-local function embed(setup, ctx, job)
-  local n = #job.rows
+-- Where the job's rows go, once they may: the route, or nil and the error. tokens_of(job): an estimate.
+local function enter(setup, ctx, job, rows, tokens_of)
+  local n = #rows
   if n > setup.max_inputs then
-    return nil, failure("too_large", ("%d inputs, at most %d a request"):format(n, setup.max_inputs))
+    return nil, failure("too_large", ("%d %s, at most %d a request"):format(n,
+      rows == job.texts and "texts" or "inputs", setup.max_inputs))
   end
   local route, err = find_route(setup, ctx, job.model)
   if not route then
     return nil, err
   end
-  err = admit(ctx, estimate(job.rows), route.price)
+  err = admit(ctx, tokens_of(job), route.price)
   if err then
     return nil, err
   end
   ctx.rows = n
+  return route
+end
+
+local function tokens_to_embed(job)
+  return estimate(job.rows)
+end
+
+local function embed(setup, ctx, job)
+  local route, err = enter(setup, ctx, job, job.rows, tokens_to_embed)
+  if not route then
+    return nil, err
+  end
   local out
   out, err = along(setup, ctx, route, job.model, function(up, model, left)
     ctx.price = route.price or up.price or 0
@@ -133,14 +147,15 @@ local function embed(setup, ctx, job)
   if setup.front then
     teach(setup, route, job, out, ctx)
   end
-  if out.count ~= n then -- the engine counts too; a short reply must never leave here
-    return nil, failure("decode", ("%d rows were asked for, %d came"):format(n, out.count))
+  if out.count ~= ctx.rows then -- the engine counts too; a short reply must never leave here
+    return nil, failure("decode", ("%d rows were asked for, %d came"):format(ctx.rows, out.count))
   end
   ctx.used = out.total_tokens or out.prompt_tokens or ctx.tokens
   ctx.answered_model, ctx.dimensions = out.model, out.matrix:cols()
   ctx.batch, ctx.cached, ctx.upstream_time = out.batch, out.cached, out.upstream_time
   local reply = {
-    vectors = out.matrix, first = out.first, count = n, style = job.style, encoding_format = job.format,
+    vectors = out.matrix, first = out.first, count = ctx.rows, style = job.style,
+    encoding_format = job.format,
     model = out.model or job.model or "", id = ctx.id,
     usage = { prompt_tokens = out.prompt_tokens or ctx.tokens, total_tokens = ctx.used },
   }
@@ -175,20 +190,15 @@ local function tei_ranking(_, out)
   return results
 end
 
+local function tokens_to_rank(job)
+  return estimate(job.texts) + #job.query // 4
+end
+
 local function rerank(setup, ctx, job)
-  local n = #job.texts
-  if n > setup.max_inputs then
-    return nil, failure("too_large", ("%d texts, at most %d a request"):format(n, setup.max_inputs))
-  end
-  local route, err = find_route(setup, ctx, job.model)
+  local route, err = enter(setup, ctx, job, job.texts, tokens_to_rank)
   if not route then
     return nil, err
   end
-  err = admit(ctx, estimate(job.texts) + #job.query // 4, route.price)
-  if err then
-    return nil, err
-  end
-  ctx.rows = n
   local out
   out, err = along(setup, ctx, route, job.model, function(up, model, left)
     return up:rerank(job, model, { timeout = left, headers = ctx.headers })
@@ -201,24 +211,19 @@ local function rerank(setup, ctx, job)
   return { json = write(job, out, ctx) }
 end
 
-local function classify(setup, ctx, job)
-  local n = #job.inputs
-  if n > setup.max_inputs then
-    return nil, failure("too_large", ("%d inputs, at most %d a request"):format(n, setup.max_inputs))
-  end
-  local route, err = find_route(setup, ctx, job.model)
-  if not route then
-    return nil, err
-  end
-  local tokens = n
+local function tokens_to_classify(job)
+  local tokens = #job.inputs
   for _, one in ipairs(job.inputs) do
     tokens = tokens + (type(one) == "string" and #one // 4 or (#one[1] + #one[2]) // 4)
   end
-  err = admit(ctx, tokens, route.price)
-  if err then
+  return tokens
+end
+
+local function classify(setup, ctx, job)
+  local route, err = enter(setup, ctx, job, job.inputs, tokens_to_classify)
+  if not route then
     return nil, err
   end
-  ctx.rows = n
   local out
   out, err = along(setup, ctx, route, job.model, function(up, model, left)
     return up:classify(job, model, { timeout = left, headers = ctx.headers })
@@ -226,7 +231,7 @@ local function classify(setup, ctx, job)
   if not out then
     return nil, err
   end
-  ctx.used, ctx.upstream_time = tokens, out.upstream_time
+  ctx.used, ctx.upstream_time = ctx.tokens, out.upstream_time
   return { json = job.single and out.results[1] or out.results }
 end
 

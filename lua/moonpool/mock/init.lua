@@ -227,13 +227,8 @@ function mock:stream(req, x, job)
   self.stats_.tokens = self.stats_.tokens + job.tokens
   bump(self.stats_.statuses, "200")
   local headers = { ["content-type"] = "text/event-stream", ["x-request-id"] = x.id }
-  core.server_answer(req, { status = 200, headers = headers, stream = job.stream() })
-  for event in job.stream() do
-    if not core.server_write(req, event) then
-      break
-    end
-  end
-  core.server_end(req)
+  local _, events = core.server_answer(req, { status = 200, headers = headers, stream = job.stream() })
+  serve.pump(req, events)
 end
 
 -- A client that leaves ends this by an error from wherever it waits.

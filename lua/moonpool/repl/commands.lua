@@ -2,6 +2,7 @@
 local core = require "moonpool.core"
 local options = require "moonpool.options"
 local plot = require "moonpool.repl.plot"
+local thousands = require "moonpool.progress".thousands
 local show = require "moonpool.repl.show"
 
 local commands = {}
@@ -114,14 +115,14 @@ command("time", "[N] EXPR", "median, p99, CPU, requests, tokens of N runs", func
     tokens = tokens + (type(usage) == "table" and usage.total_tokens or 0)
   until #walls >= most or (not times and core.now() - began > 1)
   local n = #walls
-  local lines = { ("%s runs: median %s, p99 %s, CPU %s a run"):format(show.count(n),
+  local lines = { ("%s runs: median %s, p99 %s, CPU %s a run"):format(thousands(n),
     show.seconds(show.quantile(walls, 0.5)), show.seconds(show.quantile(walls, 0.99)),
     show.seconds((os.clock() - cpu) / n)) }
   local after = totals(session)
   local requests = difference(after, before, "requests")
   if requests > 0 then
-    lines[2] = ("%s requests, %s tokens, %s retries"):format(show.count(requests),
-      show.count(tokens), show.count(difference(after, before, "retries")))
+    lines[2] = ("%s requests, %s tokens, %s retries"):format(thousands(requests),
+      thousands(tokens), thousands(difference(after, before, "retries")))
     if session.price then
       lines[2] = lines[2] .. (", %.6f USD"):format(tokens * session.price / 1e6)
     end

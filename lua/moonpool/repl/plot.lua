@@ -1,5 +1,6 @@
 -- moonpool.repl.plot: numbers as a histogram, the rows of a matrix as points in the plane of their
 -- first two principal components, in the characters of a terminal.
+local thousands = require "moonpool.progress".thousands
 local show = require "moonpool.repl.show"
 
 local plot = {}
@@ -111,13 +112,13 @@ local function scatter(m, width, height)
     along = along + xs[i] * xs[i] + ys[i] * ys[i]
   end
   return ("%s\n%s of %s rows by their first two principal components: %.0f %% of the variance"):format(
-    canvas(xs, ys, width, height), show.count(#rows), show.count(m:rows()),
+    canvas(xs, ys, width, height), thousands(#rows), thousands(m:rows()),
     total > 0 and 100 * along / total or 0)
 end
 
 local function columns(list, width, height)
   local n = #list
-  local lines = { ("%s numbers: median %.4g, p99 %.4g"):format(show.count(n), show.quantile(list, 0.5),
+  local lines = { ("%s numbers: median %.4g, p99 %.4g"):format(thousands(n), show.quantile(list, 0.5),
     show.quantile(list, 0.99)) }
   local low, high = range(list)
   local cells, most = {}, 1
@@ -130,7 +131,7 @@ local function columns(list, width, height)
   for i, count in ipairs(cells) do
     local bar = count > 0 and ("#"):rep(math.max(1, math.floor(count / most * (width - 22)))) or ""
     local from = low + (i - 1) / height * (high - low)
-    lines[#lines + 1] = ("%10.4g %7s %s"):format(from, show.count(count), bar)
+    lines[#lines + 1] = ("%10.4g %7s %s"):format(from, thousands(count), bar)
   end
   return table.concat(lines, "\n")
 end

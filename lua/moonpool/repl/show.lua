@@ -1,19 +1,13 @@
 -- moonpool.repl.show: values for people: a matrix as its shape and first rows, a result as what came
 -- and what it cost, an error as its facts, a table cut where it gets long.
 local core = require "moonpool.core"
+local thousands = require "moonpool.progress".thousands
 
 local show = {}
 
 local LIST = 12 -- entries of a table, rows of a matrix, unless more are asked for
 local TEXT = 300 -- bytes of a string
 local DEPTH = 3
-
---- 1234567 as 1,234,567.
-function show.count(n)
-  local text = ("%d"):format(n)
-  local out = text:reverse():gsub("(%d%d%d)", "%1,"):reverse()
-  return (out:gsub("^(%-?),", "%1"))
-end
 
 --- Seconds as people read them.
 function show.seconds(s)
@@ -37,7 +31,7 @@ local function text_of(v, limit)
   end
   local cut = v:sub(1, limit)
   while #cut > 0 and not utf8.len(cut) and #cut > limit - 4 do cut = cut:sub(1, -2) end
-  return ("%q.. (%s bytes)"):format(cut, show.count(#v)):gsub("\\\n", "\\n")
+  return ("%q.. (%s bytes)"):format(cut, thousands(#v)):gsub("\\\n", "\\n")
 end
 
 -- ---- numbers ---------------------------------------------------------------------------------------------
@@ -99,14 +93,14 @@ end
 
 local function matrix_text(m, more, width)
   local rows, cols = m:rows(), m:cols()
-  local lines = { ("matrix %s x %s, float32, %s bytes"):format(show.count(rows), show.count(cols),
-    show.count(rows * cols * 4)) }
+  local lines = { ("matrix %s x %s, float32, %s bytes"):format(thousands(rows), thousands(cols),
+    thousands(rows * cols * 4)) }
   local most = more or 3
   for i = 1, math.min(rows, most) do
     lines[#lines + 1] = ("  [%d] %s"):format(i, row_text(m:row(i), width))
   end
   if rows > most then
-    lines[#lines + 1] = ("  .. %s more rows: show(_, N)"):format(show.count(rows - most))
+    lines[#lines + 1] = ("  .. %s more rows: show(_, N)"):format(thousands(rows - most))
   end
   return table.concat(lines, "\n")
 end
@@ -121,7 +115,7 @@ local function error_text(err)
     end
   end
   if type(err.errors) == "table" and #err.errors > 0 then
-    lines[#lines + 1] = ("  %-11s %s, the first: row %s: %s"):format("errors", show.count(#err.errors),
+    lines[#lines + 1] = ("  %-11s %s, the first: row %s: %s"):format("errors", thousands(#err.errors),
       tostring(err.errors[1].index), tostring(err.errors[1].error))
   end
   return table.concat(lines, "\n")
@@ -137,8 +131,8 @@ local function requests_lines(lines, res, width)
   if #times == 0 then
     return
   end
-  lines[#lines + 1] = ("  requests    %s, %s attempts%s, median %s, slowest %s"):format(show.count(#times),
-    show.count(attempts), hedges > 0 and (", %d hedges"):format(hedges) or "",
+  lines[#lines + 1] = ("  requests    %s, %s attempts%s, median %s, slowest %s"):format(thousands(#times),
+    thousands(attempts), hedges > 0 and (", %d hedges"):format(hedges) or "",
     show.seconds(show.quantile(times, 0.5)), show.seconds(show.quantile(times, 1)))
   if #times >= 8 then
     lines[#lines + 1] = "  latency     " .. show.histogram(times, math.min(40, width - 40), show.seconds)
@@ -148,15 +142,15 @@ end
 local function result_text(res, more, width)
   local lines = {}
   local n = res.matrix and res.matrix:rows() or res.results and #res.results or #res
-  lines[1] = ("result: %s rows, %s, %s"):format(show.count(n),
-    res.ok and "all well" or show.count(#res.errors) .. " failed", show.seconds(res.total_time or 0))
+  lines[1] = ("result: %s rows, %s, %s"):format(thousands(n),
+    res.ok and "all well" or thousands(#res.errors) .. " failed", show.seconds(res.total_time or 0))
   if res.model then
     lines[#lines + 1] = "  model       " .. tostring(res.model)
   end
   if type(res.usage) == "table" then
     local tokens = res.usage.total_tokens or res.usage.prompt_tokens
     if tokens then
-      lines[#lines + 1] = "  tokens      " .. show.count(tokens)
+      lines[#lines + 1] = "  tokens      " .. thousands(tokens)
     end
   end
   requests_lines(lines, res, width)
@@ -239,7 +233,7 @@ local function table_text(t, state, depth)
     lines = lines or parts[i]:find("\n", 1, true)
   end
   if rest > 0 then
-    parts[#parts + 1] = (".. %s more: show(_, N)"):format(show.count(rest))
+    parts[#parts + 1] = (".. %s more: show(_, N)"):format(thousands(rest))
   end
   if #parts == 0 then
     return "{}"

@@ -5,6 +5,7 @@
 #include "binding/files/decode.h"
 
 #include "binding/files/files.h"
+#include "codec/utf8.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -327,32 +328,6 @@ static unsigned unit(const unsigned char *p, int bytes, int big)
     return v;
 }
 
-static size_t put_utf8(char *out, unsigned c)
-{
-    if (c > 0x10FFFF || (c >= 0xD800 && c < 0xE000))
-        c = 0xFFFD;
-    if (c < 0x80) {
-        out[0] = (char)c;
-        return 1;
-    }
-    if (c < 0x800) {
-        out[0] = (char)(0xC0 | c >> 6);
-        out[1] = (char)(0x80 | (c & 63));
-        return 2;
-    }
-    if (c < 0x10000) {
-        out[0] = (char)(0xE0 | c >> 12);
-        out[1] = (char)(0x80 | (c >> 6 & 63));
-        out[2] = (char)(0x80 | (c & 63));
-        return 3;
-    }
-    out[0] = (char)(0xF0 | c >> 18);
-    out[1] = (char)(0x80 | (c >> 12 & 63));
-    out[2] = (char)(0x80 | (c >> 6 & 63));
-    out[3] = (char)(0x80 | (c & 63));
-    return 4;
-}
-
 /* Characters that are whole in mid; a lone half of a pair becomes U+FFFD. */
 static size_t convert(struct mp__decode *d, char *out, size_t cap)
 {
@@ -374,7 +349,7 @@ static size_t convert(struct mp__decode *d, char *out, size_t cap)
             }
         }
         b->start += bytes;
-        n += put_utf8(out + n, c);
+        n += mp__utf8_put(out + n, mp__utf8_is_scalar(c) ? c : 0xFFFD);
     }
     return n;
 }

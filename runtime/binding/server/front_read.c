@@ -1,6 +1,8 @@
 /* front_read.c - a plain request for embeddings, read without building anything. */
 #include "binding/server/front.h"
 
+#include "codec/utf8.h"
+
 #include <string.h>
 
 struct reader {
@@ -39,28 +41,6 @@ static int hex4(const char *p, uint32_t *out)
     return 1;
 }
 
-static size_t put_utf8(char *out, uint32_t u)
-{
-    if (u < 0x80) {
-        out[0] = (char)u;
-        return 1;
-    } else if (u < 0x800) {
-        out[0] = (char)(0xC0 | u >> 6);
-        out[1] = (char)(0x80 | (u & 63));
-        return 2;
-    } else if (u < 0x10000) {
-        out[0] = (char)(0xE0 | u >> 12);
-        out[1] = (char)(0x80 | (u >> 6 & 63));
-        out[2] = (char)(0x80 | (u & 63));
-        return 3;
-    }
-    out[0] = (char)(0xF0 | u >> 18);
-    out[1] = (char)(0x80 | (u >> 12 & 63));
-    out[2] = (char)(0x80 | (u >> 6 & 63));
-    out[3] = (char)(0x80 | (u & 63));
-    return 4;
-}
-
 /* The escape at p (behind its backslash, before end) as bytes in out; the length read, 0: none. */
 static size_t unescape(const char *p, const char *end, char *out, size_t *n)
 {
@@ -75,13 +55,13 @@ static size_t unescape(const char *p, const char *end, char *out, size_t *n)
     if (end - p < 5 || *p != 'u' || !hex4(p + 1, &u) || (u >= 0xDC00 && u < 0xE000))
         return 0;
     if (u < 0xD800 || u >= 0xE000) {
-        *n = put_utf8(out, u);
+        *n = mp__utf8_put(out, u);
         return 5;
     }
     if (end - p < 11 || p[5] != '\\' || p[6] != 'u' || !hex4(p + 7, &low) || low < 0xDC00 ||
         low >= 0xE000)
         return 0;
-    *n = put_utf8(out, 0x10000 + ((u - 0xD800) << 10) + (low - 0xDC00));
+    *n = mp__utf8_put(out, 0x10000 + ((u - 0xD800) << 10) + (low - 0xDC00));
     return 11;
 }
 

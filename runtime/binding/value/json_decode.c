@@ -6,6 +6,7 @@
  */
 #include "binding/value/json.h"
 #include "codec/json_write.h"
+#include "codec/utf8.h"
 
 #include <locale.h>
 #include <math.h>
@@ -207,30 +208,6 @@ static int hex4(const char *p)
     return v;
 }
 
-static size_t put_utf8(char *out, unsigned c)
-{
-    if (c < 0x80) {
-        out[0] = (char)c;
-        return 1;
-    }
-    if (c < 0x800) {
-        out[0] = (char)(0xC0 | c >> 6);
-        out[1] = (char)(0x80 | (c & 63));
-        return 2;
-    }
-    if (c < 0x10000) {
-        out[0] = (char)(0xE0 | c >> 12);
-        out[1] = (char)(0x80 | (c >> 6 & 63));
-        out[2] = (char)(0x80 | (c & 63));
-        return 3;
-    }
-    out[0] = (char)(0xF0 | c >> 18);
-    out[1] = (char)(0x80 | (c >> 12 & 63));
-    out[2] = (char)(0x80 | (c >> 6 & 63));
-    out[3] = (char)(0x80 | (c & 63));
-    return 4;
-}
-
 /* d->p is at the 'u'. Bytes written, or -1. */
 static int unescape_u(struct decoder *d, const char *close, char *out)
 {
@@ -242,14 +219,15 @@ static int unescape_u(struct decoder *d, const char *close, char *out)
         return fail_at(d, at, "\\u needs four hexadecimal digits");
     d->p += 5;
     if (hi < 0xD800 || hi > 0xDFFF)
-        return (int)put_utf8(out, (unsigned)hi);
+        return (int)mp__utf8_put(out, (unsigned)hi);
     if (hi > 0xDBFF || close - d->p < 6 || d->p[0] != '\\' || d->p[1] != 'u')
         return fail_at(d, at, "half of a surrogate pair");
     lo = hex4(d->p + 2);
     if (lo < 0xDC00 || lo > 0xDFFF)
         return fail_at(d, at, "half of a surrogate pair");
     d->p += 6;
-    return (int)put_utf8(out, 0x10000u + ((unsigned)(hi - 0xD800) << 10) + (unsigned)(lo - 0xDC00));
+    return (int)mp__utf8_put(out,
+                             0x10000u + ((unsigned)(hi - 0xD800) << 10) + (unsigned)(lo - 0xDC00));
 }
 
 static int unescape_one(struct decoder *d, const char *close, char *out)
