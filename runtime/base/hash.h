@@ -12,4 +12,11 @@ struct mp__hash128 {
 uint64_t mp__hash64(const void *p, size_t n, uint64_t seed);
 struct mp__hash128 mp__hash128(const void *p, size_t n, uint64_t seed);
 
+/* The same of bytes that come piece by piece, with seed 0. */
+struct mp__hash_sum;
+struct mp__hash_sum *mp__hash_sum_new(int wide); /* NULL: no memory */
+void mp__hash_sum_add(struct mp__hash_sum *s, const void *p, size_t n);
+void mp__hash_sum_hex(struct mp__hash_sum *s, char out[33]); /* wide: 32 digits, else 16 */
+void mp__hash_sum_free(struct mp__hash_sum *s);
+
 #endif

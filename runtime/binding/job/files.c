@@ -5,6 +5,8 @@
 #include "binding/binding.h"
 #include "binding/job/job.h"
 
+#include "base/hash.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -132,7 +134,7 @@ static int l_replace(lua_State *L)
 
 /* ---- the sum of a file ---- */
 
-static int sum_fd(struct task *t, int fd, struct mp__job_sum *sum, char *chunk)
+static int sum_fd(struct task *t, int fd, struct mp__hash_sum *sum, char *chunk)
 {
     while (t->bytes < t->limit) {
         uint64_t left = t->limit - t->bytes;
@@ -144,10 +146,10 @@ static int sum_fd(struct task *t, int fd, struct mp__job_sum *sum, char *chunk)
             return -1;
         if (got == 0)
             break;
-        mp__job_sum_add(sum, chunk, (size_t)got);
+        mp__hash_sum_add(sum, chunk, (size_t)got);
         t->bytes += (uint64_t)got;
     }
-    mp__job_sum_hex(sum, t->hex);
+    mp__hash_sum_hex(sum, t->hex);
     return 0;
 }
 
@@ -155,7 +157,7 @@ static int sum_work(struct mp__pool_op *op)
 {
     struct task *t = task_of(op);
     int fd = open(t->path, O_RDONLY | O_CLOEXEC), rc = -1, e;
-    struct mp__job_sum *sum = mp__job_sum_new(!t->narrow);
+    struct mp__hash_sum *sum = mp__hash_sum_new(!t->narrow);
     char *chunk = malloc(CHUNK);
 
     if (fd >= 0 && sum != NULL && chunk != NULL)
@@ -163,7 +165,7 @@ static int sum_work(struct mp__pool_op *op)
     e = errno;
     if (fd >= 0)
         close(fd);
-    mp__job_sum_free(sum);
+    mp__hash_sum_free(sum);
     free(chunk);
     errno = e;
     return rc;
@@ -206,14 +208,14 @@ static int l_sum_text(lua_State *L)
 {
     size_t n;
     const char *s = luaL_checklstring(L, 1, &n);
-    struct mp__job_sum *sum = mp__job_sum_new(1);
+    struct mp__hash_sum *sum = mp__hash_sum_new(1);
     char hex[33];
 
     if (sum == NULL)
         return luaL_error(L, "out of memory");
-    mp__job_sum_add(sum, s, n);
-    mp__job_sum_hex(sum, hex);
-    mp__job_sum_free(sum);
+    mp__hash_sum_add(sum, s, n);
+    mp__hash_sum_hex(sum, hex);
+    mp__hash_sum_free(sum);
     lua_pushstring(L, hex);
     return 1;
 }
@@ -264,12 +266,12 @@ static int l_raw_sum(lua_State *L)
     for (uint64_t i = 0; rc == 0 && i < n; i++) {
         rc = mp__read_at(r->fd, row, r->stride, r->offset + i * r->stride);
         if (rc == 0)
-            sums[i] = mp__job_hash64(row, r->stride);
+            sums[i] = mp__hash64(row, r->stride, 0);
     }
     if (rc != 0)
         return luaL_fileresult(L, 0, NULL);
     snprintf(hex, sizeof(hex), "%016llx",
-             (unsigned long long)mp__job_hash64(sums, (size_t)n * sizeof(*sums)));
+             (unsigned long long)mp__hash64(sums, (size_t)n * sizeof(*sums), 0));
     lua_pushstring(L, hex);
     return 1;
 }

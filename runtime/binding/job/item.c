@@ -3,6 +3,8 @@
  * and taken up again writes the bytes that an undisturbed one writes.
  */
 #include "binding/job/job.h"
+
+#include "base/hash.h"
 #include "binding/value/json.h"
 #include "codec/json_write.h"
 #include "codec/utf8.h"
@@ -70,7 +72,7 @@ static uint64_t number_hash(lua_State *L, uint64_t before)
     v.before = before;
     v.kind = lua_isinteger(L, -1) ? 1 : lua_isboolean(L, -1) ? 2 + lua_toboolean(L, -1) : 4;
     v.value = v.kind == 1 || v.kind == 4 ? lua_tonumber(L, -1) : 0;
-    return mp__job_hash64(&v, sizeof(v));
+    return mp__hash64(&v, sizeof(v), 0);
 }
 
 static uint64_t mix(lua_State *L, int idx, const char *name, uint64_t before)
@@ -84,7 +86,7 @@ static uint64_t mix(lua_State *L, int idx, const char *name, uint64_t before)
     }
     if (lua_type(L, -1) == LUA_TSTRING) {
         s = lua_tolstring(L, -1, &n);
-        before = before * 31 + mp__job_hash64(s, n) + 1;
+        before = before * 31 + mp__hash64(s, n, 0) + 1;
     } else {
         before = number_hash(L, before);
     }
@@ -92,11 +94,23 @@ static uint64_t mix(lua_State *L, int idx, const char *name, uint64_t before)
     return before;
 }
 
+/* High half first, each from its highest byte (xxHash's canonical form); the last is the row's state. */
+static void row_key(const struct mp__span *span, unsigned char key[16])
+{
+    struct mp__hash128 h = mp__hash128(span->p, span->n, 0);
+
+    for (int i = 0; i < 8; i++) {
+        key[i] = (unsigned char)(h.high >> (56 - 8 * i));
+        key[8 + i] = (unsigned char)(h.low >> (56 - 8 * i));
+    }
+    key[15] = 0;
+}
+
 void mp__item_row(lua_State *L, int idx, const struct mp__item *item, struct mp__row *row)
 {
     const struct mp__span *span = item->key.p != NULL ? &item->key : &item->text;
 
-    mp__job_key(span->p != NULL ? span->p : "", span->n, row->key);
+    row_key(span, row->key);
     row->tag = 0;
     if (!item->labels)
         return;

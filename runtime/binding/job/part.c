@@ -6,6 +6,7 @@
  */
 #include "binding/job/part.h"
 
+#include "base/hash.h"
 #include "codec/npy.h"
 #include "codec/vec.h"
 
@@ -142,7 +143,7 @@ static void look_at(struct mp__part *p, uint32_t at, uint32_t n, const char *vec
         const void *row = vectors + i * stride;
         const float *floats = row;
 
-        p->sums[at + i] = mp__job_hash64(row, stride);
+        p->sums[at + i] = mp__hash64(row, stride, 0);
         if (rows[i].key[15] != MP__ROW_OK)
             continue;
         if (p->f16) {
@@ -171,15 +172,15 @@ static int add_record(struct mp__part *p, const struct mp__block *b, const struc
     size_t before = p->pending.n, body = b->count * sizeof(*rows);
 
     if (!b->no_vectors)
-        h.vectors = mp__job_hash64(p->sums + b->at, b->count * sizeof(*p->sums));
+        h.vectors = mp__hash64(p->sums + b->at, b->count * sizeof(*p->sums), 0);
     if (mp__buf_add(&p->pending, &h, sizeof(h)) || mp__buf_add(&p->pending, rows, body) ||
         mp__buf_add(&p->pending, lines, b->lines)) {
         p->pending.n = before;
         errno = ENOMEM;
         return -1;
     }
-    h.body = mp__job_hash64(p->pending.p + before + sizeof(h), body + b->lines);
-    h.self = mp__job_hash64(&h, offsetof(struct head, self));
+    h.body = mp__hash64(p->pending.p + before + sizeof(h), body + b->lines, 0);
+    h.self = mp__hash64(&h, offsetof(struct head, self), 0);
     memcpy(p->pending.p + before, &h, sizeof(h));
     return 0;
 }
@@ -267,8 +268,8 @@ static int vectors_as_said(struct mp__part *p, const struct head *h, const struc
         mp__read_at(p->npy_fd, raw, h->count * stride, place(p, h->at)) != 0)
         return 0;
     for (uint32_t i = 0; i < h->count; i++)
-        p->sums[h->at + i] = mp__job_hash64((char *)raw + i * stride, stride);
-    if (mp__job_hash64(p->sums + h->at, h->count * sizeof(*p->sums)) != h->vectors)
+        p->sums[h->at + i] = mp__hash64((char *)raw + i * stride, stride, 0);
+    if (mp__hash64(p->sums + h->at, h->count * sizeof(*p->sums), 0) != h->vectors)
         return 0;
     look_at(p, h->at, h->count, raw, rows, scratch);
     return 1;
@@ -277,7 +278,7 @@ static int vectors_as_said(struct mp__part *p, const struct head *h, const struc
 static int head_at(struct mp__part *p, uint64_t size, uint64_t at, struct head *h)
 {
     return size - at >= sizeof(*h) && mp__read_at(p->log_fd, h, sizeof(*h), at) == 0 &&
-           h->magic == MAGIC && h->self == mp__job_hash64(h, offsetof(struct head, self)) &&
+           h->magic == MAGIC && h->self == mp__hash64(h, offsetof(struct head, self), 0) &&
            h->at < p->limit && h->count > 0 && h->count <= p->limit - h->at;
 }
 
@@ -300,7 +301,7 @@ static int load_record(struct mp__part *p, uint64_t size, uint64_t at, uint64_t 
     vectors = malloc(raw + p->cols * sizeof(float) + 8);
     if (body != NULL && vectors != NULL &&
         mp__read_at(p->log_fd, body, rows + h.lines, at + sizeof(h)) == 0)
-        ok = mp__job_hash64(body, rows + h.lines) == h.body && !taken(p, h.at, h.count) &&
+        ok = mp__hash64(body, rows + h.lines, 0) == h.body && !taken(p, h.at, h.count) &&
              vectors_as_said(p, &h, (void *)body, vectors + p->cols * sizeof(float) + 4,
                              (void *)vectors);
     b = (struct mp__block){h.at, h.count, h.lines, h.no_vectors != 0, at + sizeof(h) + rows};

@@ -23,17 +23,6 @@ struct mp__row {
     uint64_t tag;
 };
 
-/* ---- hashes ---- */
-
-uint64_t mp__job_hash64(const void *p, size_t n);
-void mp__job_key(const void *p, size_t n, unsigned char key[16]); /* state byte zero */
-
-struct mp__job_sum; /* a running hash */
-struct mp__job_sum *mp__job_sum_new(int wide);
-void mp__job_sum_add(struct mp__job_sum *s, const void *p, size_t n);
-void mp__job_sum_hex(struct mp__job_sum *s, char out[33]); /* wide: 32 digits, else 16 */
-void mp__job_sum_free(struct mp__job_sum *s);
-
 /* ---- health ---- */
 
 #define MP__HEALTH_BINS  16

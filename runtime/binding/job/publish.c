@@ -2,6 +2,8 @@
  * publish.c - a part whose rows are all there becomes two files under their final names.
  */
 #include "binding/job/part.h"
+
+#include "base/hash.h"
 #include "codec/npy.h"
 #include "codec/vec.h"
 
@@ -40,7 +42,7 @@ static int fill_nan(struct mp__part *p, const struct mp__block *b)
             memcpy(row + i * 4, &nan, 4);
     }
     for (uint32_t i = 0; rc == 0 && i < b->count; i++) {
-        p->sums[b->at + i] = mp__job_hash64(row, stride);
+        p->sums[b->at + i] = mp__hash64(row, stride, 0);
         rc = mp__write_at(p->npy_fd, row, stride, MP__NPY_HEADER + (b->at + i) * (uint64_t)stride);
     }
     free(row);
@@ -62,7 +64,7 @@ static int finish_npy(struct mp__part *p, uint32_t n, struct mp__published *out)
     mp__npy_header(head, sizeof(head), n, p->cols, p->f16);
     out->npy_bytes = MP__NPY_HEADER + n * (uint64_t)stride;
     snprintf(out->npy_sum, sizeof(out->npy_sum), "%016llx",
-             (unsigned long long)mp__job_hash64(p->sums, n * sizeof(*p->sums)));
+             (unsigned long long)mp__hash64(p->sums, n * sizeof(*p->sums), 0));
     if (mp__write_at(p->npy_fd, head, sizeof(head), 0) != 0 ||
         (n == p->limit && ftruncate(p->npy_fd, (off_t)out->npy_bytes) != 0))
         return -1;
@@ -70,7 +72,7 @@ static int finish_npy(struct mp__part *p, uint32_t n, struct mp__published *out)
 }
 
 static int copy_lines(struct mp__part *p, const struct mp__block *b, int fd, char *chunk,
-                      struct mp__job_sum *sum, uint64_t *at)
+                      struct mp__hash_sum *sum, uint64_t *at)
 {
     for (uint64_t done = 0; done < b->lines;) {
         size_t n = b->lines - done < CHUNK ? (size_t)(b->lines - done) : CHUNK;
@@ -78,7 +80,7 @@ static int copy_lines(struct mp__part *p, const struct mp__block *b, int fd, cha
         if (mp__read_at(p->log_fd, chunk, n, b->offset + done) != 0 ||
             mp__write_at(fd, chunk, n, *at) != 0)
             return -1;
-        mp__job_sum_add(sum, chunk, n);
+        mp__hash_sum_add(sum, chunk, n);
         done += n;
         *at += n;
     }
@@ -89,18 +91,18 @@ static int copy_lines(struct mp__part *p, const struct mp__block *b, int fd, cha
 static int gather(struct mp__part *p, uint32_t n, int fd, struct mp__published *out)
 {
     char *chunk = malloc(CHUNK), hex[33];
-    struct mp__job_sum *sum = mp__job_sum_new(0);
+    struct mp__hash_sum *sum = mp__hash_sum_new(0);
     uint64_t at = 0;
     int rc = chunk != NULL && sum != NULL ? 0 : -1;
 
     for (uint32_t i = 0; rc == 0 && i < p->n_blocks && p->blocks[i].at < n; i++)
         rc = copy_lines(p, &p->blocks[i], fd, chunk, sum, &at);
     if (rc == 0) {
-        mp__job_sum_hex(sum, hex);
+        mp__hash_sum_hex(sum, hex);
         memcpy(out->jsonl_sum, hex, 17);
         out->jsonl_bytes = at;
     }
-    mp__job_sum_free(sum);
+    mp__hash_sum_free(sum);
     free(chunk);
     return rc;
 }
