@@ -93,12 +93,9 @@ plan.lua = {
     uses = { "ground", "policy", "provider", "client", "serve", "metrics",
       "gateway", "mock", "simulate" },
     what = "`require \"moonpool\"`: the parts by name, each loaded when first used" },
-  { name = "restricted", uses = { "ground", "front" }, modules = { "restricted" },
-    what = "scripts that are not ours" },
   { name = "repl", uses = { "ground", "front" }, what = "the prompt, its lines and what it shows" },
   { name = "cli", uses = { "ground", "policy", "provider", "client", "job", "serve", "metrics",
-      "gateway", "mock", "simulate", "front", "restricted",
-      "repl" }, what = "the command line" },
+      "gateway", "mock", "simulate", "front", "repl" }, what = "the command line" },
 }
 
 -- Sizes that a reader can keep in mind.
