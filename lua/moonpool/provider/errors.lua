@@ -88,11 +88,28 @@ local function forms(key)
   return list
 end
 
+-- A client's list of keys -> key -> its forms: a job may tell a hundred thousand errors. The keys of a
+-- client that are forgotten (they may rotate) go with the next list that grows too long.
+local spelled = setmetatable({}, { __mode = "k" })
+local MOST_SPELLED = 64
+
+local function forms_of(keys, key)
+  local known = spelled[keys]
+  if not known or known.n >= MOST_SPELLED then
+    known = { n = 0, forms = {} }
+    spelled[keys] = known
+  end
+  if not known.forms[key] then
+    known.forms[key], known.n = forms(key), known.n + 1
+  end
+  return known.forms[key]
+end
+
 --- Takes the keys out of an error's texts: some servers repeat the key they refuse.
 function M.redact(err, keys)
   for _, key in ipairs(keys) do
     if #key >= 4 then
-      for _, form in ipairs(forms(key)) do
+      for _, form in ipairs(forms_of(keys, key)) do
         for name, value in next, err do
           if type(value) == "string" then
             err[name] = replace(value, form)
