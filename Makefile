@@ -1,4 +1,4 @@
-# Moonpool. `make`, `make test [T=name]`, `make install PREFIX= DESTDIR=`, `make lint fmt asan tsan bench`.
+# Moonpool. `make`, `make test [T=name]`, `make install PREFIX= DESTDIR=`, `make lint fmt asan tsan bench bench-check`.
 # Everything built lands in $(BUILD). What building needs, ./scripts/setup installs.
 
 BUILD   ?= build
@@ -58,7 +58,7 @@ SCRIPT_OBJ := $(task_OBJ) $(binding_OBJ) $(http_OBJ) $(sim_OBJ) $(mock_OBJ)
 LUA_FILES  := $(shell find lua/moonpool -name '*.lua' | LC_ALL=C sort)
 EMBED_OBJ  := $(BUILD)/obj/embedded.o
 
-.PHONY: all opm run test check lint fmt asan tsan bench install clean unit libraries FORCE
+.PHONY: all opm run test check lint fmt asan tsan bench bench-check install clean unit libraries FORCE
 .SECONDARY:
 SHELLS := bash zsh fish
 # The header for LuaJIT, which has no preprocessor.
@@ -194,6 +194,9 @@ tsan:
 
 bench:
 	./scripts/bench
+
+bench-check:
+	./scripts/bench check
 
 lint:
 	./scripts/lint
