@@ -5,6 +5,7 @@
 
 #include "codec/internal.h"
 #include "codec/json_find.h"
+#include "codec/json_text.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -492,8 +493,7 @@ static const char *eat(struct mp__decoder *d, const char *p, const char *end)
     case ELEMENT_AFTER:
         return mp__dec_vec_numbers(d, p, end);
     default:
-        while (p < end && mp__num_space(*p))
-            p++;
+        p = mp__json_skip(p, end);
         return p < end ? structure(d, p) : p;
     }
 }

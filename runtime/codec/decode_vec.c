@@ -5,6 +5,7 @@
  * comes and its elements are floats; else into the scratch, and from there when all is known.
  */
 #include "codec/internal.h"
+#include "codec/json_text.h"
 #include "codec/vec.h"
 
 #include <limits.h>
@@ -300,8 +301,7 @@ static const char *element(struct mp__decoder *d, const char *p, const char *end
 
     if (v->n < v->cap)
         v->n += mp__num_list(&p, end, (float *)(void *)v->p + v->n, v->cap - v->n);
-    while (p < end && mp__num_space(*p))
-        p++;
+    p = mp__json_skip(p, end);
     if (p == end)
         return p;
     if (*p == ']' && v->n == 0)
@@ -318,8 +318,7 @@ static const char *element(struct mp__decoder *d, const char *p, const char *end
 
 static const char *after(struct mp__decoder *d, const char *p, const char *end)
 {
-    while (p < end && mp__num_space(*p))
-        p++;
+    p = mp__json_skip(p, end);
     if (p == end)
         return p;
     if (*p == ',') {

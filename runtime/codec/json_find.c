@@ -4,6 +4,8 @@
  */
 #include "codec/json_find.h"
 
+#include "codec/json_text.h"
+
 #include <string.h>
 
 struct cursor {
@@ -13,8 +15,7 @@ struct cursor {
 
 static void skip_space(struct cursor *c)
 {
-    while (c->p < c->end && (*c->p == ' ' || *c->p == '\t' || *c->p == '\n' || *c->p == '\r'))
-        c->p++;
+    c->p = mp__json_skip(c->p, c->end);
 }
 
 static void skip_string(struct cursor *c)

@@ -29,12 +29,6 @@ struct mp__num {
     char digits[MP__NUM_DIGITS];
 };
 
-/* JSON's white space. */
-static inline int mp__num_space(char c)
-{
-    return c == ' ' || c == '\n' || c == '\r' || c == '\t';
-}
-
 void mp__num_start(struct mp__num *s);
 
 /* Eats what belongs to the number; fewer than n eaten: the number has ended (or is wrong there). */

@@ -6,6 +6,7 @@
  */
 #include "codec/number.h"
 #include "codec/cpu.h"
+#include "codec/json_text.h"
 
 #include <string.h>
 
@@ -179,12 +180,12 @@ static size_t list_by_one(const char **at, const char *end, float *out, size_t c
     if (end - p < MP__NUM_AHEAD)
         return 0;
     for (i = 0; i < cap && p <= limit; i++) {
-        while (mp__num_space(*p) && p < limit)
+        while (mp__json_space(*p) && p < limit)
             p++;
         q = fast(p, out + i);
         if (q == NULL)
             break;
-        while (mp__num_space(*q) && q < end - 1)
+        while (mp__json_space(*q) && q < end - 1)
             q++;
         if (*q != ',')
             break;

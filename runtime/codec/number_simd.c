@@ -12,6 +12,7 @@
  */
 #include "codec/number.h"
 #include "codec/cpu.h"
+#include "codec/json_text.h"
 
 #include <string.h>
 
@@ -196,7 +197,7 @@ static __attribute__((noinline)) int two_long(const char *s, const char *e, cons
 
 static const char *skip(const char *p, const char *e)
 {
-    while (mp__num_space(*p) && p < e)
+    while (mp__json_space(*p) && p < e)
         p++;
     return p;
 }

@@ -5,6 +5,7 @@
  */
 #include "base/buf.h"
 #include "codec/json_find.h"
+#include "codec/json_text.h"
 #include "codec/number.h"
 #include "codec/ragged.h"
 
@@ -83,8 +84,7 @@ static int oom(struct read *r)
 
 static void space(struct read *r)
 {
-    while (r->p < r->end && (*r->p == ' ' || *r->p == '\n' || *r->p == '\r' || *r->p == '\t'))
-        r->p++;
+    r->p = mp__json_skip(r->p, r->end);
 }
 
 static int take(struct read *r, char c)

@@ -33,6 +33,12 @@ static inline int mp__utf8_is_scalar(uint32_t c)
     return c <= 0x10FFFF && (c < 0xD800 || c > 0xDFFF);
 }
 
+/* The character that UTF-16 writes as two halves. */
+static inline uint32_t mp__utf8_pair(uint32_t high, uint32_t low)
+{
+    return 0x10000 + ((high - 0xD800) << 10) + (low - 0xDC00);
+}
+
 /* The character c, which is one, as 1 to 4 bytes; how many. */
 size_t mp__utf8_put(char *out, uint32_t c);
 

@@ -344,7 +344,7 @@ static size_t convert(struct mp__decode *d, char *out, size_t cap)
                 break;
             low = held(b) >= 4 ? unit(p + 2, 2, big) : 0;
             if (low >= 0xDC00 && low < 0xE000) {
-                c = 0x10000 + ((c - 0xD800) << 10) + (low - 0xDC00);
+                c = mp__utf8_pair(c, low);
                 b->start += 2;
             }
         }

@@ -1,6 +1,7 @@
 /* front_read.c - a plain request for embeddings, read without building anything. */
 #include "binding/server/front.h"
 
+#include "codec/json_text.h"
 #include "codec/utf8.h"
 
 #include <string.h>
@@ -12,8 +13,7 @@ struct reader {
 
 static void skip_space(struct reader *r)
 {
-    while (r->p < r->end && (*r->p == ' ' || *r->p == '\n' || *r->p == '\r' || *r->p == '\t'))
-        r->p++;
+    r->p = mp__json_skip(r->p, r->end);
 }
 
 static int take(struct reader *r, char c)
@@ -25,43 +25,28 @@ static int take(struct reader *r, char c)
     return 1;
 }
 
-static int hex4(const char *p, uint32_t *out)
-{
-    *out = 0;
-    for (int i = 0; i < 4; i++) {
-        char c = p[i];
-        int digit = c >= '0' && c <= '9'   ? c - '0'
-                    : c >= 'a' && c <= 'f' ? c - 'a' + 10
-                    : c >= 'A' && c <= 'F' ? c - 'A' + 10
-                                           : -1;
-        if (digit < 0)
-            return 0;
-        *out = *out << 4 | (uint32_t)digit;
-    }
-    return 1;
-}
-
 /* The escape at p (behind its backslash, before end) as bytes in out; the length read, 0: none. */
 static size_t unescape(const char *p, const char *end, char *out, size_t *n)
 {
     static const char from[] = "\"\\/bfnrt", to[] = "\"\\/\b\f\n\r\t";
     const char *at = p < end && *p != '\0' ? strchr(from, *p) : NULL;
-    uint32_t u, low;
+    int u, low;
     if (at != NULL) {
         *out = to[at - from];
         *n = 1;
         return 1;
     }
-    if (end - p < 5 || *p != 'u' || !hex4(p + 1, &u) || (u >= 0xDC00 && u < 0xE000))
+    u = end - p < 5 || *p != 'u' ? -1 : mp__json_hex4(p + 1);
+    if (u < 0 || (u >= 0xDC00 && u < 0xE000))
         return 0;
     if (u < 0xD800 || u >= 0xE000) {
-        *n = mp__utf8_put(out, u);
+        *n = mp__utf8_put(out, (uint32_t)u);
         return 5;
     }
-    if (end - p < 11 || p[5] != '\\' || p[6] != 'u' || !hex4(p + 7, &low) || low < 0xDC00 ||
-        low >= 0xE000)
+    low = end - p < 11 || p[5] != '\\' || p[6] != 'u' ? -1 : mp__json_hex4(p + 7);
+    if (low < 0xDC00 || low >= 0xE000)
         return 0;
-    *n = mp__utf8_put(out, 0x10000 + ((u - 0xD800) << 10) + (low - 0xDC00));
+    *n = mp__utf8_put(out, mp__utf8_pair((uint32_t)u, (uint32_t)low));
     return 11;
 }
 

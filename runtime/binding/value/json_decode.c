@@ -5,6 +5,7 @@
  * its table is made once and of the right size; growing tables cost more than parsing.
  */
 #include "binding/value/json.h"
+#include "codec/json_text.h"
 #include "codec/json_write.h"
 #include "codec/utf8.h"
 
@@ -51,8 +52,7 @@ static int take(struct decoder *d, size_t bytes)
 
 static void skip_space(struct decoder *d)
 {
-    while (d->p < d->end && (*d->p == ' ' || *d->p == '\n' || *d->p == '\r' || *d->p == '\t'))
-        d->p++;
+    d->p = mp__json_skip(d->p, d->end);
 }
 
 /* ---- numbers ---- */
@@ -188,31 +188,11 @@ static int parse_number(struct decoder *d)
 
 /* ---- strings ---- */
 
-static int hex4(const char *p)
-{
-    int v = 0;
-
-    for (int i = 0; i < 4; i++) {
-        char c = p[i];
-
-        v <<= 4;
-        if (c >= '0' && c <= '9')
-            v |= c - '0';
-        else if (c >= 'a' && c <= 'f')
-            v |= c - 'a' + 10;
-        else if (c >= 'A' && c <= 'F')
-            v |= c - 'A' + 10;
-        else
-            return -1;
-    }
-    return v;
-}
-
 /* d->p is at the 'u'. Bytes written, or -1. */
 static int unescape_u(struct decoder *d, const char *close, char *out)
 {
     const char *at = d->p - 1;
-    int hi = close - d->p >= 5 ? hex4(d->p + 1) : -1;
+    int hi = close - d->p >= 5 ? mp__json_hex4(d->p + 1) : -1;
     int lo;
 
     if (hi < 0)
@@ -222,12 +202,11 @@ static int unescape_u(struct decoder *d, const char *close, char *out)
         return (int)mp__utf8_put(out, (unsigned)hi);
     if (hi > 0xDBFF || close - d->p < 6 || d->p[0] != '\\' || d->p[1] != 'u')
         return fail_at(d, at, "half of a surrogate pair");
-    lo = hex4(d->p + 2);
+    lo = mp__json_hex4(d->p + 2);
     if (lo < 0xDC00 || lo > 0xDFFF)
         return fail_at(d, at, "half of a surrogate pair");
     d->p += 6;
-    return (int)mp__utf8_put(out,
-                             0x10000u + ((unsigned)(hi - 0xD800) << 10) + (unsigned)(lo - 0xDC00));
+    return (int)mp__utf8_put(out, mp__utf8_pair((uint32_t)hi, (uint32_t)lo));
 }
 
 static int unescape_one(struct decoder *d, const char *close, char *out)
