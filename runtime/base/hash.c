@@ -16,6 +16,17 @@ struct mp__hash128 mp__hash128(const void *p, size_t n, uint64_t seed)
     return (struct mp__hash128){h.low64, h.high64};
 }
 
+void mp__hash64_hex(uint64_t h, char out[17])
+{
+    snprintf(out, 17, "%016llx", (unsigned long long)h);
+}
+
+void mp__hash128_hex(struct mp__hash128 h, char out[33])
+{
+    mp__hash64_hex(h.high, out);
+    mp__hash64_hex(h.low, out + 16);
+}
+
 struct mp__hash_sum {
     XXH3_state_t *state;
     int wide;
@@ -54,10 +65,9 @@ void mp__hash_sum_hex(struct mp__hash_sum *s, char out[33])
 
     if (s->wide) {
         h = XXH3_128bits_digest(s->state);
-        snprintf(out, 33, "%016llx%016llx", (unsigned long long)h.high64,
-                 (unsigned long long)h.low64);
+        mp__hash128_hex((struct mp__hash128){h.low64, h.high64}, out);
     } else {
-        snprintf(out, 17, "%016llx", (unsigned long long)XXH3_64bits_digest(s->state));
+        mp__hash64_hex(XXH3_64bits_digest(s->state), out);
     }
 }
 

@@ -208,14 +208,9 @@ static int l_sum_text(lua_State *L)
 {
     size_t n;
     const char *s = luaL_checklstring(L, 1, &n);
-    struct mp__hash_sum *sum = mp__hash_sum_new(1);
     char hex[33];
 
-    if (sum == NULL)
-        return luaL_error(L, "out of memory");
-    mp__hash_sum_add(sum, s, n);
-    mp__hash_sum_hex(sum, hex);
-    mp__hash_sum_free(sum);
+    mp__hash128_hex(mp__hash128(s, n, 0), hex);
     lua_pushstring(L, hex);
     return 1;
 }
@@ -270,8 +265,7 @@ static int l_raw_sum(lua_State *L)
     }
     if (rc != 0)
         return luaL_fileresult(L, 0, NULL);
-    snprintf(hex, sizeof(hex), "%016llx",
-             (unsigned long long)mp__hash64(sums, (size_t)n * sizeof(*sums), 0));
+    mp__hash64_hex(mp__hash64(sums, (size_t)n * sizeof(*sums), 0), hex);
     lua_pushstring(L, hex);
     return 1;
 }

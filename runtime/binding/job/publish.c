@@ -63,8 +63,7 @@ static int finish_npy(struct mp__part *p, uint32_t n, struct mp__published *out)
             return -1;
     mp__npy_header(head, sizeof(head), n, p->cols, p->f16);
     out->npy_bytes = MP__NPY_HEADER + n * (uint64_t)stride;
-    snprintf(out->npy_sum, sizeof(out->npy_sum), "%016llx",
-             (unsigned long long)mp__hash64(p->sums, n * sizeof(*p->sums), 0));
+    mp__hash64_hex(mp__hash64(p->sums, n * sizeof(*p->sums), 0), out->npy_sum);
     if (mp__write_at(p->npy_fd, head, sizeof(head), 0) != 0 ||
         (n == p->limit && ftruncate(p->npy_fd, (off_t)out->npy_bytes) != 0))
         return -1;
