@@ -105,18 +105,33 @@ local function teach(setup, route, job, out, ctx)
   core.front_learn(setup.front, name, out.plan.handle, out.plan.core, ctx.upstream, out.cached ~= nil)
 end
 
--- Where the job's rows go, once they may: the route, or nil and the error. tokens_of(job): an estimate.
-local function enter(setup, ctx, job, rows, tokens_of)
-  local n = #rows
+-- An operation's rows: their field in the job, their name to callers, an estimate of their tokens.
+local asked = {
+  embed = { field = "rows", name = "inputs", tokens = function(job) return estimate(job.rows) end },
+  rerank = { field = "texts", name = "texts", tokens = function(job)
+    return estimate(job.texts) + #job.query // 4
+  end },
+  classify = { field = "inputs", name = "inputs", tokens = function(job)
+    local tokens = #job.inputs
+    for _, one in ipairs(job.inputs) do
+      tokens = tokens + (type(one) == "string" and #one // 4 or (#one[1] + #one[2]) // 4)
+    end
+    return tokens
+  end },
+}
+
+-- Where the job's rows go, once they may: the route, or nil and the error.
+local function enter(setup, ctx, job)
+  local op = asked[job.op]
+  local n = #job[op.field]
   if n > setup.max_inputs then
-    return nil, failure("too_large", ("%d %s, at most %d a request"):format(n,
-      rows == job.texts and "texts" or "inputs", setup.max_inputs))
+    return nil, failure("too_large", ("%d %s, at most %d a request"):format(n, op.name, setup.max_inputs))
   end
   local route, err = find_route(setup, ctx, job.model)
   if not route then
     return nil, err
   end
-  err = admit(ctx, tokens_of(job), route.price)
+  err = admit(ctx, op.tokens(job), route.price)
   if err then
     return nil, err
   end
@@ -124,12 +139,8 @@ local function enter(setup, ctx, job, rows, tokens_of)
   return route
 end
 
-local function tokens_to_embed(job)
-  return estimate(job.rows)
-end
-
 local function embed(setup, ctx, job)
-  local route, err = enter(setup, ctx, job, job.rows, tokens_to_embed)
+  local route, err = enter(setup, ctx, job)
   if not route then
     return nil, err
   end
@@ -155,8 +166,7 @@ local function embed(setup, ctx, job)
   ctx.batch, ctx.cached, ctx.upstream_time = out.batch, out.cached, out.upstream_time
   local reply = {
     vectors = out.matrix, first = out.first, count = ctx.rows, style = job.style,
-    encoding_format = job.format,
-    model = out.model or job.model or "", id = ctx.id,
+    encoding_format = job.format, model = out.model or job.model or "", id = ctx.id,
     usage = { prompt_tokens = out.prompt_tokens or ctx.tokens, total_tokens = ctx.used },
   }
   if job.single then
@@ -190,12 +200,8 @@ local function tei_ranking(_, out)
   return results
 end
 
-local function tokens_to_rank(job)
-  return estimate(job.texts) + #job.query // 4
-end
-
 local function rerank(setup, ctx, job)
-  local route, err = enter(setup, ctx, job, job.texts, tokens_to_rank)
+  local route, err = enter(setup, ctx, job)
   if not route then
     return nil, err
   end
@@ -211,16 +217,8 @@ local function rerank(setup, ctx, job)
   return { json = write(job, out, ctx) }
 end
 
-local function tokens_to_classify(job)
-  local tokens = #job.inputs
-  for _, one in ipairs(job.inputs) do
-    tokens = tokens + (type(one) == "string" and #one // 4 or (#one[1] + #one[2]) // 4)
-  end
-  return tokens
-end
-
 local function classify(setup, ctx, job)
-  local route, err = enter(setup, ctx, job, job.inputs, tokens_to_classify)
+  local route, err = enter(setup, ctx, job)
   if not route then
     return nil, err
   end
