@@ -5,6 +5,8 @@
 -- do not; a socket still cuts its replies as it likes, and libraries differ by distribution: so each
 -- budget has a tolerance. A workload that gets cheaper than its budget allows fails too: lower the
 -- budget, so that what was won is kept. --print measures only.
+local server = dofile "tests/bench/server.lua"
+
 local build, print_only = arg[1], arg[2] == "--print"
 
 local workloads = {
@@ -20,16 +22,6 @@ local workloads = {
     run = "%s/bench/fixed reply %d", from = 10, to = 110 },
 }
 
-local function start(arguments)
-  local pipe = assert(io.popen(("echo $$; exec '%s/bench/replay' %s"):format(build, arguments)))
-  return { pid = pipe:read "l", port = pipe:read "l", pipe = pipe }
-end
-
-local function stop(server)
-  os.execute("kill " .. server.pid)
-  server.pipe:close()
-end
-
 local function instructions(command)
   local pipe = assert(io.popen(
     ("timeout 300 valgrind --tool=callgrind --callgrind-out-file=/dev/null %s 2>&1"):format(command)))
@@ -39,15 +31,15 @@ local function instructions(command)
 end
 
 local function cost(w)
-  local server = w.server and start(w.server)
+  local replay = w.server and server.start(build, w.server)
   local counts = {}
   local ok, err = pcall(function()
     for i, n in ipairs { w.from, w.to } do
-      counts[i] = instructions(server and w.run:format(build, "http://127.0.0.1:" .. server.port, n)
+      counts[i] = instructions(replay and w.run:format(build, "http://127.0.0.1:" .. replay.port, n)
         or w.run:format(build, n))
     end
   end)
-  if server then stop(server) end
+  if replay then server.stop(replay) end
   if not ok then error(err, 0) end
   return (counts[2] - counts[1]) / (w.to - w.from)
 end

@@ -7,6 +7,7 @@
  * reply of one vector written. At the level of SSE, which every x86-64 of today and valgrind have.
  */
 #include "base/buf.h"
+#include "base/prng.h"
 #include "codec/base64.h"
 #include "codec/cpu.h"
 #include "codec/decode.h"
@@ -24,11 +25,8 @@ static float out[ITEMS * DIM];
 
 static float value(void)
 {
-    static uint64_t seed = 0x9E3779B97F4A7C15u;
-    seed ^= seed << 13;
-    seed ^= seed >> 7;
-    seed ^= seed << 17;
-    return (float)((double)(int64_t)seed / 1e20);
+    static uint64_t seed;
+    return (float)((double)(int64_t)mp__random(&seed) / 1e20);
 }
 
 static float *row(void *arg, uint32_t item, uint32_t dim)

@@ -3,6 +3,8 @@
 -- The server (tests/bench/replay.c, next to no work) is pinned to one processor, the clients to another,
 -- in turn, round by round; what counts is the client's CPU time, as the median of the rounds. Every
 -- candidate's results are checked by samples. Writes BUILD/bench-peers.json and BUILD/bench-peers.svg.
+local server = dofile "tests/bench/server.lua"
+
 local build, npm, rounds, rows = arg[1], arg[2], tonumber(arg[3]), tonumber(arg[4])
 
 local DIM = 1024
@@ -24,17 +26,6 @@ local function shell(command)
   return text, pipe:close()
 end
 
-local function start(workload)
-  local pipe = assert(io.popen(("echo $$; exec taskset -c 1 '%s/bench/replay' %s 128 %d"):format(build,
-    workload.name, DIM)))
-  return { pid = pipe:read "l", port = pipe:read "l", pipe = pipe }
-end
-
-local function stop(server)
-  os.execute("kill " .. server.pid)
-  server.pipe:close()
-end
-
 -- CPU seconds and peak MB of one run, or nil and why.
 local function measure(client, workload, url)
   local usage = build .. "/bench/peer-usage"
@@ -54,8 +45,8 @@ end
 
 local results = {}
 for _, workload in ipairs(workloads) do
-  local server = start(workload)
-  local url = "http://127.0.0.1:" .. server.port
+  local replay = server.start(build, ("%s 128 %d"):format(workload.name, DIM), "taskset -c 1")
+  local url = "http://127.0.0.1:" .. replay.port
   local cpu, memory = {}, {}
   for round = 1, rounds do
     for i, client in ipairs(clients) do
@@ -64,7 +55,7 @@ for _, workload in ipairs(workloads) do
           client.name))
         local seconds, megabytes = measure(client, workload, url)
         if not seconds then
-          stop(server)
+          server.stop(replay)
           error(("%s: %s"):format(client.name, megabytes), 0)
         end
         cpu[i], memory[i] = cpu[i] or {}, memory[i] or {}
@@ -73,7 +64,7 @@ for _, workload in ipairs(workloads) do
       end
     end
   end
-  stop(server)
+  server.stop(replay)
   for i, client in ipairs(clients) do
     if cpu[i] then
       local m = median(cpu[i])
